@@ -1,0 +1,50 @@
+# svc-wallet. `make run` and `make test` are all that a newcomer needs; `make check` is what CI runs.
+
+GO        ?= go
+TOOL       = $(GO) tool -modfile=tools.mod
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS    = -X main.version=$(VERSION)
+FUZZTIME  ?= 60s
+PACKAGES   = ./...
+COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config
+COVER_MIN  = 90
+
+.PHONY: run test check build lint generate generated fuzz cover bench help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## the main job on an embedded ledger, ready in seconds, with lines to paste
+	@bin/svc-wallet dev
+
+build: ## bin/svc-wallet, static
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/svc-wallet .
+
+test: ## every test, with the race detector
+	$(GO) test -race $(PACKAGES)
+
+check: lint generated cover test ## what CI runs: lint, generated files, coverage, tests
+
+lint: ## formatting, vet, linters
+	$(GO) vet $(PACKAGES)
+	$(TOOL) golangci-lint run
+
+generate: ## everything generated: protobuf code, docs/errors.md, docs/configuration.md
+	$(TOOL) buf generate
+	$(GO) test ./wallet -run TestErrorsDoc -update
+	$(GO) test ./config -run TestReference -update
+
+generated: generate ## fails where a generated file is stale
+	@git diff --exit-code --stat -- ledger/ledgerpb docs
+
+cover: ## statement coverage, at least COVER_MIN % a package
+	@$(GO) test -cover $(COVERED) | awk '{print} /coverage:/{for(i=1;i<=NF;i++) if($$i ~ /%$$/ && $$i+0<$(COVER_MIN)) bad=bad" "$$2} END{if(bad){print "below $(COVER_MIN) %:"bad; exit 1}}'
+
+fuzz: ## every fuzz target, FUZZTIME each
+	@set -e; for dir in $$($(GO) list -f '{{.Dir}}' $(PACKAGES)); do \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
+	    echo "$$f ($$dir)"; $(GO) test $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); \
+	  done; done
+
+bench: ## the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)

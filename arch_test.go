@@ -1,0 +1,127 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// imports is the whole import graph of the product, from docs/architecture.md: a package may
+// import those of ours that stand behind it, and no others. A folder that is missing here may
+// not hold Go code.
+var imports = map[string]string{
+	"wallet":           "",
+	"config":           "wallet",
+	"filters/macaroon": "",
+	"filters":          "wallet config filters/macaroon",
+	"ledger/ledgerpb":  "",
+	"ledger":           "wallet config ledger/ledgerpb",
+	"ledger/node":      "wallet ledger/ledgerpb",
+	"ledger/contract":  "wallet ledger",
+	"proxy":            "wallet config filters ledger",
+	"bench/apicheck":   "",
+	".":                "wallet config filters ledger ledger/node proxy",
+}
+
+// homes names the one package (or file) that may import a dependency, so that it can be replaced
+// in one place.
+var homes = map[string][]string{
+	"github.com/valyala/fasthttp":            {"proxy"},
+	"github.com/prometheus/client_golang":    {"proxy/metrics.go"},
+	"github.com/panjf2000/ants":              {"ledger/committer.go"},
+	"github.com/afex/hystrix-go":             {"ledger/breaker.go"},
+	"github.com/envoyproxy/go-control-plane": {"xds"},
+	"google.golang.org/grpc":                 {"ledger", "ledger/node", "ledger/ledgerpb"},
+	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb"},
+	"github.com/cockroachdb/pebble":          {"ledger/node"},
+	"github.com/knadh/koanf":                 {"config"},
+	"github.com/spf13/cobra":                 {"."},
+	"lukechampine.com/uint128":               {"wallet/amount.go"},
+	"github.com/pb33f/libopenapi":            {"bench/apicheck"},
+	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "."},
+	"github.com/go-json-experiment/json":     {"wallet", "filters", "config"},
+	"github.com/cenkalti/backoff":            {"ledger"},
+}
+
+// TestImports holds every import of the product's code against the two tables above, by parsing
+// all files that are not tests.
+func TestImports(t *testing.T) {
+	for file, path := range productImports(t) {
+		dir := filepath.Dir(file)
+		allowed, known := imports[dir]
+		if !known {
+			t.Errorf("%s: the folder %s is not in the import graph", file, dir)
+			continue
+		}
+		for _, p := range path {
+			if ours, ok := strings.CutPrefix(p, "svc-wallet/"); ok {
+				if !slices.Contains(strings.Fields(allowed), ours) {
+					t.Errorf("%s imports %s, but %s may import only: %s", file, ours, dir, allowed)
+				}
+				continue
+			}
+			for dep, home := range homes {
+				if (p == dep || strings.HasPrefix(p, dep+"/")) && !slices.Contains(home, dir) && !slices.Contains(home, file) {
+					t.Errorf("%s imports %s, whose home is %s", file, p, strings.Join(home, ", "))
+				}
+			}
+		}
+	}
+}
+
+// TestTopLevel keeps the map of the house: no folder appears that docs/architecture.md does not
+// show.
+func TestTopLevel(t *testing.T) {
+	rooms := strings.Fields("wallet config filters ledger proxy xds bench deploy docs testdata")
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") && e.Name() != "bin" && !slices.Contains(rooms, e.Name()) {
+			t.Errorf("top-level folder %s is not one of %v", e.Name(), rooms)
+		}
+	}
+}
+
+func productImports(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		found[path] = nil
+		for _, spec := range f.Imports {
+			p, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			found[path] = append(found[path], p)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) < 10 {
+		t.Fatalf("found only %v", slices.Collect(maps.Keys(found)))
+	}
+	return found
+}

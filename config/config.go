@@ -1,0 +1,228 @@
+// Package config says what may be set, reads it from file, environment and flags, and refuses
+// what is wrong with every fault at once. settings.go holds the one table of keys; parsing,
+// defaults, environment names, flags, the effective print, the reference page and the limits
+// that a control plane pushes all follow from it.
+//
+// Invariant: a *Config that Load returned and a *Limits that it or ParseLimits returned lie
+// within every range and ceiling, and nobody changes them afterwards.
+package config
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is everything that may be set, as Load found it. It does not change: a reload makes a
+// new one. docs/configuration.md describes each key.
+type Config struct {
+	BindAddr      string // of the wallet listener, HOST:PORT
+	MetricsAddr   string // of the admin listener, HOST:PORT
+	MaxConns      int
+	ReadTimeout   time.Duration
+	WriteTimeout  time.Duration
+	IdleTimeout   time.Duration
+	DrainDeadline time.Duration
+	Workers       int  // committing goroutines, resolved: at least 1
+	Amnesia       bool // no file is written
+
+	TLS    TLS
+	Auth   Auth
+	Wallet Wallet
+	Ledger Ledger
+	Log    Log
+
+	// Ceilings bound the limits, static and pushed. Only the amounts, rates and sizes have one;
+	// the other fields are zero. Whoever sizes a buffer at start sizes it by these.
+	Ceilings Limits
+
+	limits  Limits            // see Limits
+	sources map[string]string // where each key's value is from; a key not in it has its default
+}
+
+// TLS is the wallet listener's TLS 1.3.
+type TLS struct {
+	CertFile       string // PEM chain
+	KeyFile        string // PEM
+	ClientCAFile   string // PEM bundle that client certificates are verified against
+	ClientAuth     ClientAuth
+	PQ             PQ
+	TicketRotation time.Duration // how long a session ticket key encrypts
+}
+
+// ClientAuth says what the listener asks of clients.
+type ClientAuth string
+
+// What may be asked. A certificate that is given must verify, whether required or not.
+const (
+	ClientAuthOff     ClientAuth = "off"
+	ClientAuthRequest ClientAuth = "request"
+	ClientAuthRequire ClientAuth = "require"
+)
+
+// PQ says which key exchanges the listener offers.
+type PQ string
+
+// The key exchanges.
+const (
+	PQOff     PQ = "off"     // X25519 only
+	PQHybrid  PQ = "hybrid"  // X25519MLKEM768 first, then X25519
+	PQRequire PQ = "require" // X25519MLKEM768 only
+)
+
+// Auth is how capabilities are checked.
+type Auth struct {
+	RootKeysFile   string // CONTRACT §3, mode 0600
+	CacheEntries   int    // verified tokens
+	SubjectEntries int    // subjects whose rate is kept
+}
+
+// Wallet is how payments and balances are handled.
+type Wallet struct {
+	MaxStale           time.Duration // oldest balance served while the ledger stalls
+	IdempotencyTTL     time.Duration
+	IdempotencyEntries int
+	NonceStart         uint64
+	NonceMode          NonceMode
+	NonceMaxGap        uint64 // resolved: 1 when contiguous
+	NonceEntries       int
+	CacheEntries       int // balances
+	Shards             int // of each of these tables
+}
+
+// NonceMode says how nonces of a lane follow one another.
+type NonceMode string
+
+// The modes.
+const (
+	NonceGaps       NonceMode = "gaps"       // each above the last one, by at most NonceMaxGap
+	NonceContiguous NonceMode = "contiguous" // each the last one plus 1
+)
+
+// Ledger is the way to the ledger node. TLS is spoken where TLSCAFile is set, and must be to
+// anything but a Unix socket or a loopback address.
+type Ledger struct {
+	Addr          string // unix:PATH or HOST:PORT
+	BackoffMin    time.Duration
+	BackoffMax    time.Duration
+	BackoffJitter time.Duration // at most this is added to each pause
+	TLSCAFile     string
+	TLSCertFile   string
+	TLSKeyFile    string
+	TLSServerName string // expected in the node's certificate; empty: the host of Addr
+}
+
+// Log is what is logged, and how.
+type Log struct {
+	Format      string // json or text
+	Level       string // error, warning, info or debug, as logrus names them
+	SampleReads int    // one in so many successful reads is logged; 0: none
+}
+
+// Sources is where a configuration comes from, each one winning over those before it. The zero
+// value gives only the defaults, which are not enough: the files of certificate, key and root
+// keys have none.
+type Sources struct {
+	File  string         // TOML (.toml) or YAML (.yaml, .yml), at most 1 MiB; "" is none
+	Env   []string       // as os.Environ gives it; SVC_WALLET_… and WALLET_WORKERS are read
+	Flags *pflag.FlagSet // as BindFlags made them, parsed; nil is none
+	CPUs  int            // to size the workers by
+}
+
+// Load reads, checks and resolves a configuration. The error is Faults: everything that is wrong.
+func Load(from Sources) (*Config, error) {
+	file, unreadable := fileLayer(from.File)
+	return build(from.CPUs, unreadable, file, envLayer(from.Env), flagLayer(from.Flags))
+}
+
+// build puts layers over the defaults, lowest first. A file that was unreadable may hold what
+// seems to be missing, so then only what the other layers say is checked.
+func build(cpus int, unreadable Faults, layers ...layer) (*Config, error) {
+	c, faults := defaults(), unreadable
+	for _, l := range layers {
+		faults = append(faults, c.apply(l)...)
+	}
+	if len(unreadable) == 0 {
+		faults = append(faults, c.conflicts(faults)...)
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	c.resolve(cpus)
+	return c, nil
+}
+
+// defaults is what holds where no source says otherwise.
+func defaults() *Config {
+	c := &Config{sources: map[string]string{}}
+	for _, s := range c.settings() {
+		if problem := s.value.set(word(s.def)); problem != "" {
+			panic("config: the default of " + s.key + " " + problem)
+		}
+	}
+	return c
+}
+
+// resolve fills in what follows from other settings.
+func (c *Config) resolve(cpus int) {
+	if c.Workers == 0 {
+		c.Workers = max(1, min(cpus, c.MaxConns/2))
+	}
+	if c.Wallet.NonceMode == NonceContiguous {
+		c.Wallet.NonceMaxGap = 1
+	}
+}
+
+// BindFlags defines the flags that Load reads. They take any text: Load judges it together with
+// everything else.
+func BindFlags(fs *pflag.FlagSet) {
+	for _, s := range new(Config).settings() {
+		if s.flag == "" {
+			continue
+		}
+		f := fs.VarPF(&flagText{s.def, s.value.kind()}, s.flag, "", s.help)
+		if s.value.kind() == "bool" {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// flagText is a pflag.Value of any text; kind is what the help calls it.
+type flagText struct{ text, kind string }
+
+// String implements pflag.Value.
+func (t *flagText) String() string { return t.text }
+
+// Set implements pflag.Value.
+func (t *flagText) Set(s string) error { t.text = s; return nil }
+
+// Type implements pflag.Value.
+func (t *flagText) Type() string { return t.kind }
+
+// Limits are the static limits: what is in force until a control plane pushes others.
+func (c *Config) Limits() *Limits { return &c.limits }
+
+// Effective is one setting as it is in force.
+type Effective struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Source string `json:"source"` // file, environment variable, flag or "default"
+}
+
+// Effective lists every setting, in the order of docs/configuration.md.
+func (c *Config) Effective() []Effective {
+	var all []Effective
+	for _, s := range c.settings() {
+		all = append(all, Effective{s.key, s.value.String(), c.source(s.key)})
+	}
+	return all
+}
+
+func (c *Config) source(key string) string {
+	if s, ok := c.sources[key]; ok {
+		return s
+	}
+	return "default"
+}
+
+func (c *Config) isSet(key string) bool { return c.source(key) != "default" }

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Fault is one thing that is wrong with a configuration or a push.
+type Fault struct {
+	Key     string // path of the key, or the file that is wrong as a whole
+	Value   string // as found, quoted and cut where it is text; "" where there is none
+	Source  string // file, environment variable, flag, "push" or "default"
+	Problem string // what is wrong, with the allowed range
+}
+
+// String is the fault in one line, such as
+// `limits.queue: 0 (from /etc/w.toml) is not in 1…65536`.
+func (f Fault) String() string {
+	switch {
+	case f.Source == "":
+		return fmt.Sprintf("%s: %s", f.Key, f.Problem)
+	case f.Value == "":
+		return fmt.Sprintf("%s: %s (from %s)", f.Key, f.Problem, f.Source)
+	default:
+		return fmt.Sprintf("%s: %s (from %s) %s", f.Key, f.Value, f.Source, f.Problem)
+	}
+}
+
+// Faults is everything that is wrong, so that one look at it is enough.
+type Faults []Fault
+
+// Error has a line for each fault.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// name reports whether the faults are about key.
+func (f Faults) name(key string) bool {
+	for i := range f {
+		if f[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// shown is a value as a fault shows it: what came as text is quoted, so that it cannot forge a
+// line or hide what it is, and a long one is cut.
+func shown(raw any) string {
+	switch v := raw.(type) {
+	case nil:
+		return "null"
+	case string:
+		return quoted(v)
+	case word:
+		return quoted(string(v))
+	case jsonNumber:
+		return cut(string(v))
+	case bool, int, int64, uint64, float64:
+		return fmt.Sprint(v)
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a section"
+	default: // TOML's dates and times
+		return quoted(fmt.Sprint(v))
+	}
+}
+
+func quoted(s string) string { return strconv.Quote(cut(s)) }
+
+// cut keeps 80 characters of s.
+func cut(s string) string {
+	n := 0
+	for i := range s {
+		if n++; n > 80 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
+
+// plain is s as it is where every character is harmless in a line of faults, and quoted where not.
+func plain(s string) string {
+	harmless := func(c rune) bool {
+		return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strings.ContainsRune("_.-/:@+=", c)
+	}
+	if s == "" || strings.ContainsFunc(s, func(c rune) bool { return !harmless(c) }) {
+		return quoted(s)
+	}
+	return cut(s)
+}

@@ -1,0 +1,79 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// rule is something that settings must keep together.
+type rule struct {
+	broken  bool
+	key     string // what is at fault
+	other   string // what else is looked at; "" is nothing
+	problem string
+}
+
+// conflicts are the rules that c breaks. A rule about a key that is already at fault is passed
+// over: what stands there is not what was meant.
+func (c *Config) conflicts(known Faults) (faults Faults) {
+	return c.broken(append(c.rules(), c.limitRules()...), known)
+}
+
+func (c *Config) broken(rules []rule, known Faults) (faults Faults) {
+	values := map[string]value{}
+	for _, s := range c.settings() {
+		values[s.key] = s.value
+	}
+	for _, r := range rules {
+		if r.broken && !known.name(r.key) && !known.name(r.other) {
+			faults = append(faults, Fault{r.key, plain(values[r.key].String()), c.source(r.key), r.problem})
+		}
+	}
+	return faults
+}
+
+func (c *Config) rules() []rule {
+	l := &c.Ledger
+	_, unixSocket := strings.CutPrefix(l.Addr, "unix:")
+	return []rule{
+		{c.BindAddr == c.MetricsAddr && !strings.HasSuffix(c.BindAddr, ":0"), "metrics_addr", "bind_addr", "is bind_addr too"},
+		{c.TLS.CertFile == "", "tls.cert_file", "", "must be set: the wallet listener speaks only TLS"},
+		{c.TLS.KeyFile == "", "tls.key_file", "", "must be set: the wallet listener speaks only TLS"},
+		{c.TLS.ClientAuth != ClientAuthOff && c.TLS.ClientCAFile == "", "tls.client_auth", "tls.client_ca_file", "needs tls.client_ca_file"},
+		{c.TLS.ClientAuth == ClientAuthOff && c.TLS.ClientCAFile != "", "tls.client_ca_file", "tls.client_auth", "does nothing while tls.client_auth is off"},
+		{c.Auth.RootKeysFile == "", "auth.root_keys_file", "", "must be set: without root keys no capability verifies"},
+		{c.Wallet.NonceMode == NonceContiguous && c.isSet("wallet.nonce_max_gap") && c.Wallet.NonceMaxGap != 1, "wallet.nonce_max_gap", "wallet.nonce_mode", "is not 1 although wallet.nonce_mode is contiguous"},
+		{l.BackoffMin > l.BackoffMax, "ledger.backoff_min", "ledger.backoff_max", "is over ledger.backoff_max, " + showDuration(l.BackoffMax)},
+		{l.TLSCertFile != "" && l.TLSKeyFile == "", "ledger.tls_cert_file", "ledger.tls_key_file", "needs ledger.tls_key_file"},
+		{l.TLSKeyFile != "" && l.TLSCertFile == "", "ledger.tls_key_file", "ledger.tls_cert_file", "needs ledger.tls_cert_file"},
+		{l.TLSCertFile != "" && l.TLSCAFile == "", "ledger.tls_cert_file", "ledger.tls_ca_file", "needs ledger.tls_ca_file"},
+		{l.TLSServerName != "" && l.TLSCAFile == "", "ledger.tls_server_name", "ledger.tls_ca_file", "needs ledger.tls_ca_file"},
+		{l.TLSCAFile != "" && unixSocket, "ledger.tls_ca_file", "ledger.addr", "does nothing: no TLS is spoken over a Unix socket"},
+		{l.TLSCAFile == "" && !unixSocket && !loopback(l.Addr), "ledger.addr", "ledger.tls_ca_file", "needs ledger.tls_ca_file: it is neither a Unix socket nor a loopback address"},
+	}
+}
+
+// limitRules are the rules that a push must keep as well.
+func (c *Config) limitRules() []rule {
+	l := &c.limits
+	rules := []rule{
+		{(l.SubjectRate == 0) != (l.SubjectBurst == 0), "limits.subject_burst", "limits.subject_rate_per_second", "must be 0 exactly where limits.subject_rate_per_second is"},
+		{l.StalenessWindow > c.Wallet.MaxStale, "wallet.staleness_window", "wallet.max_stale", "is over wallet.max_stale, " + showDuration(c.Wallet.MaxStale)},
+	}
+	ceilings := c.Ceilings.capped("ceilings")
+	for i, limit := range l.capped("limits") {
+		top := ceilings[i]
+		problem := fmt.Sprintf("is over %s, %s (from %s)", top.key, top.value, c.source(top.key))
+		rules = append(rules, rule{limit.value.(bounded).above(top.value), limit.key, top.key, problem}) //nolint:forcetypeassert // all numbers
+	}
+	return rules
+}
+
+// loopback says whether addr, HOST:PORT, cannot leave the machine.
+func loopback(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr) // "" is no loopback
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || (err == nil && ip.Unmap().IsLoopback())
+}

@@ -1,0 +1,426 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"svc-wallet/bench/apicheck"
+)
+
+// asProgram makes the test binary the program: the end-to-end tests start, kill and stop real
+// processes, built with the race detector where the tests are.
+const asProgram = "WALLET_TEST_AS_PROGRAM"
+
+// api holds every response that any end-to-end test gets against docs/openapi.yaml.
+var api = sync.OnceValue(func() *apicheck.Checker {
+	c, err := apicheck.Load("docs/openapi.yaml")
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	testscript.Main(m, map[string]func(){"svc-wallet": main})
+}
+
+// program is one running process of ours.
+type program struct {
+	t      testing.TB
+	cmd    *exec.Cmd
+	exited chan struct{}
+	err    error // of Wait; read after exited
+
+	mu     sync.Mutex
+	output bytes.Buffer // stdout and stderr
+	lines  chan string  // each line once; dropped when nobody reads
+}
+
+// start runs the program. Its end is the test's: it is killed if it is still there.
+func start(t testing.TB, args ...string) *program {
+	t.Helper()
+	p := &program{t: t, cmd: exec.Command(os.Args[0], args...), exited: make(chan struct{}), lines: make(chan string, 4096)}
+	p.cmd.Env = append(os.Environ(), asProgram+"=1")
+	pipe, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = w, w
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	go p.read(pipe)
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("output of %v:\n%s", args, p.tail())
+		}
+	})
+	return p
+}
+
+func (p *program) read(pipe *os.File) {
+	defer pipe.Close()
+	scan := bufio.NewScanner(pipe)
+	scan.Buffer(nil, 1<<20)
+	for scan.Scan() {
+		p.mu.Lock()
+		p.output.WriteString(scan.Text() + "\n")
+		p.mu.Unlock()
+		select {
+		case p.lines <- scan.Text():
+		default:
+		}
+	}
+	p.err = p.cmd.Wait()
+	close(p.exited)
+}
+
+// tail is the last of the output.
+func (p *program) tail() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := p.output.String()
+	if len(out) > 8000 {
+		out = "…" + out[len(out)-8000:]
+	}
+	return out
+}
+
+// everything is all of the output.
+func (p *program) everything() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// kill is kill -9, and waits for the end.
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+func (p *program) signal(s syscall.Signal) {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Errorf("signal %v: %v", s, err)
+	}
+}
+
+// stop is SIGTERM, and demands exit code 0.
+func (p *program) stop() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.exited:
+		if p.err != nil {
+			p.t.Errorf("after SIGTERM: %v\n%s", p.err, p.tail())
+		}
+	case <-time.After(15 * time.Second):
+		p.t.Errorf("still running 15 s after SIGTERM\n%s", p.tail())
+		p.kill()
+	}
+}
+
+// until waits for a line of output that holds text.
+func (p *program) until(text string) string {
+	p.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case line := <-p.lines:
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-p.exited:
+			p.t.Fatalf("ended before it said %q: %v\n%s", text, p.err, p.tail())
+		case <-deadline:
+			p.t.Fatalf("did not say %q in 20 s\n%s", text, p.tail())
+		}
+	}
+}
+
+// client is a client of one sidecar.
+type client struct {
+	url, admin, caFile, token string
+	http                      *http.Client
+}
+
+// answer is a response in the hands of a test.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (a answer) code() string {
+	var e struct {
+		Code string `json:"code"`
+	}
+	_ = json.Unmarshal([]byte(a.body), &e)
+	return e.Code
+}
+
+func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, strings.TrimSpace(a.body)) }
+
+// newClient makes a client that trusts caFile and checks each response against the API document.
+func newClient(t testing.TB, url, admin, caFile, token string) *client {
+	t.Helper()
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		t.Fatalf("%s holds no certificate", caFile)
+	}
+	transport := &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
+		MaxIdleConnsPerHost: 64,
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	checked := api().Transport(transport, func(err error) { t.Errorf("API document: %v", err) })
+	return &client{url, admin, caFile, token, &http.Client{Transport: checked, Timeout: time.Minute}}
+}
+
+// do sends one request. header pairs override the defaults; an empty value removes one.
+func (w *client) do(ctx context.Context, method, path, body string, header ...string) (answer, error) {
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, w.url+path, in)
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i+1] == "" {
+			req.Header.Del(header[i])
+		} else {
+			req.Header.Set(header[i], header[i+1])
+		}
+	}
+	resp, err := w.http.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, string(data)}, err
+}
+
+func (w *client) get(t testing.TB, path string) answer {
+	t.Helper()
+	a, err := w.do(t.Context(), http.MethodGet, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (w *client) post(t testing.TB, path, key, body string) answer {
+	t.Helper()
+	a, err := w.patiently(t.Context(), http.MethodPost, path, body, "Idempotency-Key", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// patiently sends again what was refused with RETRY_LATER, as clients do: on a machine so busy
+// that ticks go unanswered for 120 ms, a healthy ledger looks stalled for a moment.
+func (w *client) patiently(ctx context.Context, method, path, body string, header ...string) (a answer, err error) {
+	for range 500 {
+		if a, err = w.do(ctx, method, path, body, header...); err != nil || a.code() != "RETRY_LATER" {
+			break
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
+	return a, err
+}
+
+// ready waits until the sidecar says so.
+func (w *client) ready(t testing.TB) {
+	t.Helper()
+	w.readiness(t, http.StatusOK)
+}
+
+// readiness polls the admin listener for a status and returns how long it took.
+func (w *client) readiness(t testing.TB, status int) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	var last string
+	for time.Since(begin) < 20*time.Second {
+		resp, err := http.Get(w.admin + "/readyz")
+		if err == nil {
+			data, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode == status {
+				return time.Since(begin)
+			}
+			last = string(data)
+		} else {
+			last = err.Error()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("/readyz was not %d in 20 s: %s", status, last)
+	return 0
+}
+
+// devProcess is `dev` on a folder, and a client of it.
+type devProcess struct {
+	*program
+	*client
+	env map[string]string
+}
+
+func startDev(t testing.TB, dir string) *devProcess {
+	t.Helper()
+	p := start(t, "dev", "--dir", dir, "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	p.until("Ctrl-C drains and stops") // the banner's last line
+	env := readEnv(t, filepath.Join(dir, "dev.env"))
+	return &devProcess{p, newClient(t, env["WALLET_URL"], env["ADMIN_URL"], env["CA_FILE"], env["TOKEN"]), env}
+}
+
+func readEnv(t testing.TB, file string) map[string]string {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("%s has mode %v", file, info.Mode())
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		k, v, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok {
+			t.Fatalf("%s: %q is no KEY=value", file, line)
+		}
+		env[k] = v
+	}
+	return env
+}
+
+// pair is a ledger node and a sidecar before it, in processes of their own.
+type pair struct {
+	t                     testing.TB
+	ledgerAddr            string
+	ledgerArgs, serveArgs []string
+	node, side            *program
+	*client
+}
+
+// newPair makes what both need; the sidecar has a fixed port, so that clients find it again after
+// a kill. Nothing runs yet.
+func newPair(t testing.TB, serveArgs ...string) *pair {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pair") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	cert, key, err := writeSelfSigned(dir, "", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := devFolder(dir)
+	keys, err := d.rootKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := d.mint(newClock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wallet, admin, ledger := freePort(t), freePort(t), "unix:"+filepath.Join(dir, "l.sock")
+	return &pair{
+		t:          t,
+		ledgerAddr: ledger,
+		ledgerArgs: []string{"ledger", "--data", filepath.Join(dir, "data"), "--listen", ledger},
+		serveArgs: append([]string{
+			"serve", "--bind", wallet, "--metrics", admin, "--tls-cert", cert, "--tls-key", key,
+			"--root-keys", keys, "--ledger", ledger, "--log-level", "warning",
+		}, serveArgs...),
+		client: newClient(t, "https://"+wallet, "http://"+admin, cert, token),
+	}
+}
+
+// startPair starts both and waits until the sidecar is ready.
+func startPair(t testing.TB, serveArgs ...string) *pair {
+	t.Helper()
+	p := newPair(t, serveArgs...)
+	p.startNode()
+	p.startSide()
+	p.ready(t)
+	return p
+}
+
+func (p *pair) startNode() { p.node = start(p.t, p.ledgerArgs...) }
+func (p *pair) startSide() { p.side = start(p.t, p.serveArgs...) }
+
+// freePort finds a loopback address that nobody uses now.
+func freePort(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// metric reads one sample of the admin listener's /metrics; 0 if it is not there.
+func (w *client) metric(t testing.TB, sample string) float64 {
+	t.Helper()
+	resp, err := http.Get(w.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	scan := bufio.NewScanner(resp.Body)
+	for scan.Scan() {
+		if rest, ok := strings.CutPrefix(scan.Text(), sample+" "); ok {
+			var v float64
+			if _, err := fmt.Sscan(rest, &v); err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+	if err := scan.Err(); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return 0
+}

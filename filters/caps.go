@@ -1,0 +1,50 @@
+package filters
+
+import (
+	"time"
+
+	"svc-wallet/wallet"
+)
+
+// Caps is the filter "caps": it refuses an amount that no state of the ledger would admit, and
+// tells the ledger the rules that only it can check. Its own fields come from the static
+// configuration; their zero values make the ledger refuse every payment.
+type Caps struct {
+	NonceStart  uint64        // lowest nonce of a fresh lane
+	NonceMaxGap uint64        // largest step above the last nonce; 1 is contiguous
+	KeyTTL      time.Duration // how long an idempotency key replays
+}
+
+// Name implements Filter.
+func (Caps) Name() string { return "caps" }
+
+// Check holds the amount against the caps of the limits and of the capability. One amount that
+// is over a day's ceiling or over an account's total by itself can never be applied; sums are
+// the ledger's. A refusal speaks of this attempt: limits may have been wider when an earlier one
+// was applied (docs/decisions/007). A read passes.
+func (f Caps) Check(x *Exchange) wallet.Code {
+	if x.Op == wallet.Read {
+		return wallet.OK
+	}
+	amount, daily := x.Transfer.Amount, x.Limits.DailyCeiling.Min(x.Grant.Daily)
+	switch {
+	case amount.Cmp(x.Limits.MaxAmountPerOp) > 0:
+		x.Detail = "amount_minor is over the cap of one operation"
+	case amount.Cmp(x.Grant.MaxAmount) > 0:
+		x.Detail = "amount_minor is over the capability's max_amount"
+	case amount.Cmp(daily) > 0:
+		x.Detail = "amount_minor is over the daily ceiling by itself"
+	case x.Op != wallet.Burn && amount.Cmp(x.Limits.MaxAccountTotal) > 0:
+		x.Detail = "amount_minor is over the account total by itself"
+	default:
+		x.Transfer.Rules = wallet.Rules{
+			DailyCeiling:    daily,
+			MaxAccountTotal: x.Limits.MaxAccountTotal,
+			NonceStart:      f.NonceStart,
+			NonceMaxGap:     f.NonceMaxGap,
+			KeyTTL:          f.KeyTTL,
+		}
+		return wallet.OK
+	}
+	return wallet.LimitsExceeded
+}

@@ -1,0 +1,116 @@
+// Package filters holds the decisions that the sidecar takes about a request before the ledger
+// takes the last one. Each file is one decision, each decision is a Filter, and a Chain runs
+// them in the order that proxy/routes.go states.
+//
+// Invariant: a filter refuses only what is certain to be refused. What is merely likely goes to
+// the ledger, which decides; its answer is the only one that settles a payment
+// (docs/decisions/003-the-edge-refuses-only-what-is-certain.md).
+package filters
+
+import (
+	"net/netip"
+	"time"
+
+	"svc-wallet/config"
+	"svc-wallet/wallet"
+)
+
+// Exchange is one request and what becomes of it. It belongs to the goroutine that serves the
+// request, and is reused afterwards: a filter keeps nothing of it, and copies what must live on.
+//
+// The byte slices of the request point into a buffer that dies with the handler.
+type Exchange struct {
+	// The request, set by the edge.
+	Op       wallet.Op
+	Limits   *config.Limits // the one version of the limits that this exchange sees
+	Now      int64          // arrival, Unix nanoseconds
+	Deadline int64          // when the client's patience ends, Unix nanoseconds
+	Origin   wallet.Origin
+	Token    []byte     // what follows "Bearer ", nil if there is none
+	Key      []byte     // Idempotency-Key as sent, nil if there is none
+	Body     []byte     // as sent, not yet decompressed
+	Gzip     bool       // Body is gzip
+	Account  []byte     // query of a balance
+	Asset    []byte     // query of a balance
+	TxText   []byte     // last path segment of a transaction
+	MinSeq   uint64     // X-Min-Ledger-Seq, 0 for none
+	Unfit    string     // what is wrong with the query or MinSeq, refused in decoding's place
+	Addr     netip.Addr // the client's address
+	Peer     string     // URI SAN of the verified client certificate, empty for none
+
+	// What the filters found.
+	Grant    *Grant            // the verified capability
+	Transfer wallet.Transfer   // the decoded payment
+	Balance  wallet.BalanceKey // the decoded balance query
+	TxID     wallet.TxID       // the decoded transaction id
+
+	// The answer.
+	Reply     []byte // JSON of a receipt; its memory is reused
+	Figure    wallet.Balance
+	AsOf      int64  // of Figure, Unix nanoseconds
+	Seq       uint64 // ledger version of the answer
+	NextNonce uint64 // with NonceConflict
+	RateLimit RateState
+	Detail    string // why, for the client; a constant text that holds no secret
+
+	claims [numClaims]claimRef // what this exchange holds in the idempotency and nonce tables
+	inPlay bool                // counted by InFlight
+
+	patience <-chan time.Time // fires at Deadline; nil until something is waited for
+}
+
+// RateState is what X-RateLimit-* tell.
+type RateState struct {
+	Limit, Remaining uint64
+	ResetMillis      int64 // from now until a token is there
+}
+
+// Reset readies the exchange for another request. It keeps Reply's memory.
+func (x *Exchange) Reset() {
+	*x = Exchange{Reply: x.Reply[:0]}
+}
+
+// Filter takes one decision. Check returns wallet.OK to go on, or the answer. It does not block
+// (a duplicate's wait for its first is the one exception, bounded by Deadline), retains nothing,
+// and on the read path does not allocate.
+type Filter interface {
+	Name() string
+	Check(x *Exchange) wallet.Code
+}
+
+// Settler is a filter that took something in Check. Settle is called once for each Check that
+// returned OK, with what became of the exchange. Only a refusal may undo what a payment took:
+// an unknown outcome may yet turn out applied.
+type Settler interface {
+	Filter
+	Settle(x *Exchange, code wallet.Code)
+}
+
+// Chain is filters in order.
+type Chain []Filter
+
+// Do runs the filters, then last, and settles in reverse what was taken. The first answer that
+// is not OK ends the run.
+func (c Chain) Do(x *Exchange, last func(*Exchange) wallet.Code) (code wallet.Code) {
+	passed := 0
+	// A panic in a filter or in last is our bug: what was taken is settled as unknown, so that
+	// no waiter hangs, and the panic goes on to the edge.
+	code = wallet.Uncertain
+	defer func() { c[:passed].settle(x, code) }()
+	for ; passed < len(c); passed++ {
+		if code = c[passed].Check(x); code != wallet.OK {
+			return code
+		}
+		code = wallet.Uncertain
+	}
+	code = last(x)
+	return code
+}
+
+func (c Chain) settle(x *Exchange, code wallet.Code) {
+	for i := len(c) - 1; i >= 0; i-- {
+		if s, ok := c[i].(Settler); ok {
+			s.Settle(x, code)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package filters
+
+import (
+	"time"
+
+	"svc-wallet/wallet"
+)
+
+// Idempotency is the filter "idempotency": it lets one request at a time work under a key, gives
+// its duplicates the same answer, and replays what it saw applied.
+//
+// It refuses for good only what is certain. KEY_REUSED follows from a payment that this sidecar
+// saw applied under the key, never from one that is merely under way, because that one may yet
+// be refused, and then the other is a first payment. What it does not know goes to the ledger.
+type Idempotency struct {
+	table *claims[idemKey, [32]byte]
+}
+
+// idemKey is the scope and the key of CONTRACT §2. The fingerprint tells the claimants apart.
+type idemKey struct {
+	holder wallet.Account
+	key    wallet.IdemKey
+}
+
+// NewIdempotency makes a filter that knows at most entries applied payments, each for at most
+// ttl and about 0.9 KB, and at most entries more under way. shards is rounded up to a power of
+// two.
+func NewIdempotency(shards, entries int, ttl time.Duration) *Idempotency {
+	return &Idempotency{table: newClaims[idemKey, [32]byte](shards, entries, ttl)}
+}
+
+// Name implements Filter.
+func (*Idempotency) Name() string { return "idempotency" }
+
+// Len counts the keys known, applied or under way.
+func (f *Idempotency) Len() int { return f.table.size() }
+
+// Check claims the key. Where another request has it, Check waits for that one's outcome, until
+// x.Deadline. It answers
+//   - the same request with that outcome: Replayed and the same bytes, the same refusal, or
+//     Uncertain;
+//   - another request with KeyReused once the first is applied; if it was not, the other one
+//     claims the key itself;
+//   - at the deadline, the same request with Uncertain and another one with Busy;
+//   - Busy where too many keys are under way.
+//
+// The loop ends: each turn claims the key, or answers, or has waited for a settlement.
+func (f *Idempotency) Check(x *Exchange) wallet.Code {
+	key := idemKey{holder: x.Transfer.Holder(), key: x.Transfer.Idem}
+	for {
+		first, s := f.table.take(x, idemClaim, key, x.Transfer.Fingerprint)
+		switch same := s != full && first.owner == x.Transfer.Fingerprint; {
+		case s == taken:
+			return wallet.OK
+		case s == settled && same:
+			return f.repeat(x, first)
+		case s == settled && first.code.Outcome() == wallet.Applied:
+			return wallet.KeyReused
+		case s == timeUp && same:
+			return wallet.Uncertain
+		case s == timeUp || s == full:
+			return wallet.Busy // nothing was done
+		}
+	}
+}
+
+// repeat gives x the answer of the first request with its key.
+func (f *Idempotency) repeat(x *Exchange, first *claim[idemKey, [32]byte]) wallet.Code {
+	switch first.code.Outcome() {
+	case wallet.Applied:
+		x.Reply = append(x.Reply[:0], first.reply...)
+		x.Seq = first.seq
+		return wallet.Replayed
+	case wallet.Refused:
+		x.NextNonce, x.Detail = first.nextNonce, first.detail
+		return first.code
+	default:
+		return wallet.Uncertain
+	}
+}
+
+// Settle implements Settler. x.Reply and x.Seq hold the receipt of an applied payment.
+func (f *Idempotency) Settle(x *Exchange, code wallet.Code) {
+	x.release(idemClaim, code)
+}

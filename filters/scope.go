@@ -1,0 +1,42 @@
+package filters
+
+import "svc-wallet/wallet"
+
+// Scope holds the decoded request against the grant. The account that the capability must cover
+// is the one whose money or nonce is at stake: To of an issue, From of a transfer or a burn, the
+// account of a balance. The other side of a payment is never looked at, so a grant over the payee
+// pays nothing.
+type Scope struct{}
+
+// Name is the filter's name in the chain.
+func (Scope) Name() string { return "scope" }
+
+// Check answers Forbidden where the grant does not cover the request. Of a transaction only the
+// action is known here; ScopeReceipt judges the rest once the receipt is found.
+func (Scope) Check(x *Exchange) wallet.Code {
+	if !x.Grant.AllowsAction(x.Op) {
+		x.Detail = "the capability does not cover this action"
+		return wallet.Forbidden
+	}
+	account, asset := x.Balance.Account, x.Balance.Asset
+	if x.Op != wallet.Read {
+		// A payment of another kind than the route's would be judged by the wrong account.
+		if x.Transfer.Op != x.Op {
+			panic("filters: the decoded transfer is not of the exchange's operation")
+		}
+		account, asset = x.Transfer.Holder(), x.Transfer.Asset
+	} else if len(x.TxText) > 0 {
+		return wallet.OK
+	}
+	if !x.Grant.Allows(x.Op, account, asset) {
+		x.Detail = "the capability does not cover this account or asset"
+		return wallet.Forbidden
+	}
+	return wallet.OK
+}
+
+// ScopeReceipt reports whether the grant may see the receipt: it may read the asset on one side.
+// A receipt that it may not see does not exist for it (NOT_FOUND), or txids could be probed.
+func ScopeReceipt(g *Grant, r *wallet.Receipt) bool {
+	return g.Allows(wallet.Read, r.From, r.Asset) || g.Allows(wallet.Read, r.To, r.Asset)
+}

@@ -1,0 +1,132 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"svc-wallet/config"
+)
+
+// Backoff is how long a call waits before it is attempted again: First, then twice as long each
+// time up to Most, and up to Jitter more at random. The zero value is CONTRACT §7's 50 ms, 1 s
+// and 20 ms.
+type Backoff struct{ First, Most, Jitter time.Duration }
+
+func (b Backoff) orDefault() Backoff {
+	if b == (Backoff{}) {
+		return Backoff{First: 50 * time.Millisecond, Most: time.Second, Jitter: 20 * time.Millisecond}
+	}
+	return b
+}
+
+// pauses are the waits of one call.
+func (b Backoff) pauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: b.First, Multiplier: 2, MaxInterval: b.Most}
+}
+
+var (
+	// errRejected: the breaker was open, so nothing was sent.
+	errRejected = fmt.Errorf("breaker open: %w", ErrNotSent)
+
+	// errGarbled: the node answered, but not every answer can be understood. The answers stand,
+	// the node has failed, and asking again would turn its first answers into replays.
+	errGarbled = errors.New("garbled answer")
+)
+
+// caller makes idempotent calls of the ledger node: behind the breaker, each attempt with its own
+// time-out, again after a pause while that may help. All fields are immutable.
+type caller struct {
+	breaker  *Breaker
+	live     *config.Live
+	now      func() int64
+	observer Observer
+	backoff  Backoff
+}
+
+func newCaller(b *Breaker, live *config.Live, now func() int64, o Observer, wait Backoff) caller {
+	if o == nil {
+		o = silent{}
+	}
+	return caller{breaker: b, live: live, now: now, observer: o, backoff: wait.orDefault()}
+}
+
+// do returns nil once an attempt was answered. Of the error, errors.Is(err, ErrNotSent) means
+// that no attempt left this process; otherwise at least one may have taken effect.
+func (c *caller) do(ctx context.Context, op Op, deadline int64, call func(context.Context) error) error {
+	pauses := c.backoff.pauses()
+	var lost error // of an attempt that may have taken effect
+	for attempt := 0; ; attempt++ {
+		err := c.try(ctx, op, deadline, call)
+		if err == nil || errors.Is(err, errGarbled) {
+			return err
+		}
+		if !errors.Is(err, ErrNotSent) {
+			lost = err
+		}
+		wait := pauses.NextBackOff() + rand.N(c.backoff.Jitter+1) //nolint:gosec // jitter is no secret
+		if attempt >= c.live.Load().Retries || errors.Is(err, errRejected) ||
+			c.now()+int64(wait) >= deadline || !sleep(ctx, wait) {
+			if lost != nil {
+				return lost
+			}
+			return err
+		}
+		c.observer.Retry(op)
+	}
+}
+
+// try makes one attempt. Whatever is no answer counts against the breaker, a panic too.
+func (c *caller) try(ctx context.Context, op Op, deadline int64, call func(context.Context) error) error {
+	permit, ok := c.breaker.Allow()
+	if !ok {
+		c.observer.Call(op, CallRejected, 0)
+		return errRejected
+	}
+	answered := false
+	defer func() { permit.Done(answered) }()
+
+	start := c.now()
+	ctx, cancel := context.WithTimeout(ctx, min(c.live.Load().LedgerTimeout, time.Duration(deadline-start)))
+	defer cancel()
+	err := call(ctx)
+	answered = err == nil
+	c.observer.Call(op, outcome(err), c.now()-start)
+	return err
+}
+
+func outcome(err error) CallOutcome {
+	switch {
+	case err == nil:
+		return CallOK
+	case errors.Is(err, ErrNotSent):
+		return CallNotSent
+	case errors.Is(err, context.DeadlineExceeded):
+		return CallTimeout
+	default:
+		return CallError
+	}
+}
+
+// sleep waits for d; false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// silent observes nothing.
+type silent struct{}
+
+func (silent) Call(Op, CallOutcome, int64) {}
+func (silent) Retry(Op)                    {}
+func (silent) Batch(int)                   {}

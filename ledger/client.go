@@ -1,0 +1,408 @@
+package ledger
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+
+	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/wallet"
+)
+
+const (
+	// maxMessage bounds a message: the 4 MiB that gRPC is used to, and 1 KiB for each of the 4,096
+	// transfers that the largest batch may have (one takes at most 0.5 KiB, its result 0.8).
+	maxMessage = 4<<20 + 4096<<10
+
+	// window is HTTP/2's: a batch fits it, so it never waits for a window update.
+	window = 1 << 20
+
+	tickEvery = 40 * time.Millisecond
+	maxTicks  = 1024 // unanswered ones, 40 s: then the stream is dead
+	maxCorrs  = 16   // requests that a lookup names
+
+	// deadAfter is how long sent bytes may stay unacknowledged before the connection is given up
+	// (grpc-go sets TCP_USER_TIMEOUT to it). Ticks see to it that there are always such bytes.
+	deadAfter = 2 * time.Second
+)
+
+// DialOptions are what a Client may have besides an address.
+type DialOptions struct {
+	TLS     *tls.Config          // nil: plain, which TCP allows to loopback only
+	Timeout func() time.Duration // of a call whose context has no deadline; nil: none
+	Now     func() int64         // Unix nanoseconds, never backwards
+}
+
+// Client is the Ledger at the other end of a gRPC connection. It keeps one connection and looks
+// for a lost node every 50 ms to 1 s; calls fail at once while there is none. It does not retry:
+// that is its callers' business.
+type Client struct {
+	conn *grpc.ClientConn
+	node ledgerpb.LedgerNodeClient
+	opts DialOptions
+
+	// history is what the last watch stream told of; versions of another one mean nothing here.
+	// So a Client vouches for one copy at a time.
+	history atomic.Pointer[[]byte]
+}
+
+var _ Ledger = (*Client)(nil)
+
+// Dial makes a client of the node at addr, `unix:PATH` or `HOST:PORT`. It does not wait for the
+// node to be there.
+func Dial(addr string, opts DialOptions) (*Client, error) {
+	target, err := target(addr, opts.TLS != nil)
+	if err != nil {
+		return nil, err
+	}
+	creds := insecure.NewCredentials()
+	if opts.TLS != nil {
+		creds = credentials.NewTLS(opts.TLS)
+	}
+	conn, err := grpc.NewClient(
+		target,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithStatsHandler(sentHandler{}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: deadAfter}),
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(window),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithNoProxy(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("ledger %s: %w", addr, err)
+	}
+	conn.Connect()
+	return &Client{conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), opts: opts}, nil
+}
+
+// target is addr in gRPC's words.
+func target(addr string, secure bool) (string, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return "", errors.New("ledger address unix: lacks the path")
+		}
+		return addr, nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host == "" || port == "" {
+		return "", fmt.Errorf("ledger address %q is neither unix:PATH nor HOST:PORT", addr)
+	}
+	ip, err := netip.ParseAddr(host)
+	if local := host == "localhost" || (err == nil && ip.IsLoopback()); !local && !secure {
+		return "", fmt.Errorf("ledger address %q is not on this machine, so it needs TLS", addr)
+	}
+	return "dns:///" + addr, nil
+}
+
+// Close ends the connection and all calls.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Commit implements Ledger.
+func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+	req := encodeCommit(batch)
+	return c.call(ctx, OpCommit, func(ctx context.Context) error {
+		res, err := c.node.Commit(ctx, req)
+		if err != nil {
+			return err
+		}
+		return decodeCommit(batch, res, out)
+	})
+}
+
+// Lookup implements Ledger.
+func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
+	req := encodeLookup(keys)
+	return c.call(ctx, OpLookup, func(ctx context.Context) error {
+		res, err := c.node.Lookup(ctx, req)
+		if err != nil {
+			return err
+		}
+		return decodeLookup(keys, res, out)
+	})
+}
+
+// Transaction implements Ledger.
+func (c *Client) Transaction(ctx context.Context, txid wallet.TxID) (r wallet.Receipt, seq uint64, err error) {
+	err = c.call(ctx, OpTransaction, func(ctx context.Context) error {
+		res, err := c.node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: txid[:]})
+		if status.Code(err) == codes.NotFound {
+			return wallet.NotFound
+		}
+		if err != nil {
+			return err
+		}
+		r, seq, err = decodeReceipt(txid, res)
+		return err
+	})
+	return r, seq, err
+}
+
+// call makes a unary call. Its error is wallet.NotFound as it is, or says what was attempted and
+// wraps ErrNotSent, context.DeadlineExceeded or neither.
+func (c *Client) call(ctx context.Context, op Op, do func(context.Context) error) error {
+	if _, has := ctx.Deadline(); !has && c.opts.Timeout != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout())
+		defer cancel()
+	}
+	sent := new(atomic.Bool)
+	err := do(named(context.WithValue(ctx, sentKey{}, sent)))
+	switch {
+	case err == nil, errors.Is(err, wallet.NotFound):
+		return err
+	case !sent.Load():
+		return fmt.Errorf("ledger %s: %w: %w", op, ErrNotSent, err)
+	case status.Code(err) == codes.DeadlineExceeded:
+		return fmt.Errorf("ledger %s: %w: %w", op, context.DeadlineExceeded, err)
+	default:
+		return fmt.Errorf("ledger %s: %w", op, err)
+	}
+}
+
+// sentHandler notes that a call's request was handed to the connection. gRPC raises OutPayload in
+// the calling goroutine, after the whole message was queued for writing and before the call can
+// return; no other path writes it. So without the event the node has seen headers at most, and a
+// call without a message does nothing. gRPC's transparent retry, which WithDisableRetry leaves on,
+// repeats only what the node has not processed, under a context made of the same one, so the mark
+// covers all its attempts. (grpc v1.85: csAttempt.sendMsg; TestNotSent.)
+type sentHandler struct{}
+
+type sentKey struct{}
+
+func (sentHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (sentHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.OutPayload); ok {
+		if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
+			sent.Store(true)
+		}
+	}
+}
+
+func (sentHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (sentHandler) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// originsKey is where a context keeps the requests that a call serves.
+type originsKey struct{}
+
+// withOrigins says which requests a lookup or transaction call serves. (A commit says it in each
+// transfer.)
+func withOrigins(ctx context.Context, origins []wallet.Origin) context.Context {
+	return context.WithValue(ctx, originsKey{}, origins)
+}
+
+// named puts the origins into the call's metadata: x-corr-id for each request, up to 16, and the
+// first traceparent, which cannot be repeated.
+func named(ctx context.Context) context.Context {
+	origins, _ := ctx.Value(originsKey{}).([]wallet.Origin)
+	md := metadata.MD{}
+	for i := range min(len(origins), maxCorrs) {
+		if o := &origins[i]; !o.Corr.IsZero() {
+			md.Append("x-corr-id", o.Corr.String())
+		}
+		if o := &origins[i]; !o.Trace.IsZero() && len(md["traceparent"]) == 0 {
+			md.Set("traceparent", o.Trace.String())
+		}
+	}
+	if len(md) == 0 {
+		return ctx
+	}
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// Watch implements Ledger.
+func (c *Client) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
+	return c.watch(ctx, from, on, nil, nil)
+}
+
+// Beat is the node's answer to a tick: every change that was durable when the tick was sent has
+// been handed to the watcher.
+type Beat struct {
+	AsOf               int64  // local time when the tick was sent, Unix nanoseconds
+	Seq                uint64 // version that the changes handed over reach
+	ConservationOK     uint64 // the node's checks of Σ balances = issued − burned
+	ConservationFailed uint64 // of which found money made or lost
+}
+
+// WatchBeat is Watch with a tick every 40 ms. beat is told of each answer, in order with the
+// changes. tick is told, before each tick, how many are unanswered; another goroutine calls it,
+// the one that sends the ticks, so that a process that starves counts nothing against the node.
+func (c *Client) WatchBeat(
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(unanswered int),
+) error {
+	return c.watch(ctx, from, on, beat, tick)
+}
+
+type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.WatchResponse]
+
+func (c *Client) watch(
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(int),
+) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream, err := c.node.Watch(ctx)
+	if err != nil {
+		return watchError(ctx, err)
+	}
+	// An error of Send is the stream's, which Recv tells.
+	_ = stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: from}, History: c.copied(from)})
+	t := ticks{now: c.opts.Now}
+	if beat != nil {
+		ended := make(chan struct{})
+		defer func() { cancel(nil); <-ended }()
+		go func() {
+			defer close(ended)
+			if err := t.send(ctx, stream, tick); err != nil {
+				cancel(err)
+			}
+		}()
+	}
+	return watchError(ctx, c.receive(stream, from, &t, on, beat))
+}
+
+// copied is the history of a copy at version from; nil where there is no copy.
+func (c *Client) copied(from uint64) []byte {
+	if h := c.history.Load(); h != nil && from > 0 {
+		return *h
+	}
+	return nil
+}
+
+func (c *Client) receive(stream watchStream, at uint64, t *ticks, on func(wallet.Change), beat func(Beat)) error {
+	var newest uint64 // of the figures
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if name := m.GetHistory(); len(name) > 0 {
+			c.history.Store(&name)
+		}
+		change, err := decodeChange(at, m)
+		if err != nil {
+			return err
+		}
+		at = change.Seq
+		for i := range change.Balances {
+			newest = max(newest, change.Balances[i].Seq)
+		}
+		h := m.GetHeartbeat()
+		if h != nil && newest > at {
+			// Such a figure would never be replaced, so the copy must go.
+			return fmt.Errorf("%w: a figure of version %d in a stream at %d", ErrBacklog, newest, at)
+		}
+		if len(change.Balances) > 0 || h == nil {
+			on(change)
+		}
+		if h == nil {
+			continue
+		}
+		asOf, ok := t.answered(h.GetTick())
+		if !ok {
+			return fmt.Errorf("%w: heartbeat for a tick that is not due", errWire)
+		}
+		beat(Beat{
+			AsOf: asOf, Seq: change.Seq,
+			ConservationOK: h.GetConservationOk(), ConservationFailed: h.GetConservationFailed(),
+		})
+	}
+}
+
+// watchError maps the stream's end to the errors of Ledger.Watch.
+func watchError(ctx context.Context, err error) error {
+	switch code := status.Code(err); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, io.EOF):
+		return errors.New("ledger watch: the node ended the stream")
+	case code == codes.OutOfRange:
+		return fmt.Errorf("ledger watch: %w: %w", ErrBacklog, err)
+	case code == codes.ResourceExhausted:
+		return fmt.Errorf("ledger watch: %w: %w", ErrLagged, err)
+	default:
+		return fmt.Errorf("ledger watch: %w", err)
+	}
+}
+
+// ticks are the ones sent and not yet answered. A tick's number is the local time when it was
+// sent, made to grow, so an answer needs no table to tell its age; but it must be one of these.
+type ticks struct {
+	now func() int64
+
+	mu   sync.Mutex
+	due  []int64 // oldest first, at most maxTicks
+	last int64
+}
+
+// send ticks until ctx ends or the stream breaks. An error: the node answers none of them.
+func (t *ticks) send(ctx context.Context, stream watchStream, told func(unanswered int)) error {
+	clock := time.NewTicker(tickEvery) // drops what a starved process missed, so it never bursts
+	defer clock.Stop()
+	for {
+		tick, due := t.next()
+		if told != nil {
+			told(due)
+		}
+		if due >= maxTicks {
+			return fmt.Errorf("ledger watch: %d ticks are unanswered", due)
+		}
+		ask := &ledgerpb.WatchRequest_Tick{Tick: uint64(tick)} //nolint:gosec // times after 1970
+		if stream.Send(&ledgerpb.WatchRequest{Ask: ask}) != nil {
+			return nil // Recv tells why
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-clock.C:
+		}
+	}
+}
+
+// next makes a tick and tells how many were due before it.
+func (t *ticks) next() (tick int64, due int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	due = len(t.due)
+	t.last = max(t.now(), t.last+1)
+	t.due = append(t.due, t.last)
+	return t.last, due
+}
+
+// answered settles a tick and the ones before it, which the same answer covers.
+func (t *ticks) answered(tick uint64) (asOf int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, due := range t.due {
+		if uint64(due) == tick { //nolint:gosec // times after 1970
+			t.due = append(t.due[:0], t.due[i+1:]...)
+			return due, true
+		}
+	}
+	return 0, false
+}

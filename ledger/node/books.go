@@ -1,0 +1,386 @@
+package node
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sort"
+
+	"svc-wallet/wallet"
+)
+
+// store is where rows lie when the books do not hold them. What was never seen is the zero row.
+// An error means that the store cannot be read, and so that nothing can be decided.
+type store interface {
+	account(wallet.Account) (accountRow, error)
+	balance(wallet.BalanceKey) (balanceRow, error)
+	supply(wallet.Asset) (supplyRow, error)
+	key(keyName) (keyRow, error)
+	receipt(wallet.TxID) (receiptRow, error)
+	portfolio(wallet.Account) ([]wallet.Asset, error) // the assets of all the account's balances
+}
+
+// books are the rows in memory that transfers are decided on, one group of transfers after the
+// other: begin, decide for each, then settle or rollback. They belong to one goroutine.
+//
+// Between decide and settle the new rows exist only here, so nothing is evicted then; once the
+// store has them, settle lets old ones go.
+type books struct {
+	store   store
+	entropy io.Reader
+
+	accounts   table[wallet.Account, accountRow]
+	balances   table[wallet.BalanceKey, balanceRow]
+	supplies   table[wallet.Asset, supplyRow]
+	keys       table[keyName, keyRow]
+	portfolios cache[wallet.Account, []wallet.Asset] // of debited accounts with several assets
+
+	head     head         // after the last decided transfer
+	was      head         // at begin
+	millis   int64        // commit time of this group
+	receipts []receiptRow // of this group, in order
+	sums     map[wallet.Asset]wallet.Amount
+	random   [10]byte // scratch
+}
+
+// head is where the ledger stands.
+type head struct {
+	seq  uint64
+	txid wallet.TxID // of the last commit
+}
+
+// Rows that the books hold: at most twice these numbers, about 40 MB.
+const (
+	cachedAccounts = 1 << 15
+	cachedBalances = 1 << 15
+	cachedSupplies = 1 << 10
+	cachedKeys     = 1 << 13
+	cachedSets     = 1 << 12
+)
+
+func newBooks(s store, entropy io.Reader, h head) *books {
+	return &books{
+		store:      s,
+		entropy:    entropy,
+		accounts:   newTable(s.account, cachedAccounts),
+		balances:   newTable(s.balance, cachedBalances),
+		supplies:   newTable(s.supply, cachedSupplies),
+		keys:       newTable(s.key, cachedKeys),
+		portfolios: newCache[wallet.Account, []wallet.Asset](cachedSets),
+		head:       h,
+		sums:       make(map[wallet.Asset]wallet.Amount),
+	}
+}
+
+// begin starts a group at now, Unix nanoseconds. Commit times never go backwards, whatever the
+// clock does: the last one is in the last transaction id, which is stored.
+func (b *books) begin(now int64) {
+	b.was = b.head
+	b.millis = max(now/1e6, millisOf(b.head.txid), 0)
+	b.receipts = b.receipts[:0]
+	b.accounts.begin()
+	b.balances.begin()
+	b.supplies.begin()
+	b.keys.begin()
+}
+
+// decide judges t and applies it if it passes. An error means that the books could not be read:
+// the whole group must be rolled back.
+func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
+	*out = wallet.Result{Code: wallet.BadRequest}
+	if !wellFormed(t) {
+		return nil
+	}
+	key, err := b.keys.touch(keyName{t.Holder(), t.Idem})
+	if err != nil {
+		return err
+	}
+	if out.Code = judgeKey(&key.is, t, b.millis); out.Code == wallet.Replayed {
+		return b.replay(key.is.txid, out)
+	}
+	if out.Code != wallet.OK {
+		return nil
+	}
+	r, err := b.rowsOf(t)
+	if err != nil {
+		return err
+	}
+	if out.Code, out.NextNonce = judge(&r, t, b.millis); out.Code != wallet.OK {
+		return nil
+	}
+	next, err := b.next()
+	if err != nil {
+		return err
+	}
+	b.head = next
+	apply(&r, t, next.seq, b.millis)
+	key.is = keyRow{t.Fingerprint, next.txid}
+	b.receipts = append(b.receipts, receiptRow{receiptOf(t, next.txid, b.millis), next.seq})
+	out.Seq, out.Receipt, out.Balances = next.seq, b.receipts[len(b.receipts)-1].Receipt, figures(&r, t, next.seq)
+	return nil
+}
+
+// replay answers with the first receipt, which may be of this very group.
+func (b *books) replay(id wallet.TxID, out *wallet.Result) error {
+	i := sort.Search(len(b.receipts), func(i int) bool { return string(b.receipts[i].TxID[:]) >= string(id[:]) })
+	if i < len(b.receipts) && b.receipts[i].TxID == id {
+		out.Seq, out.Receipt = b.receipts[i].seq, b.receipts[i].Receipt
+		return nil
+	}
+	first, err := b.store.receipt(id)
+	if err == nil && first.seq == 0 {
+		err = fmt.Errorf("node: receipt %s of a known idempotency key is missing", wallet.TxID(id))
+	}
+	out.Seq, out.Receipt = first.seq, first.Receipt
+	return err
+}
+
+func (b *books) rowsOf(t *wallet.Transfer) (r rows, err error) {
+	if !t.From.IsZero() {
+		if r.from, r.debit, err = b.side(t.From, t.Asset); err != nil {
+			return r, err
+		}
+	}
+	if !t.To.IsZero() {
+		if r.to, r.credit, err = b.side(t.To, t.Asset); err != nil {
+			return r, err
+		}
+	}
+	supply, err := b.supplies.touch(t.Asset)
+	if err == nil {
+		r.supply = &supply.is
+	}
+	return r, err
+}
+
+func (b *books) side(account wallet.Account, asset wallet.Asset) (*accountRow, *balanceRow, error) {
+	a, err := b.accounts.touch(account)
+	if err != nil {
+		return nil, nil, err
+	}
+	balance, err := b.balances.touch(wallet.BalanceKey{Account: account, Asset: asset})
+	if err != nil {
+		return nil, nil, err
+	}
+	return &a.is, &balance.is, nil
+}
+
+// next names the next commit. Within a millisecond ids count up from a random start whose top bit
+// is clear, so that they cannot run over; ids of a later millisecond are larger anyway.
+func (b *books) next() (head, error) {
+	h := head{seq: b.head.seq + 1, txid: b.head.txid}
+	if millisOf(h.txid) == b.millis && !h.txid.IsZero() {
+		for i := len(h.txid) - 1; ; i-- {
+			if h.txid[i]++; h.txid[i] != 0 {
+				return h, nil
+			}
+		}
+	}
+	binary.BigEndian.PutUint64(h.txid[:8], uint64(b.millis)<<16) //nolint:gosec // not negative
+	if _, err := io.ReadFull(b.entropy, b.random[:]); err != nil {
+		return head{}, fmt.Errorf("node: random bits for a transaction id: %w", err)
+	}
+	copy(h.txid[6:], b.random[:])
+	h.txid[6] &= 0x7f
+	return h, nil
+}
+
+func receiptOf(t *wallet.Transfer, id wallet.TxID, millis int64) wallet.Receipt {
+	return wallet.Receipt{
+		TxID: id, Op: t.Op, From: t.From, To: t.To, Asset: t.Asset,
+		Amount: t.Amount, Nonce: t.Nonce, Idem: t.Idem, Millis: millis,
+	}
+}
+
+// figures are the touched balances right after t.
+func figures(r *rows, t *wallet.Transfer, seq uint64) (out [2]wallet.Balance) {
+	n := 0
+	if r.debit != nil {
+		out[n] = wallet.Balance{
+			Key: wallet.BalanceKey{Account: t.From, Asset: t.Asset}, Amount: r.debit.amount, Nonce: r.from.debit, Seq: seq,
+		}
+		n++
+	}
+	if r.credit != nil {
+		out[n] = wallet.Balance{
+			Key: wallet.BalanceKey{Account: t.To, Asset: t.Asset}, Amount: r.credit.amount, Nonce: r.to.debit, Seq: seq,
+		}
+	}
+	return out
+}
+
+// balanced says whether the group's entries sum to zero for each asset, the supply account's
+// included. It looks at what the rows became, not at what the transfers asked for, so that it
+// finds a fault of the rules too. The sums are modulo 2^128, where they are zero all the same.
+func (b *books) balanced() bool {
+	clear(b.sums)
+	for _, row := range b.balances.touched {
+		sum, _ := b.sums[row.key.Asset].Add(row.is.amount)
+		b.sums[row.key.Asset], _ = sum.Sub(row.was.amount)
+	}
+	for _, row := range b.supplies.touched {
+		sum, _ := b.sums[row.key].Add(row.was.issued)
+		sum, _ = sum.Sub(row.is.issued)
+		sum, _ = sum.Sub(row.was.burned)
+		b.sums[row.key], _ = sum.Add(row.is.burned)
+	}
+	for _, sum := range b.sums {
+		if !sum.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
+// change is what the group did to balances: the final figure of each one. A balance shows its
+// account's last debit nonce, so a debit changes the figures of all of the account's assets.
+func (b *books) change() (wallet.Change, error) {
+	c := wallet.Change{Seq: b.head.seq}
+	if b.head.seq == b.was.seq {
+		return c, nil
+	}
+	for _, a := range b.accounts.touched {
+		if a.is.debit == a.was.debit || a.is.assets < 2 {
+			continue
+		}
+		if err := b.touchPortfolio(a.key); err != nil {
+			return c, err
+		}
+	}
+	c.Balances = make([]wallet.Balance, 0, len(b.balances.touched))
+	for _, row := range b.balances.touched {
+		account, err := b.accounts.touch(row.key.Account)
+		if err != nil {
+			return c, err
+		}
+		if row.is == row.was && (account.is.debit == account.was.debit || row.is.seq == 0) {
+			continue // only read
+		}
+		c.Balances = append(c.Balances, wallet.Balance{
+			Key: row.key, Amount: row.is.amount, Nonce: account.is.debit, Seq: c.Seq,
+		})
+		if row.was.seq == 0 {
+			if assets, ok := b.portfolios.get(row.key.Account); ok {
+				b.portfolios.put(row.key.Account, append(assets, row.key.Asset))
+			}
+		}
+	}
+	return c, nil
+}
+
+// touchPortfolio touches every stored balance of the account. Those that this group made are
+// touched already, and change adds them to the portfolio.
+func (b *books) touchPortfolio(account wallet.Account) error {
+	assets, ok := b.portfolios.get(account)
+	if !ok {
+		var err error
+		if assets, err = b.store.portfolio(account); err != nil {
+			return err
+		}
+		b.portfolios.put(account, assets)
+	}
+	for _, asset := range assets {
+		if _, err := b.balances.touch(wallet.BalanceKey{Account: account, Asset: asset}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle ends a group whose rows the store now has.
+func (b *books) settle() {
+	b.accounts.rows.trim()
+	b.balances.rows.trim()
+	b.supplies.rows.trim()
+	b.keys.rows.trim()
+	b.portfolios.trim()
+}
+
+// rollback ends a group as if it had not been.
+func (b *books) rollback() {
+	b.head = b.was
+	b.receipts = b.receipts[:0]
+	b.accounts.rollback()
+	b.balances.rollback()
+	b.supplies.rollback()
+	b.keys.rollback()
+	b.portfolios = newCache[wallet.Account, []wallet.Asset](cachedSets)
+}
+
+// table is a write-through cache of one kind of row that remembers what the present group touched.
+type table[K, R comparable] struct {
+	rows    cache[K, *row[K, R]]
+	load    func(K) (R, error)
+	group   uint64
+	touched []*row[K, R] // by this group, in order
+}
+
+type row[K, R comparable] struct {
+	key     K
+	was, is R      // before the group, and now
+	group   uint64 // that touched it last
+}
+
+func newTable[K, R comparable](load func(K) (R, error), limit int) table[K, R] {
+	return table[K, R]{rows: newCache[K, *row[K, R]](limit), load: load}
+}
+
+func (t *table[K, R]) begin() {
+	t.group++
+	t.touched = t.touched[:0]
+}
+
+// touch finds or loads a row for reading and writing in this group.
+func (t *table[K, R]) touch(key K) (*row[K, R], error) {
+	r, ok := t.rows.get(key)
+	if !ok {
+		value, err := t.load(key)
+		if err != nil {
+			return nil, err
+		}
+		r = &row[K, R]{key: key, is: value}
+		t.rows.put(key, r)
+	}
+	if r.group != t.group {
+		r.group, r.was = t.group, r.is
+		t.touched = append(t.touched, r)
+	}
+	return r, nil
+}
+
+func (t *table[K, R]) rollback() {
+	for _, r := range t.touched {
+		r.is = r.was
+	}
+	t.touched = t.touched[:0]
+}
+
+// cache holds what was used lately: when the young half is full it becomes the old half, and
+// what nobody asked for since goes. That is nearly LRU, without a list or a lock.
+type cache[K comparable, V any] struct {
+	young, old map[K]V
+	limit      int // of each half
+}
+
+func newCache[K comparable, V any](limit int) cache[K, V] {
+	return cache[K, V]{young: make(map[K]V), limit: limit}
+}
+
+func (c *cache[K, V]) get(key K) (V, bool) {
+	v, ok := c.young[key]
+	if !ok {
+		if v, ok = c.old[key]; ok {
+			c.young[key] = v
+		}
+	}
+	return v, ok
+}
+
+func (c *cache[K, V]) put(key K, v V) { c.young[key] = v }
+
+// trim is the only thing that evicts.
+func (c *cache[K, V]) trim() {
+	if len(c.young) >= c.limit {
+		c.young, c.old = make(map[K]V, c.limit), c.young
+	}
+}

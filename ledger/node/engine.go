@@ -1,0 +1,131 @@
+// Package node is the ledger node that svc-wallet ships: ledger.v1.LedgerNode served over an
+// Engine, which keeps the books in Pebble or in memory.
+//
+// Its entry is Serve; OpenPebble and OpenMemory make the engines. One set of rules (rules.go)
+// judges and applies every transfer, over one view of the books (books.go), so that the engines
+// differ only in where rows lie and in when a step is durable.
+//
+// Invariants: a refusal changes nothing; nothing is acknowledged, looked up or watched before it
+// is durable; for every asset the balances sum to what was issued less what was burned.
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"svc-wallet/wallet"
+)
+
+// Engine keeps the books. Its first four methods are those of ledger.Ledger, with the same
+// contract; ledger/contract is the suite that every engine passes.
+//
+// In place of ledger.ErrBacklog and ledger.ErrLagged it returns ErrBacklog and ErrLagged of this
+// package, which may not import the port.
+type Engine interface {
+	// Commit judges batch in order, applies what passes in one atomic durable step and fills out.
+	// Where ctx ends before the batch is taken up, nothing is done; where it ends later, the work
+	// goes on and its outcome is unknown to the caller. out is untouched on every error.
+	Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error
+
+	// Lookup fills out[i] with the durable figures of keys[i], all of one version.
+	Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error
+
+	// Transaction returns a durable receipt and its version; wallet.NotFound where there is none.
+	Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error)
+
+	// Watch calls on with every durable change after version from, in order. from 0 calls it with
+	// the present version and no balances first. While on blocks, changes gather in the backlog;
+	// when they have run out of it the watch ends with ErrLagged.
+	Watch(ctx context.Context, from uint64, on func(wallet.Change)) error
+
+	// Seq is the durable version.
+	Seq() uint64
+
+	// Conservation counts the checks since start that found the books balanced, and those that
+	// found money made or lost.
+	Conservation() (ok, failed uint64)
+
+	// Lagged counts the watches that were cut off for being too slow.
+	Lagged() uint64
+
+	// Stalled says that the disk has not answered for so long that commits must be expected to
+	// time out. Heartbeats stop meanwhile, so that sidecars refuse payments for certain instead of
+	// sending them into an unknown outcome.
+	Stalled() bool
+
+	// Close finishes what was taken up, ends every watch and releases the store.
+	Close() error
+}
+
+// Errors of an Engine that callers tell apart.
+var (
+	ErrBacklog  = errors.New("node: changes are no longer held")
+	ErrLagged   = errors.New("node: watcher too slow")
+	ErrClosed   = errors.New("node: engine is closed")
+	ErrWatchers = errors.New("node: too many watchers")
+)
+
+// Bounds of one call and of what is shared.
+const (
+	MaxCommit   = 4096 // transfers a Commit
+	MaxLookup   = 4096 // keys a Lookup
+	MaxWatchers = 64   // watches at once
+
+	defaultBacklog = 65536
+)
+
+// keepKeys is how long an idempotency record is kept: CONTRACT §7's largest idempotency_ttl. A
+// transfer that asks for more gets this much.
+const keepKeys = 72 * time.Hour
+
+// Options are what an engine is given besides its place. Now is required; the rest has defaults.
+type Options struct {
+	Now          func() int64       // Unix nanoseconds; it may step back, commit times do not
+	Entropy      io.Reader          // of transaction ids; crypto/rand by default
+	Log          logrus.FieldLogger // nothing is logged by default
+	WatchBacklog int                // balance updates kept for watchers; 65536 by default
+
+	// Fatal is told of an error after which nothing may be acknowledged any more, such as a failed
+	// fsync. By default it logs the error and ends the process. If it returns, the engine answers
+	// every later call with the error.
+	Fatal func(error)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Entropy == nil {
+		o.Entropy = rand.Reader
+	}
+	if o.Log == nil {
+		silent := logrus.New()
+		silent.SetOutput(io.Discard)
+		o.Log = silent
+	}
+	if o.WatchBacklog <= 0 {
+		o.WatchBacklog = defaultBacklog
+	}
+	if o.Fatal == nil {
+		log := o.Log
+		o.Fatal = func(err error) { log.WithField("event", "ledger_fatal").Fatal(err) }
+	}
+	return o
+}
+
+func checkCommit(batch []wallet.Transfer, out []wallet.Result) error {
+	if len(batch) != len(out) || len(batch) > MaxCommit {
+		return fmt.Errorf("node: commit of %d transfers into %d results, at most %d", len(batch), len(out), MaxCommit)
+	}
+	return nil
+}
+
+func checkLookup(keys []wallet.BalanceKey, out []wallet.Balance) error {
+	if len(keys) != len(out) || len(keys) > MaxLookup {
+		return fmt.Errorf("node: lookup of %d keys into %d balances, at most %d", len(keys), len(out), MaxLookup)
+	}
+	return nil
+}

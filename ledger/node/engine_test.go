@@ -1,0 +1,623 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"math"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"pgregory.net/rapid"
+
+	"svc-wallet/wallet"
+)
+
+func send(t testing.TB, e Engine, batch ...wallet.Transfer) []wallet.Result {
+	t.Helper()
+	out := make([]wallet.Result, len(batch))
+	if err := e.Commit(context.Background(), batch, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// fund makes a store in which each payer has money.
+func fund(t *testing.T, fs vfs.FS, dir string) {
+	t.Helper()
+	e := mustOpen(t, fs, dir)
+	defer mustClose(t, e)
+	send(t, e, payment(0, 0), payment(1, 0), payment(2, 0), payment(3, 0))
+}
+
+// TestPrune: idempotency records older than any time to live go, step by step, from disk and from
+// memory; younger ones, and that of a later payment under an old key, stay; receipts stay for ever.
+func TestPrune(t *testing.T) {
+	const many = 2*pruneReceipts + 10
+	now := start
+	opts := Options{Now: func() int64 { return now }}
+	disk, err := openPebble("db", opts, vfs.NewMem())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, disk)
+	mem := OpenMemory(opts).(*memory)
+	defer mustClose(t, mem)
+
+	var first wallet.Result
+	for n := range many {
+		a, b := send(t, disk, payment(0, n))[0], send(t, mem, payment(0, n))[0]
+		if first.Code = a.Code; a.Code != wallet.OK || b.Code != wallet.OK {
+			t.Fatal(a.Code, b.Code)
+		}
+		if n == 0 {
+			first = a
+		}
+	}
+	now += int64(keepKeys)
+	again := payment(0, many)
+	again.Idem = payment(0, 3).Idem // its first record has expired, so the key is free
+	for _, e := range []Engine{disk, mem} {
+		if r := send(t, e, again)[0]; r.Code != wallet.OK {
+			t.Fatal(r.Code)
+		}
+	}
+	now += int64(time.Millisecond)
+	for n := range many/16 + 2 { // the memory engine prunes a little at each commit
+		for _, e := range []Engine{disk, mem} {
+			if r := send(t, e, payment(1, n))[0]; r.Code != wallet.OK {
+				t.Fatal(r.Code)
+			}
+		}
+	}
+	steps := 0
+	for more := true; more; steps++ {
+		if more, err = disk.pruneStep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if steps != 4 { // three, and one that finds nothing
+		t.Errorf("%d steps", steps)
+	}
+	for n := range many {
+		name := keyName{payment(0, 1).From, payment(0, n).Idem}
+		row, err := load[keyRow](disk.db, appendKeyKey(nil, name))
+		_, kept := mem.store.keys[name]
+		if keep := n == 3; err != nil || row.txid.IsZero() == keep || kept != keep {
+			t.Errorf("record %d: %v, %v, in memory %v", n, row.txid, err, kept)
+		}
+	}
+	if _, _, err := disk.Transaction(context.Background(), first.Receipt.TxID); err != nil {
+		t.Errorf("the receipt is gone: %v", err)
+	}
+	if r := send(t, disk, payment(1, 0))[0]; r.Code != wallet.Replayed {
+		t.Errorf("a young key: %s", r.Code)
+	}
+}
+
+// TestPruneFails: pruning that cannot read says so, and does nothing.
+func TestPruneFails(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), "db")
+	defer mustClose(t, e)
+	for _, key := range [][]byte{[]byte(prunedKey), []byte(headKey)} {
+		was, closer, err := e.db.Get(key)
+		if err == nil {
+			was = append([]byte(nil), was...)
+			_ = closer.Close()
+		}
+		if err := e.db.Set(key, []byte("x"), pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.pruneStep(); !errors.Is(err, errRow) {
+			t.Errorf("%s: %v", key, err)
+		}
+		if was == nil {
+			err = e.db.Delete(key, pebble.Sync)
+		} else {
+			err = e.db.Set(key, was, pebble.Sync)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// reader makes a function an io.Reader.
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
+
+// TestUnbalancedGroup: a group whose rows do not sum to zero is refused as a whole, counted, and
+// leaves no trace; the next one is served. The fault is planted where the engine asks for random
+// bits, in the middle of a decision: a balance that grows by itself.
+func TestUnbalancedGroup(t *testing.T) {
+	for _, kind := range []string{"memory", "pebble"} {
+		t.Run(kind, func(t *testing.T) {
+			var b *books
+			var planted bool
+			now := start
+			opts := Options{Now: func() int64 { now += 1e6; return now }, Entropy: reader(func(p []byte) (int, error) {
+				if planted {
+					row := b.balances.touched[0]
+					row.is.amount, _ = row.is.amount.Add(wallet.Minor(1))
+				}
+				return len(p), nil
+			})}
+			var e Engine
+			if kind == "memory" {
+				e = OpenMemory(opts)
+				b = e.(*memory).books
+			} else {
+				p, err := openPebble("db", opts, vfs.NewMem())
+				if err != nil {
+					t.Fatal(err)
+				}
+				e, b = p, p.books
+			}
+			defer mustClose(t, e)
+			send(t, e, payment(0, 0))
+			before, _ := e.Conservation()
+			planted = true
+			for _, r := range send(t, e, payment(0, 1), payment(0, 2)) {
+				if r != (wallet.Result{Code: wallet.Internal}) {
+					t.Errorf("%+v", r)
+				}
+			}
+			planted = false
+			if ok, failed := e.Conservation(); ok != before || failed != 1 || e.Seq() != 1 {
+				t.Errorf("%d checks passed, %d failed, version %d", ok, failed, e.Seq())
+			}
+			r := send(t, e, payment(0, 1))[0]
+			if want := wallet.Minor(1<<40 - 1); r.Code != wallet.OK || r.Seq != 2 || r.Balances[0].Amount != want {
+				t.Errorf("afterwards: %+v", r)
+			}
+		})
+	}
+}
+
+// TestUnbalancedSupply: the check sees the supply account too.
+func TestUnbalancedSupply(t *testing.T) {
+	b := OpenMemory(Options{Now: frozen}).(*memory).books
+	b.begin(start)
+	row, err := b.supplies.touch(payment(0, 0).Asset)
+	if err != nil || !b.balanced() {
+		t.Fatal(err)
+	}
+	row.is.burned = wallet.Minor(1)
+	if b.balanced() {
+		t.Error("money vanished, and nobody saw it")
+	}
+	row.is.issued = wallet.Minor(1)
+	if !b.balanced() {
+		t.Error("issued and burned again does not balance")
+	}
+}
+
+// TestNoEntropy: without random bits nothing is committed.
+func TestNoEntropy(t *testing.T) {
+	broken := errors.New("no bits")
+	opts := Options{Now: frozen, Entropy: iotest.ErrReader(broken)}
+	mem := OpenMemory(opts)
+	out := []wallet.Result{{Seq: 7}}
+	if err := mem.Commit(context.Background(), []wallet.Transfer{payment(0, 0)}, out); !errors.Is(err, broken) || out[0].Seq != 7 || mem.Seq() != 0 {
+		t.Errorf("memory: %v, %+v", err, out[0])
+	}
+	mustClose(t, mem)
+	var fatal error
+	opts.Fatal = func(err error) { fatal = err }
+	disk, err := openPebble("db", opts, vfs.NewMem())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Commit(context.Background(), []wallet.Transfer{payment(0, 0)}, out); !errors.Is(err, broken) || !errors.Is(fatal, broken) {
+		t.Errorf("pebble: %v, fatal %v", err, fatal)
+	}
+	if err := disk.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestIDs: ids grow strictly within a millisecond, over its last possible one, and over steps of
+// the clock in both directions; they carry the commit time, which never falls.
+func TestIDs(t *testing.T) {
+	now := start
+	ones := reader(func(p []byte) (int, error) {
+		for i := range p {
+			p[i] = 0xff
+		}
+		return len(p), nil
+	})
+	e := OpenMemory(Options{Now: func() int64 { return now }, Entropy: ones})
+	defer mustClose(t, e)
+	var last wallet.Receipt
+	for n, step := range []time.Duration{0, 0, 0, -time.Hour, time.Minute, time.Hour, 0, time.Millisecond, -time.Millisecond, -1 << 62} {
+		now += int64(step)
+		r := send(t, e, payment(0, n))[0].Receipt
+		if string(r.TxID[:]) <= string(last.TxID[:]) || r.Millis < last.Millis || millisOf(r.TxID) != r.Millis {
+			t.Errorf("%s at %d follows %s at %d", r.TxID, r.Millis, last.TxID, last.Millis)
+		}
+		last = r
+	}
+}
+
+// TestEpoch: a clock at or before 1970 makes no harm.
+func TestEpoch(t *testing.T) {
+	for _, now := range []int64{0, -1, math.MinInt64} {
+		e := OpenMemory(Options{Now: func() int64 { return now }})
+		for n := range 3 {
+			if r := send(t, e, payment(0, n))[0]; r.Code != wallet.OK || r.Receipt.Millis != 0 {
+				t.Errorf("%+v", r)
+			}
+		}
+		mustClose(t, e)
+	}
+}
+
+// engines opens one of each kind.
+func engines(t *testing.T) map[string]Engine {
+	t.Helper()
+	return map[string]Engine{"memory": OpenMemory(Options{Now: frozen}), "pebble": mustOpen(t, vfs.NewMem(), "db")}
+}
+
+// TestBounds: calls that are too large, or whose slices do not fit, are refused whole; the largest
+// is served.
+func TestBounds(t *testing.T) {
+	ctx := context.Background()
+	for name, e := range engines(t) {
+		t.Run(name, func(t *testing.T) {
+			defer mustClose(t, e)
+			if err := e.Commit(ctx, make([]wallet.Transfer, MaxCommit+1), make([]wallet.Result, MaxCommit+1)); err == nil {
+				t.Error("a commit over the bound was served")
+			}
+			if err := e.Commit(ctx, make([]wallet.Transfer, 2), make([]wallet.Result, 1)); err == nil {
+				t.Error("a commit without room for its results was served")
+			}
+			if err := e.Lookup(ctx, make([]wallet.BalanceKey, MaxLookup+1), make([]wallet.Balance, MaxLookup+1)); err == nil {
+				t.Error("a lookup over the bound was served")
+			}
+			if err := e.Lookup(ctx, make([]wallet.BalanceKey, 2), make([]wallet.Balance, 1)); err == nil {
+				t.Error("a lookup without room for its balances was served")
+			}
+			batch := make([]wallet.Transfer, MaxCommit)
+			for n := range batch {
+				batch[n] = payment(0, n)
+			}
+			if r := send(t, e, batch...)[MaxCommit-1]; r.Code != wallet.OK || r.Seq != MaxCommit {
+				t.Errorf("the last of the largest commit: %+v", r)
+			}
+			if err := e.Lookup(ctx, make([]wallet.BalanceKey, MaxLookup), make([]wallet.Balance, MaxLookup)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestClosed: a closed engine answers every call with ErrClosed, also those that were waiting.
+func TestClosed(t *testing.T) {
+	ctx := context.Background()
+	for name, e := range engines(t) {
+		t.Run(name, func(t *testing.T) {
+			watched := make(chan error)
+			entered := make(chan struct{})
+			go func() { watched <- e.Watch(ctx, 0, func(wallet.Change) { close(entered) }) }()
+			<-entered
+			mustClose(t, e)
+			if err := <-watched; !errors.Is(err, ErrClosed) {
+				t.Errorf("watch that was on: %v", err)
+			}
+			if err := e.Commit(ctx, []wallet.Transfer{payment(0, 0)}, make([]wallet.Result, 1)); !errors.Is(err, ErrClosed) {
+				t.Errorf("commit: %v", err)
+			}
+			if err := e.Lookup(ctx, make([]wallet.BalanceKey, 1), make([]wallet.Balance, 1)); !errors.Is(err, ErrClosed) {
+				t.Errorf("lookup: %v", err)
+			}
+			if _, _, err := e.Transaction(ctx, wallet.TxID{1}); !errors.Is(err, ErrClosed) {
+				t.Errorf("transaction: %v", err)
+			}
+			if err := e.Watch(ctx, 0, func(wallet.Change) {}); !errors.Is(err, ErrClosed) {
+				t.Errorf("watch: %v", err)
+			}
+		})
+	}
+}
+
+// TestCloseWhileBusy: closing answers everything that was taken up, and what it answered is there
+// afterwards.
+func TestCloseWhileBusy(t *testing.T) {
+	fs := vfs.NewMem()
+	fund(t, fs, "db")
+	for life := range 5 {
+		e := mustOpen(t, fs, "db")
+		var running sync.WaitGroup
+		var book ledgerBook
+		for payer := range 4 {
+			running.Go(func() {
+				for n := life*1_000_000 + 1; ; n++ {
+					out := make([]wallet.Result, 1)
+					err := e.Commit(context.Background(), []wallet.Transfer{payment(payer, n)}, out)
+					if errors.Is(err, ErrClosed) {
+						return
+					}
+					if err != nil || out[0].Code != wallet.OK {
+						t.Errorf("%v, %s", err, out[0].Code)
+						return
+					}
+					book.add([]wallet.Transfer{payment(payer, n)}, out)
+				}
+			})
+		}
+		for seen, _ := book.copy(); seen < uint64(50*life+1); seen, _ = book.copy() {
+			runtime.Gosched()
+		}
+		mustClose(t, e)
+		running.Wait()
+		e = mustOpen(t, fs, "db")
+		seen, answers := book.copy()
+		if err := verify(e, seen, answers); err != nil {
+			t.Error(err)
+		}
+		mustClose(t, e)
+	}
+}
+
+// TestStalled: a sync that takes too long shows as a stalled disk, and no longer once it ended.
+// Method: a sync that is held up, and a clock that goes on.
+func TestStalled(t *testing.T) {
+	var gate sync.RWMutex
+	var clock atomic.Int64
+	clock.Store(frozen())
+	e, err := openPebble("db", Options{Now: clock.Load}, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if strings.HasSuffix(op.Path, ".log") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+			gate.RLock()
+			defer gate.RUnlock()
+		}
+		return nil
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, e)
+	gate.Lock()
+	done := make(chan error, 1)
+	go func() {
+		done <- e.Commit(context.Background(), []wallet.Transfer{ownIssue(0)}, make([]wallet.Result, 1))
+	}()
+	for e.syncing.Load() == 0 {
+		runtime.Gosched()
+	}
+	if e.Stalled() {
+		t.Error("a sync that just began is a stall")
+	}
+	clock.Add(int64(stuckAfter) + 1)
+	if !e.Stalled() {
+		t.Errorf("no stall after %v", stuckAfter)
+	}
+	gate.Unlock()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if e.Stalled() {
+		t.Error("still stalled after the sync")
+	}
+}
+
+// TestWithdraw: a call whose context ends while it waits is withdrawn and never done; one that was
+// taken up goes on, its caller learns that the outcome is unknown, and its slices are its own
+// again. Nothing is answered, seen or looked up before the sync, which is held up.
+func TestWithdraw(t *testing.T) {
+	var gate sync.RWMutex
+	e := mustOpen(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if strings.HasSuffix(op.Path, ".log") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+			gate.RLock()
+			defer gate.RUnlock()
+		}
+		return nil
+	})), "db")
+	defer mustClose(t, e)
+	send(t, e, payment(0, 0))
+	gate.Lock()
+	ctx, cancel := context.WithCancel(context.Background())
+	type outcome struct {
+		n   int
+		err error
+		r   wallet.Result
+	}
+	outcomes := make(chan outcome)
+	calls := 0
+	call := func(until func() bool) {
+		go func(n int) {
+			batch, out := []wallet.Transfer{ownIssue(n)}, []wallet.Result{{Seq: 99}}
+			err := e.Commit(ctx, batch, out)
+			batch[0] = wallet.Transfer{} // the caller's again
+			outcomes <- outcome{n, err, out[0]}
+		}(calls)
+		calls++
+		for !until() {
+			runtime.Gosched()
+		}
+	}
+	arrived := func() bool {
+		at, err := load[headRow](e.db, []byte(headKey))
+		return err == nil && at.seq == uint64(calls)+1
+	}
+	for range maxFlights + 2 { // one in the syncer, some behind it, one that the writer cannot pass on
+		call(arrived)
+	}
+	for waiting := 1; waiting < 4; waiting++ {
+		call(func() bool { return len(e.calls) == waiting })
+	}
+	if e.Seq() != 1 {
+		t.Errorf("version %d is shown before its sync", e.Seq())
+	}
+	read, stop := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer stop()
+	key := wallet.BalanceKey{Account: payment(0, 0).To, Asset: payment(0, 0).Asset}
+	if err := e.Lookup(read, []wallet.BalanceKey{key}, make([]wallet.Balance, 1)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("what is not synced was looked up: %v", err)
+	}
+	cancel()
+	withdrawn := make([]bool, calls)
+	for range calls {
+		o := <-outcomes
+		if !errors.Is(o.err, context.Canceled) || o.r.Seq != 99 {
+			t.Errorf("call %d: %v, %+v", o.n, o.err, o.r)
+		}
+		withdrawn[o.n] = !strings.Contains(o.err.Error(), "unknown")
+	}
+	gate.Unlock()
+	taken := 0
+	for n := range calls {
+		want := wallet.Replayed
+		if withdrawn[n] {
+			want = wallet.OK
+		} else {
+			taken++
+		}
+		if r := send(t, e, ownIssue(n))[0]; r.Code != want {
+			t.Errorf("call %d, withdrawn %v: %d", n, withdrawn[n], r.Code)
+		}
+	}
+	if taken != maxFlights+2 {
+		t.Errorf("%d of %d calls were taken up", taken, calls)
+	}
+}
+
+// TestWatchers: their number is bounded, and a place that was left is free again.
+func TestWatchers(t *testing.T) {
+	e := OpenMemory(Options{Now: frozen})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	var entered sync.WaitGroup
+	entered.Add(MaxWatchers)
+	for range MaxWatchers {
+		running.Go(func() { _ = e.Watch(ctx, 0, func(wallet.Change) { entered.Done() }) })
+	}
+	entered.Wait()
+	if err := e.Watch(ctx, 0, func(wallet.Change) {}); !errors.Is(err, ErrWatchers) {
+		t.Errorf("one more: %v", err)
+	}
+	cancel()
+	running.Wait()
+	mustClose(t, e)
+	if err := e.Watch(context.Background(), 0, func(wallet.Change) {}); !errors.Is(err, ErrClosed) {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestBus: a model of the ring, a plain list, has the same changes after every version, for every
+// size of change and of ring.
+func TestBus(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		size := rapid.IntRange(1, 20).Draw(rt, "ring")
+		first := rapid.Uint64Range(0, 5).Draw(rt, "first")
+		b := newBus(size)
+		b.start(first)
+		var all []wallet.Change
+		seq := first
+		for range rapid.IntRange(0, 30).Draw(rt, "changes") {
+			c := wallet.Change{}
+			for range rapid.IntRange(1, 25).Draw(rt, "balances") {
+				seq++
+				c.Balances = append(c.Balances, wallet.Balance{Seq: seq})
+			}
+			c.Seq = seq
+			all = append(all, c)
+			b.publish(c)
+		}
+		for from := uint64(1); from <= seq+1; from++ {
+			var want []wallet.Change
+			held := 0
+			for i := len(all) - 1; i >= 0 && all[i].Seq > from; i-- {
+				want = append([]wallet.Change{all[i]}, want...)
+				held += len(all[i].Balances)
+			}
+			at, present, err := b.enter(from)
+			if from > seq || from < first || held > size {
+				if !errors.Is(err, ErrBacklog) {
+					rt.Fatalf("after version %d of %d, which takes %d: %v", from, seq, held, err)
+				}
+				continue
+			}
+			if err != nil || present != seq {
+				rt.Fatalf("after version %d of %d, which takes %d: %v", from, seq, held, err)
+			}
+			var got []wallet.Change
+			for {
+				c, wake, err := b.take(at)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				if wake != nil {
+					break
+				}
+				got, at = append(got, c), at+1
+			}
+			if !reflect.DeepEqual(got, want) {
+				rt.Fatalf("after version %d: %+v, want %+v", from, got, want)
+			}
+		}
+		if _, _, err := b.take(0); len(all) > 0 && b.first > 0 && !errors.Is(err, ErrLagged) {
+			rt.Fatalf("a place that is gone: %v", err)
+		}
+	})
+}
+
+// FuzzRows: no bytes make a decoder panic, and what it takes is what would be written.
+func FuzzRows(f *testing.F) {
+	id := wallet.TxID{1, 2, 3}
+	tr := payment(0, 1)
+	f.Add(append([]byte{0}, (&accountRow{1, 2, 3}).append(nil)...))
+	f.Add(append([]byte{1}, (&balanceRow{amount: wallet.MaxAmount(), seq: 7}).append(nil)...))
+	f.Add(append([]byte{2}, (&supplyRow{wallet.Minor(1), wallet.Minor(2)}).append(nil)...))
+	f.Add(append([]byte{3}, (&keyRow{tr.Fingerprint, id}).append(nil)...))
+	f.Add(append([]byte{4}, (&receiptRow{receiptOf(&tr, id, 0), 9}).append(nil)...))
+	f.Add(append([]byte{5}, (&headRow{head{4, id}, 5}).append(nil)...))
+	f.Add([]byte{6, 0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) == 0 {
+			return
+		}
+		row := data[1:]
+		var again []byte
+		var err error
+		switch data[0] % 8 {
+		case 0:
+			var r accountRow
+			err, again = r.decode(row), r.append(nil)
+		case 1:
+			var r balanceRow
+			err, again = r.decode(row), r.append(nil)
+		case 2:
+			var r supplyRow
+			err, again = r.decode(row), r.append(nil)
+		case 3:
+			var r keyRow
+			err, again = r.decode(row), r.append(nil)
+		case 4:
+			var r receiptRow
+			err, again = r.decode(id, row), r.append(nil)
+		case 5:
+			var r headRow
+			err, again = r.decode(row), r.append(nil)
+		case 6:
+			var r formatRow
+			err, again = r.decode(row), binary.BigEndian.AppendUint32(nil, r.version)
+		default:
+			highestMark(row)
+			return
+		}
+		if err == nil && !bytes.Equal(again, row) {
+			t.Errorf("%x is written as %x", row, again)
+		}
+	})
+}

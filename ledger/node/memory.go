@@ -1,0 +1,220 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"svc-wallet/wallet"
+)
+
+// OpenMemory makes an engine that keeps everything in memory and forgets it at the end: for tests
+// and demonstrations. It is as durable as the process.
+func OpenMemory(opts Options) Engine {
+	opts = opts.withDefaults()
+	s := &memoryStore{
+		accounts:   make(map[wallet.Account]accountRow),
+		balances:   make(map[wallet.BalanceKey]balanceRow),
+		supplies:   make(map[wallet.Asset]supplyRow),
+		keys:       make(map[keyName]keyRow),
+		places:     make(map[wallet.TxID]int),
+		portfolios: make(map[wallet.Account][]wallet.Asset),
+	}
+	return &memory{opts: opts, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog)}
+}
+
+type memory struct {
+	opts             Options
+	bus              *bus
+	conserved, fails atomic.Uint64
+
+	mu     sync.Mutex
+	closed bool
+	store  *memoryStore
+	books  *books
+	pruned int // receipts whose idempotency records are gone
+}
+
+func (m *memory) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+	if err := checkCommit(batch, out); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	results := make([]wallet.Result, len(batch))
+	m.books.begin(m.opts.Now())
+	for i := range batch {
+		if err := m.books.decide(&batch[i], &results[i]); err != nil {
+			m.books.rollback()
+			return err
+		}
+	}
+	m.settle(results)
+	copy(out, results)
+	return nil
+}
+
+// settle makes the group count, or refuses it as a whole where it would make or lose money.
+func (m *memory) settle(results []wallet.Result) {
+	change, err := m.books.change()
+	if err != nil || !m.books.balanced() {
+		m.books.rollback()
+		m.fails.Add(1)
+		refuseAll(results)
+		return
+	}
+	m.conserved.Add(1)
+	m.store.save(m.books)
+	m.books.settle()
+	m.prune(2*len(results) + 16)
+	if len(change.Balances) > 0 {
+		m.bus.publish(change)
+	}
+}
+
+// refuseAll answers for a group that did not balance, which is a bug of ours.
+func refuseAll(results []wallet.Result) {
+	for i := range results {
+		results[i] = wallet.Result{Code: wallet.Internal}
+	}
+}
+
+// prune forgets at most n idempotency records that are older than any may be.
+func (m *memory) prune(n int) {
+	for ; n > 0 && m.pruned < len(m.store.receipts); n-- {
+		r := &m.store.receipts[m.pruned]
+		if m.books.millis-r.Millis < keepKeys.Milliseconds() {
+			return
+		}
+		name := keyName{holderOf(&r.Receipt), r.Idem}
+		if m.store.keys[name].txid == r.TxID { // not that of a later payment under the same key
+			delete(m.store.keys, name)
+		}
+		m.pruned++
+	}
+}
+
+func (m *memory) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
+	if err := checkLookup(keys, out); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for i, key := range keys {
+		out[i] = wallet.Balance{
+			Key: key, Amount: m.store.balances[key].amount, Nonce: m.store.accounts[key.Account].debit, Seq: m.books.head.seq,
+		}
+	}
+	return nil
+}
+
+func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return wallet.Receipt{}, 0, ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return wallet.Receipt{}, 0, err
+	}
+	if _, ok := m.store.places[txid]; !ok {
+		return wallet.Receipt{}, 0, wallet.NotFound
+	}
+	r, err := m.store.receipt(txid)
+	return r.Receipt, r.seq, err
+}
+
+func (m *memory) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
+	return m.bus.watch(ctx, from, on)
+}
+
+func (m *memory) Seq() uint64 { return m.bus.durable.Load() }
+
+// Stalled implements Engine: memory does not stall.
+func (m *memory) Stalled() bool { return false }
+
+func (m *memory) Conservation() (ok, failed uint64) { return m.conserved.Load(), m.fails.Load() }
+
+func (m *memory) Lagged() uint64 { return m.bus.lagged.Load() }
+
+func (m *memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.bus.close(ErrClosed)
+	return nil
+}
+
+// memoryStore is the rows in maps.
+type memoryStore struct {
+	accounts   map[wallet.Account]accountRow
+	balances   map[wallet.BalanceKey]balanceRow
+	supplies   map[wallet.Asset]supplyRow
+	keys       map[keyName]keyRow
+	receipts   []receiptRow // in order of commit
+	places     map[wallet.TxID]int
+	portfolios map[wallet.Account][]wallet.Asset
+}
+
+func (s *memoryStore) account(k wallet.Account) (accountRow, error)    { return s.accounts[k], nil }
+func (s *memoryStore) balance(k wallet.BalanceKey) (balanceRow, error) { return s.balances[k], nil }
+func (s *memoryStore) supply(k wallet.Asset) (supplyRow, error)        { return s.supplies[k], nil }
+func (s *memoryStore) key(k keyName) (keyRow, error)                   { return s.keys[k], nil }
+
+func (s *memoryStore) receipt(id wallet.TxID) (receiptRow, error) {
+	if i, ok := s.places[id]; ok {
+		return s.receipts[i], nil
+	}
+	return receiptRow{}, nil
+}
+
+func (s *memoryStore) portfolio(k wallet.Account) ([]wallet.Asset, error) {
+	return append([]wallet.Asset(nil), s.portfolios[k]...), nil
+}
+
+func (s *memoryStore) save(b *books) {
+	for _, row := range b.accounts.touched {
+		s.accounts[row.key] = row.is
+	}
+	for _, row := range b.balances.touched {
+		if row.is == row.was {
+			continue
+		}
+		if row.was.seq == 0 {
+			s.portfolios[row.key.Account] = append(s.portfolios[row.key.Account], row.key.Asset)
+		}
+		s.balances[row.key] = row.is
+	}
+	for _, row := range b.supplies.touched {
+		s.supplies[row.key] = row.is
+	}
+	for _, row := range b.keys.touched {
+		if row.is != row.was {
+			s.keys[row.key] = row.is
+		}
+	}
+	for _, r := range b.receipts {
+		s.places[r.TxID] = len(s.receipts)
+		s.receipts = append(s.receipts, r)
+	}
+}
+
+// holderOf is the nonce-bearing account of a committed payment.
+func holderOf(r *wallet.Receipt) wallet.Account {
+	if r.Op == wallet.Issue {
+		return r.To
+	}
+	return r.From
+}

@@ -1,0 +1,174 @@
+package node
+
+import (
+	"encoding/binary"
+	"math"
+
+	"svc-wallet/wallet"
+)
+
+// The rows of the books, as every engine keeps them. The zero row is that of what was never seen.
+type (
+	accountRow struct {
+		debit, issue uint64 // last nonce of each lane
+		assets       uint32 // how many balances the account has
+	}
+
+	balanceRow struct {
+		amount wallet.Amount
+		seq    uint64      // version that wrote the row; 0: there is none
+		daily  [2]dailyRow // what the debit and the issue lane moved
+	}
+
+	dailyRow struct {
+		day   uint32 // of the last move: days since 1970, UTC
+		moved wallet.Amount
+	}
+
+	supplyRow struct{ issued, burned wallet.Amount } // of an asset, since ever
+
+	keyName struct {
+		holder wallet.Account
+		key    wallet.IdemKey
+	}
+
+	keyRow struct {
+		fingerprint [32]byte
+		txid        wallet.TxID // says the commit time too
+	}
+
+	receiptRow struct {
+		wallet.Receipt
+		seq uint64
+	}
+)
+
+// rows are those that one transfer is judged against and changes. Of from and debit, to and
+// credit those are nil that the operation has not.
+type rows struct {
+	from, to      *accountRow
+	debit, credit *balanceRow
+	supply        *supplyRow
+}
+
+// spender returns the lane's last nonce and the lane's daily total, both the holder's.
+func (r *rows) spender(t *wallet.Transfer) (last *uint64, daily *dailyRow) {
+	if t.Op == wallet.Issue {
+		return &r.to.issue, &r.credit.daily[1]
+	}
+	return &r.from.debit, &r.debit.daily[0]
+}
+
+// wellFormed says whether t is a transfer at all: rule 0. Names were checked by whoever parsed
+// them, so here they are either right or missing.
+func wellFormed(t *wallet.Transfer) bool {
+	var hasFrom, hasTo bool
+	switch t.Op {
+	case wallet.Issue:
+		hasTo = true
+	case wallet.Pay:
+		hasFrom, hasTo = true, true
+	case wallet.Burn:
+		hasFrom = true
+	default:
+		return false
+	}
+	return hasFrom == !t.From.IsZero() && hasTo == !t.To.IsZero() && t.From != t.To &&
+		!t.Asset.IsZero() && !t.Amount.IsZero() && t.Nonce > 0 && !t.Idem.IsZero()
+}
+
+// judgeKey is rule 1: Replayed, KeyReused, or OK where the key is free. millis is the commit time.
+func judgeKey(k *keyRow, t *wallet.Transfer, millis int64) wallet.Code {
+	ttl := min(t.Rules.KeyTTL, keepKeys).Milliseconds()
+	if k.txid.IsZero() || millis-millisOf(k.txid) >= ttl {
+		return wallet.OK
+	}
+	if k.fingerprint != t.Fingerprint {
+		return wallet.KeyReused
+	}
+	return wallet.Replayed
+}
+
+// judge is rules 2 to 4, in the order of CONTRACT §1: nonce, ceilings, funds. It changes nothing.
+// next is the lowest nonce that will do, for NonceConflict.
+func judge(r *rows, t *wallet.Transfer, millis int64) (code wallet.Code, next uint64) {
+	last, daily := r.spender(t)
+	if lo, ok := nonceFits(*last, t); !ok {
+		return wallet.NonceConflict, lo
+	}
+	moved, ok := movedOn(daily, millis).Add(t.Amount)
+	if !ok || moved.Cmp(t.Rules.DailyCeiling) > 0 {
+		return wallet.LimitsExceeded, 0
+	}
+	if r.credit != nil {
+		total, ok := r.credit.amount.Add(t.Amount)
+		if !ok || total.Cmp(t.Rules.MaxAccountTotal) > 0 {
+			return wallet.LimitsExceeded, 0
+		}
+	}
+	if t.Op == wallet.Issue {
+		if _, ok := r.supply.issued.Add(t.Amount); !ok {
+			return wallet.LimitsExceeded, 0
+		}
+	}
+	if r.debit != nil && r.debit.amount.Cmp(t.Amount) < 0 {
+		return wallet.InsufficientFunds, 0
+	}
+	return wallet.OK, 0
+}
+
+// nonceFits returns the lowest nonce that the lane takes, 0 where there is none left, and whether
+// t's is in the range that starts there.
+func nonceFits(last uint64, t *wallet.Transfer) (lo uint64, ok bool) {
+	if last == math.MaxUint64 {
+		return 0, false
+	}
+	lo = max(last+1, t.Rules.NonceStart)
+	if t.Rules.NonceMaxGap == 0 || t.Nonce < lo {
+		return lo, false
+	}
+	return lo, t.Nonce-lo < t.Rules.NonceMaxGap // t.Nonce <= lo-1+gap, without overflow
+}
+
+// apply makes what judge passed happen. After judge it cannot fail: no sum overflows.
+func apply(r *rows, t *wallet.Transfer, seq uint64, millis int64) {
+	last, daily := r.spender(t)
+	*last = t.Nonce
+	moved, _ := movedOn(daily, millis).Add(t.Amount)
+	*daily = dailyRow{day: dayOf(millis), moved: moved}
+	if r.debit != nil {
+		r.debit.amount, _ = r.debit.amount.Sub(t.Amount)
+		r.debit.seq = seq
+	}
+	if r.credit != nil {
+		if r.credit.seq == 0 {
+			r.to.assets++
+		}
+		r.credit.amount, _ = r.credit.amount.Add(t.Amount)
+		r.credit.seq = seq
+	}
+	switch t.Op {
+	case wallet.Issue:
+		r.supply.issued, _ = r.supply.issued.Add(t.Amount)
+	case wallet.Burn:
+		r.supply.burned, _ = r.supply.burned.Add(t.Amount)
+	default: // a transfer leaves the supply alone
+	}
+}
+
+// movedOn is what the lane moved on the UTC day of millis.
+func movedOn(d *dailyRow, millis int64) wallet.Amount {
+	if d.day != dayOf(millis) {
+		return wallet.Amount{}
+	}
+	return d.moved
+}
+
+func dayOf(millis int64) uint32 {
+	return uint32(millis / (24 * 60 * 60 * 1000)) //nolint:gosec // 48 bits of milliseconds at most
+}
+
+// millisOf is the commit time in a transaction id: a ULID starts with 48 bits of it.
+func millisOf(id wallet.TxID) int64 {
+	return int64(binary.BigEndian.Uint64(id[:8]) >> 16)
+}

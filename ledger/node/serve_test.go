@@ -1,0 +1,593 @@
+package node_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	logrustest "github.com/sirupsen/logrus/hooks/test"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"svc-wallet/ledger"
+	"svc-wallet/ledger/contract"
+	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/ledger/node"
+	"svc-wallet/wallet"
+)
+
+// TestClientOverUnix: the client keeps the contract in front of the memory engine, over a socket.
+func TestClientOverUnix(t *testing.T) {
+	t.Parallel()
+	contract.Run(t, func(t *testing.T) contract.Fixture {
+		f := engineFixture(t, func(o node.Options) (node.Engine, error) { return node.OpenMemory(o), nil })
+		return dialled(t, f, "unix:"+filepath.Join(t.TempDir(), "node.sock"), nil, nil)
+	})
+}
+
+// TestClientOverTLS: the client keeps the contract in front of Pebble, over TCP with certificates
+// of both sides.
+func TestClientOverTLS(t *testing.T) {
+	t.Parallel()
+	server, client := certificates(t)
+	contract.Run(t, func(t *testing.T) contract.Fixture {
+		f := engineFixture(t, func(o node.Options) (node.Engine, error) { return node.OpenPebble(t.TempDir(), o) })
+		return dialled(t, f, "127.0.0.1:0", server, client)
+	})
+}
+
+// dialled puts a server and a client before the fixture's engine.
+func dialled(t *testing.T, f contract.Fixture, addr string, server, client *tls.Config) contract.Fixture {
+	t.Helper()
+	ln := serve(t, f.Ledger.(node.Engine), addr, node.ServeOptions{TLS: server})
+	if addr[0] != 'u' {
+		addr = ln.Addr().String()
+	}
+	c, err := ledger.Dial(addr, ledger.DialOptions{TLS: client, Now: f.Clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	for ctx := within(t); c.Lookup(ctx, nil, nil) != nil; { // the client does not wait for a node
+		if ctx.Err() != nil {
+			t.Fatal("the client does not reach the node")
+		}
+		runtime.Gosched()
+	}
+	f.Ledger, f.ErrBacklog, f.ErrLagged = c, nil, nil
+	return f
+}
+
+// serve runs a server until the test ends.
+func serve(t *testing.T, e node.Engine, addr string, opts node.ServeOptions) net.Listener {
+	t.Helper()
+	ln, err := node.Listen(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- node.Serve(ctx, ln, e, opts) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return ln
+}
+
+// certificates makes an authority and a certificate of it for each side.
+func certificates(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	caKey, ca := certificate(t, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true}, nil, nil)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	leaf := func(usage x509.ExtKeyUsage) tls.Certificate {
+		key, cert := certificate(t, &x509.Certificate{
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage},
+		}, caKey, ca)
+		return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
+	}
+	server = &tls.Config{Certificates: []tls.Certificate{leaf(x509.ExtKeyUsageServerAuth)}, ClientCAs: pool}
+	client = &tls.Config{Certificates: []tls.Certificate{leaf(x509.ExtKeyUsageClientAuth)}, RootCAs: pool, MinVersion: tls.VersionTLS13}
+	return server, client
+}
+
+func certificate(t *testing.T, c *x509.Certificate, signer *ecdsa.PrivateKey, parent *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SerialNumber, c.Subject = big.NewInt(1), pkix.Name{CommonName: "test"}
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	if signer == nil {
+		signer, parent = key, c
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, cert
+}
+
+// stub is an engine that a test scripts; calls without a script panic.
+type stub struct {
+	node.Engine
+	commit func(context.Context, []wallet.Transfer, []wallet.Result) error
+	lookup func(context.Context) error
+	watch  func(context.Context, uint64, func(wallet.Change)) error
+	seq    atomic.Uint64
+}
+
+func (*stub) Stalled() bool { return false }
+
+func (s *stub) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+	return s.commit(ctx, batch, out)
+}
+
+func (s *stub) Lookup(ctx context.Context, _ []wallet.BalanceKey, _ []wallet.Balance) error {
+	return s.lookup(ctx)
+}
+
+func (s *stub) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
+	return s.watch(ctx, from, on)
+}
+
+func (s *stub) Seq() uint64                 { return s.seq.Load() }
+func (s *stub) Conservation() (_, _ uint64) { return 5, 2 }
+
+// raw serves e on a socket and returns a plain connection to it.
+func raw(t *testing.T, e node.Engine, opts node.ServeOptions) *grpc.ClientConn {
+	t.Helper()
+	ln := serve(t, e, "unix:"+filepath.Join(t.TempDir(), "node.sock"), opts)
+	return plain(t, "unix:"+ln.Addr().String())
+}
+
+func plain(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// good is a transfer that passes, as a message.
+func good() *ledgerpb.Transfer {
+	return &ledgerpb.Transfer{
+		Op: ledgerpb.Op_OP_ISSUE, To: "alice", Asset: "ron", Amount: &ledgerpb.Amount{Lo: 5}, Nonce: 1,
+		IdempotencyKey: "k", Fingerprint: make([]byte, 32), CorrId: "c", Traceparent: "not a trace",
+		Rules: &ledgerpb.Rules{
+			DailyCeiling: &ledgerpb.Amount{Hi: 1}, MaxAccountTotal: &ledgerpb.Amount{Hi: 1}, NonceMaxGap: 1, IdempotencyTtlMillis: math.MaxUint64,
+		},
+	}
+}
+
+// TestHostileTransfers: a transfer that is malformed in any way is VERDICT_INVALID by itself; what
+// is absent of its rules refuses it; the others of the batch are judged.
+func TestHostileTransfers(t *testing.T) {
+	type T = ledgerpb.Transfer
+	conn := raw(t, node.OpenMemory(node.Options{Now: newClock().Now}), node.ServeOptions{})
+	req := &ledgerpb.CommitRequest{}
+	var want []ledgerpb.Verdict
+	add := func(v ledgerpb.Verdict, spoil func(*T)) {
+		p := good()
+		spoil(p)
+		req.Transfers, want = append(req.Transfers, p), append(want, v)
+	}
+	const invalid = ledgerpb.Verdict_VERDICT_INVALID
+	add(invalid, func(p *T) { proto.Reset(p) })
+	add(invalid, func(p *T) { p.Op = 0 })
+	add(invalid, func(p *T) { p.Op = 99 })
+	add(invalid, func(p *T) { p.From = "bob" })
+	add(invalid, func(p *T) { p.To = "" })
+	add(invalid, func(p *T) { p.To = "-alice" })
+	add(invalid, func(p *T) { p.To = strings.Repeat("a", 65) })
+	add(invalid, func(p *T) { p.Op, p.From = ledgerpb.Op_OP_TRANSFER, "al ice" })
+	add(invalid, func(p *T) { p.Op, p.From = ledgerpb.Op_OP_TRANSFER, "alice" })
+	add(invalid, func(p *T) { p.Asset = "RON" })
+	add(invalid, func(p *T) { p.Asset = "" })
+	add(invalid, func(p *T) { p.Amount = nil })
+	add(invalid, func(p *T) { p.Nonce = 0 })
+	add(invalid, func(p *T) { p.IdempotencyKey = "" })
+	add(invalid, func(p *T) { p.IdempotencyKey = "a b" })
+	add(invalid, func(p *T) { p.IdempotencyKey = `"` + strings.Repeat("a", 64) })
+	add(invalid, func(p *T) { p.IdempotencyKey = "\"\x01" })
+	add(invalid, func(p *T) { p.Fingerprint = nil })
+	add(invalid, func(p *T) { p.Fingerprint = make([]byte, 33) })
+	add(ledgerpb.Verdict_VERDICT_NONCE_CONFLICT, func(p *T) { p.Rules = nil })
+	add(ledgerpb.Verdict_VERDICT_LIMITS_EXCEEDED, func(p *T) { p.Rules.DailyCeiling = nil })
+	add(ledgerpb.Verdict_VERDICT_LIMITS_EXCEEDED, func(p *T) { p.Rules.MaxAccountTotal = nil })
+	add(ledgerpb.Verdict_VERDICT_INSUFFICIENT_FUNDS, func(p *T) { p.Op, p.From, p.To = ledgerpb.Op_OP_BURN, "alice", "" })
+	add(ledgerpb.Verdict_VERDICT_APPLIED, func(*T) {})
+	add(ledgerpb.Verdict_VERDICT_REPLAYED, func(*T) {})
+	add(ledgerpb.Verdict_VERDICT_KEY_REUSED, func(p *T) { p.Fingerprint[0] = 1 })
+	add(ledgerpb.Verdict_VERDICT_APPLIED, func(p *T) { p.Nonce, p.IdempotencyKey = 2, `"\` })
+	res, err := ledgerpb.NewLedgerNodeClient(conn).Commit(within(t), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range res.GetResults() {
+		if r.GetVerdict() != want[i] {
+			t.Errorf("%v: %v, want %v", req.GetTransfers()[i], r.GetVerdict(), want[i])
+		}
+		if shown := r.GetReceipt() != nil; shown != (want[i] == ledgerpb.Verdict_VERDICT_APPLIED || want[i] == ledgerpb.Verdict_VERDICT_REPLAYED) {
+			t.Errorf("%v comes with %v", want[i], r.GetReceipt())
+		}
+	}
+	if got := res.GetResults()[len(want)-1].GetReceipt().GetIdempotencyKey(); got != `"\` {
+		t.Errorf("the key came back as %q", got)
+	}
+}
+
+// TestHostileRequests: a request that is malformed as a whole is INVALID_ARGUMENT.
+func TestHostileRequests(t *testing.T) {
+	conn := raw(t, node.OpenMemory(node.Options{Now: newClock().Now}), node.ServeOptions{})
+	c := ledgerpb.NewLedgerNodeClient(conn)
+	ctx := within(t)
+	many := &ledgerpb.CommitRequest{}
+	keys := &ledgerpb.LookupRequest{}
+	for range node.MaxCommit + 1 {
+		many.Transfers = append(many.Transfers, &ledgerpb.Transfer{})
+		keys.Keys = append(keys.Keys, &ledgerpb.BalanceKey{Account: "a", Asset: "b"})
+	}
+	_, commit := c.Commit(ctx, many)
+	_, lookup := c.Lookup(ctx, keys)
+	_, key := c.Lookup(ctx, &ledgerpb.LookupRequest{Keys: []*ledgerpb.BalanceKey{{Account: "a", Asset: "b"}, {Account: "a"}}})
+	_, id := c.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: []byte("short")})
+	stream, err := c.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	_, watch := stream.Recv()
+	for name, err := range map[string]error{"commit": commit, "lookup": lookup, "key": key, "id": id, "watch": watch} {
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if stream, err = c.Watch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.CloseSend() // says nothing and goes
+	if _, err := stream.Recv(); err == nil {
+		t.Error("a watch that asked for nothing got something")
+	}
+}
+
+// TestEngineErrors: each error of an engine has its status, and what is our fault is logged, not
+// told; a panic is served as an error.
+func TestEngineErrors(t *testing.T) {
+	log, hook := logrustest.NewNullLogger()
+	e := &stub{}
+	conn := raw(t, e, node.ServeOptions{Log: log})
+	c := ledgerpb.NewLedgerNodeClient(conn)
+	for _, x := range []struct {
+		err  error
+		want codes.Code
+		logs bool
+	}{
+		{node.ErrBacklog, codes.OutOfRange, false},
+		{node.ErrLagged, codes.ResourceExhausted, false},
+		{node.ErrClosed, codes.Unavailable, false},
+		{node.ErrWatchers, codes.Unavailable, false},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, false},
+		{errors.New("secret"), codes.Internal, true},
+	} {
+		e.commit = func(context.Context, []wallet.Transfer, []wallet.Result) error { return x.err }
+		e.lookup = func(context.Context) error { return x.err }
+		e.watch = func(context.Context, uint64, func(wallet.Change)) error { return x.err }
+		hook.Reset()
+		_, commit := c.Commit(within(t), &ledgerpb.CommitRequest{})
+		_, lookup := c.Lookup(within(t), &ledgerpb.LookupRequest{})
+		stream, err := c.Watch(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: 3}})
+		_, watch := stream.Recv()
+		for _, err := range []error{commit, lookup, watch} {
+			if status.Code(err) != x.want || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%v is %v", x.err, err)
+			}
+		}
+		if logged := len(hook.AllEntries()) == 3; logged != x.logs {
+			t.Errorf("%v: logs %v", x.err, hook.AllEntries())
+		}
+	}
+
+	e.lookup = func(context.Context) error { panic("bug") }
+	e.watch = func(context.Context, uint64, func(wallet.Change)) error { panic("bug") }
+	hook.Reset()
+	_, lookup := c.Lookup(within(t), &ledgerpb.LookupRequest{})
+	_, missing := c.Transaction(within(t), &ledgerpb.TransactionRequest{Txid: make([]byte, 16)}) // the stub has none
+	stream, err := c.Watch(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: 3}})
+	_, watch := stream.Recv()
+	for _, err := range []error{lookup, missing, watch} {
+		if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "bug") {
+			t.Errorf("a panic is %v", err)
+		}
+	}
+	if len(hook.AllEntries()) < 3 {
+		t.Error("panics are not logged")
+	}
+}
+
+// TestCommitOutlivesCaller: the work goes on when the caller has gone, and the server waits for it.
+func TestCommitOutlivesCaller(t *testing.T) {
+	entered, leave, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	e := &stub{commit: func(ctx context.Context, _ []wallet.Transfer, out []wallet.Result) error {
+		close(entered)
+		<-leave
+		done <- ctx.Err()
+		return nil
+	}}
+	conn := raw(t, e, node.ServeOptions{})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-entered; cancel() }()
+	if _, err := ledgerpb.NewLedgerNodeClient(conn).Commit(ctx, &ledgerpb.CommitRequest{}); status.Code(err) != codes.Canceled {
+		t.Errorf("the caller got %v", err)
+	}
+	close(leave)
+	if err := <-done; err != nil {
+		t.Errorf("the engine's context ended: %v", err)
+	}
+}
+
+// TestHeartbeats: a tick is answered when every change that was durable at its receipt has been
+// sent, and not before; it waits for nothing else, and large changes come in pieces that end with
+// their version.
+func TestHeartbeats(t *testing.T) {
+	changes := make(chan wallet.Change)
+	e := &stub{watch: func(ctx context.Context, _ uint64, on func(wallet.Change)) error {
+		for {
+			select {
+			case c := <-changes:
+				on(c)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}}
+	e.seq.Store(7)
+	conn := raw(t, e, node.ServeOptions{})
+	stream, err := ledgerpb.NewLedgerNodeClient(conn).Watch(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(r *ledgerpb.WatchRequest) {
+		if err := stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := func() *ledgerpb.WatchResponse {
+		r, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: 7}})
+	ask(&ledgerpb.WatchRequest{}) // of a later version of the protocol
+	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 11}})
+	if r := next(); r.GetHeartbeat().GetTick() != 11 || r.GetSeq() != 7 || r.GetHeartbeat().GetConservationOk() != 7 || r.GetHeartbeat().GetConservationFailed() != 2 {
+		t.Fatalf("idle: %v", r)
+	}
+
+	e.seq.Store(9) // durable, but not yet with the watch
+	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 12}})
+	changes <- wallet.Change{Seq: 8, Balances: make([]wallet.Balance, 1)}
+	if r := next(); r.GetHeartbeat() != nil || r.GetSeq() != 8 {
+		t.Fatalf("a beat came too early: %v", r)
+	}
+	changes <- wallet.Change{Seq: 9, Balances: make([]wallet.Balance, 2500)}
+	for i, want := range []struct {
+		seq uint64
+		n   int
+	}{{8, 1024}, {8, 1024}, {9, 452}} {
+		if r := next(); r.GetSeq() != want.seq || len(r.GetBalances()) != want.n || r.GetHeartbeat() != nil {
+			t.Fatalf("piece %d has version %d, %d balances", i, r.GetSeq(), len(r.GetBalances()))
+		}
+	}
+	if r := next(); r.GetHeartbeat().GetTick() != 12 || r.GetSeq() != 9 {
+		t.Fatalf("after the change: %v", r)
+	}
+	for tick := range uint64(100) { // a flood: the newest is answered, no more than each once
+		ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 100 + tick}})
+	}
+	for last := uint64(0); last < 199; {
+		r := next().GetHeartbeat()
+		if r.GetTick() <= last {
+			t.Fatalf("tick %d after %d", r.GetTick(), last)
+		}
+		last = r.GetTick()
+	}
+}
+
+// TestHealthAndDrain: SERVING while it serves; when its context ends, watches of health hear
+// NOT_SERVING, ledger watches end as unavailable, calls finish, and a call that does not is cut
+// off at the bound.
+func TestHealthAndDrain(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	e := &stub{
+		commit: func(context.Context, []wallet.Transfer, []wallet.Result) error { close(entered); <-leave; return nil },
+		watch:  func(ctx context.Context, _ uint64, _ func(wallet.Change)) error { <-ctx.Done(); return ctx.Err() },
+	}
+	ln, err := node.Listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- node.Serve(ctx, ln, e, node.ServeOptions{Drain: 300 * time.Millisecond}) }()
+	conn := plain(t, "unix:"+ln.Addr().String())
+	beats, err := grpc_health_v1.NewHealthClient(conn).Watch(within(t), &grpc_health_v1.HealthCheckRequest{Service: "ledger.v1.LedgerNode"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := beats.Recv(); err != nil || r.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		t.Fatal(r, err)
+	}
+	watch, err := ledgerpb.NewLedgerNodeClient(conn).Watch(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = watch.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: 1}})
+	stuck := make(chan error, 1)
+	go func() {
+		_, err := ledgerpb.NewLedgerNodeClient(conn).Commit(within(t), &ledgerpb.CommitRequest{})
+		stuck <- err
+	}()
+	<-entered
+
+	cancel()
+	if r, err := beats.Recv(); err != nil || r.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+		t.Error(r, err)
+	}
+	if _, err := beats.Recv(); err == nil {
+		t.Error("the watch of health goes on")
+	}
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the watch ended with %v", err)
+	}
+	if err := <-stuck; status.Code(err) != codes.Unavailable {
+		t.Errorf("the stuck call ended with %v", err)
+	}
+	close(leave) // Serve waits for the handler even so
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTransport: plain text off the machine, TLS that would trust anybody, and clients without a
+// certificate or without TLS are refused.
+func TestTransport(t *testing.T) {
+	e := node.OpenMemory(node.Options{Now: newClock().Now})
+	everywhere, err := node.Listen("0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Serve(context.Background(), everywhere, e, node.ServeOptions{}); err == nil || !strings.Contains(err.Error(), "plain text") {
+		t.Errorf("plain text on every address: %v", err)
+	}
+	ln, err := node.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Serve(context.Background(), ln, e, node.ServeOptions{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}); err == nil || !strings.Contains(err.Error(), "ClientCAs") {
+		t.Errorf("TLS without ClientCAs: %v", err)
+	}
+	server, client := certificates(t)
+	addr := serve(t, e, "127.0.0.1:0", node.ServeOptions{TLS: server}).Addr().String()
+	_, stranger := certificates(t)
+	stranger.RootCAs = client.RootCAs
+	nobody := client.Clone()
+	nobody.Certificates = nil
+	for name, conf := range map[string]*tls.Config{"nobody": nobody, "stranger": stranger, "plain": nil, "known": client} {
+		creds := insecure.NewCredentials()
+		if conf != nil {
+			creds = credentials.NewTLS(conf)
+		}
+		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = ledgerpb.NewLedgerNodeClient(conn).Lookup(within(t), &ledgerpb.LookupRequest{})
+		if (err == nil) != (name == "known") {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = conn.Close()
+	}
+}
+
+// TestServeFails: a listener that breaks ends Serve with its error.
+func TestServeFails(t *testing.T) {
+	ln, err := node.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+	if err := node.Serve(context.Background(), ln, &stub{}, node.ServeOptions{}); err == nil {
+		t.Error("served on a closed listener")
+	}
+}
+
+// TestListen: a socket left by a dead process is replaced; one that answers, or a file that is no
+// socket, is not touched. The new socket is its owner's only.
+func TestListen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	_ = dead.Close()
+	ln, err := node.Listen("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if _, err := node.Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process answers") {
+		t.Errorf("a socket in use: %v", err)
+	}
+	if err := ln.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("a file: %v", err)
+	}
+	if data, err := os.ReadFile(path); string(data) != "precious" {
+		t.Errorf("the file is now %q, %v", data, err)
+	}
+	for _, addr := range []string{"unix:" + path + "/x", "unix:" + filepath.Dir(path) + "/no/such", "unix:", "127.0.0.1", "no.such.host.invalid:1", ""} {
+		if ln, err := node.Listen(addr); err == nil {
+			t.Errorf("%q is %v", addr, ln.Addr())
+			_ = ln.Close()
+		}
+	}
+}

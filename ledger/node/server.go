@@ -1,0 +1,384 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/net/netutil"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/wallet"
+)
+
+// ServeOptions say how the node is served; the zero value serves in plain text, which Serve
+// allows on a Unix socket and on a loopback address only.
+type ServeOptions struct {
+	TLS   *tls.Config        // with ClientCAs: client certificates are required and verified
+	Log   logrus.FieldLogger // nothing is logged by default
+	Drain time.Duration      // how long calls may finish after ctx ends; 5 s by default
+}
+
+// Bounds of the server.
+const (
+	maxConns       = 256
+	maxStreams     = 256     // calls at once, a connection
+	maxMessage     = 8 << 20 // bytes; MaxCommit results need 4 MB at most
+	maxWatchChunk  = 1024    // balances a message of a watch
+	handshakeLimit = 5 * time.Second
+	drainLimit     = 5 * time.Second
+	lastWord       = 100 * time.Millisecond // for a health watch to hear NOT_SERVING
+)
+
+// Serve serves ledger.v1.LedgerNode and grpc.health.v1.Health over e until ctx ends; then it
+// reports NOT_SERVING, ends the watches, lets calls finish for opts.Drain and cuts off the rest.
+// It closes ln and leaves e open.
+func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) error {
+	if opts.Log == nil {
+		opts.Log = Options{}.withDefaults().Log
+	}
+	if opts.Drain <= 0 {
+		opts.Drain = drainLimit
+	}
+	creds, err := transport(ln, opts.TLS)
+	if err != nil {
+		_ = ln.Close()
+		return err
+	}
+	history := make([]byte, 16)
+	if _, err := rand.Read(history); err != nil {
+		_ = ln.Close()
+		return fmt.Errorf("node: name the history: %w", err)
+	}
+	srv := &server{engine: e, log: opts.Log, serving: ctx, history: history}
+	g := grpc.NewServer(
+		grpc.Creds(creds),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.ConnectionTimeout(handshakeLimit),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.UnaryInterceptor(srv.unary),
+		grpc.StreamInterceptor(srv.stream),
+	)
+	alive := health.NewServer()
+	alive.SetServingStatus(ledgerpb.LedgerNode_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
+	ledgerpb.RegisterLedgerNodeServer(g, srv)
+	grpc_health_v1.RegisterHealthServer(g, alive)
+
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(netutil.LimitListener(ln, maxConns)) }()
+	select {
+	case err := <-served:
+		g.Stop()
+		return fmt.Errorf("node: serve: %w", err)
+	case <-ctx.Done():
+	}
+	alive.Shutdown()
+	stop(g, opts.Drain)
+	return <-served
+}
+
+// stop is graceful for at most drain, then hard. Both end only when every handler has returned.
+func stop(g *grpc.Server, drain time.Duration) {
+	hard := time.AfterFunc(drain, g.Stop)
+	g.GracefulStop()
+	hard.Stop()
+}
+
+var (
+	errPlain     = errors.New("node: plain text is served on a Unix socket or a loopback address only; set TLS")
+	errClientCAs = errors.New("node: TLS without ClientCAs would trust every public certificate")
+)
+
+func transport(ln net.Listener, conf *tls.Config) (credentials.TransportCredentials, error) {
+	if conf == nil {
+		if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+			return nil, errPlain
+		}
+		return insecure.NewCredentials(), nil
+	}
+	if conf.ClientCAs == nil {
+		return nil, errClientCAs
+	}
+	conf = conf.Clone()
+	conf.ClientAuth = tls.RequireAndVerifyClientCert
+	conf.MinVersion = tls.VersionTLS13
+	return credentials.NewTLS(conf), nil
+}
+
+type server struct {
+	ledgerpb.UnimplementedLedgerNodeServer
+	engine  Engine
+	log     logrus.FieldLogger
+	history []byte          // names this opening; immutable
+	serving context.Context //nolint:containedctx // Serve's own; ends when closing starts
+}
+
+// Commit goes on when the caller goes away: past this point only the engine decides.
+func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledgerpb.CommitResponse, error) {
+	n := len(req.GetTransfers())
+	if n > MaxCommit {
+		return nil, status.Errorf(codes.InvalidArgument, "%d transfers, at most %d", n, MaxCommit)
+	}
+	batch, out := make([]wallet.Transfer, n), make([]wallet.Result, n)
+	for i, p := range req.GetTransfers() {
+		batch[i] = transferFromWire(p)
+	}
+	if err := s.engine.Commit(context.WithoutCancel(ctx), batch, out); err != nil {
+		return nil, s.status("commit", err)
+	}
+	return resultsToWire(out), nil
+}
+
+// Lookup refuses as a whole what holds a key that names nothing.
+func (s *server) Lookup(ctx context.Context, req *ledgerpb.LookupRequest) (*ledgerpb.LookupResponse, error) {
+	n := len(req.GetKeys())
+	if n > MaxLookup {
+		return nil, status.Errorf(codes.InvalidArgument, "%d keys, at most %d", n, MaxLookup)
+	}
+	keys, out := make([]wallet.BalanceKey, n), make([]wallet.Balance, n)
+	for i, p := range req.GetKeys() {
+		var err error
+		if keys[i], err = balanceKeyFromWire(p); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "key %d: %v", i, err)
+		}
+	}
+	if err := s.engine.Lookup(ctx, keys, out); err != nil {
+		return nil, s.status("lookup", err)
+	}
+	return &ledgerpb.LookupResponse{Balances: balancesToWire(out)}, nil
+}
+
+// Transaction is Engine.Transaction.
+func (s *server) Transaction(ctx context.Context, req *ledgerpb.TransactionRequest) (*ledgerpb.TransactionResponse, error) {
+	var id wallet.TxID
+	if len(req.GetTxid()) != len(id) {
+		return nil, status.Error(codes.InvalidArgument, "txid must be 16 bytes")
+	}
+	copy(id[:], req.GetTxid())
+	receipt, seq, err := s.engine.Transaction(ctx, id)
+	if err != nil {
+		return nil, s.status("transaction", err)
+	}
+	return &ledgerpb.TransactionResponse{Receipt: receiptToWire(&receipt), Seq: seq}, nil
+}
+
+// Watch has three goroutines: this one sends, one receives ticks and one stands in the engine's
+// watch. The receiver ends when this one returns, since that ends the stream; it keeps nothing.
+func (s *server) Watch(stream ledgerpb.LedgerNode_WatchServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	ask, ok := first.GetAsk().(*ledgerpb.WatchRequest_From)
+	if !ok {
+		return status.Error(codes.InvalidArgument, "the first message must name a version")
+	}
+	if otherHistory(ask.From, first.GetHistory(), s.history) {
+		return s.status("watch", ErrBacklog)
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	changes, ended := make(chan wallet.Change), make(chan error, 1)
+	go s.follow(ctx, ask.From, changes, ended)
+	w := &watching{
+		stream: stream, engine: s.engine, ticks: make(chan tick, 1),
+		sent: ask.From, placed: ask.From > 0 && ask.From <= s.engine.Seq(), history: s.history,
+	}
+	go w.receive()
+	err, followed := w.send(changes, ended, s.serving.Done())
+	cancel()
+	if !followed {
+		<-ended //nolint:errcheck // it ended because ctx did
+	}
+	return s.status("watch", err)
+}
+
+// follow stands in the engine's watch. Its blocking is what makes a slow reader lag.
+func (s *server) follow(ctx context.Context, from uint64, changes chan<- wallet.Change, ended chan<- error) {
+	err := errors.New("node: watch panicked")
+	defer func() {
+		if p := recover(); p != nil {
+			s.logPanic(p)
+		}
+		ended <- err
+	}()
+	err = s.engine.Watch(ctx, from, func(c wallet.Change) {
+		select {
+		case changes <- c:
+		case <-ctx.Done():
+		}
+	})
+}
+
+type watching struct {
+	stream ledgerpb.LedgerNode_WatchServer
+	engine Engine
+	ticks  chan tick // room for one
+
+	// The sender's.
+	sent    uint64 // version that the caller has
+	placed  bool   // which is known: from 0 on, the engine's first change says it
+	history []byte // to be told yet
+}
+
+// otherHistory says that a copy at version from is not of this history. A copy that does not say
+// what it is of is its owner's business.
+func otherHistory(from uint64, copied, ours []byte) bool {
+	return from > 0 && len(copied) > 0 && !bytes.Equal(copied, ours)
+}
+
+// tick is answered once the version that was durable at its receipt has been sent.
+type tick struct{ id, due uint64 }
+
+// receive keeps only the newest of the ticks that wait: it vouches for more than those before it.
+// It ends with the stream; what is no tick is ignored, for later versions of the protocol. A tick
+// that comes while the disk is stalled is left unanswered: the sidecar then takes us for stalled.
+func (w *watching) receive() {
+	for {
+		req, err := w.stream.Recv()
+		if err != nil {
+			return
+		}
+		ask, ok := req.GetAsk().(*ledgerpb.WatchRequest_Tick)
+		if !ok || w.engine.Stalled() {
+			continue
+		}
+		select {
+		case <-w.ticks: // the sender did not come to it
+		default:
+		}
+		w.ticks <- tick{ask.Tick, w.engine.Seq()} // room: only this goroutine adds
+	}
+}
+
+// send sends changes and heartbeats until one of the three ends it; followed says that it was the
+// engine's watch.
+func (w *watching) send(changes <-chan wallet.Change, ended <-chan error, closing <-chan struct{}) (err error, followed bool) {
+	var pending *tick // takes no newer one until answered, so that a late sender still sends beats
+	for {
+		ticks := w.ticks
+		if pending != nil {
+			ticks = nil
+		}
+		select {
+		case c := <-changes:
+			if err := w.sendChange(c); err != nil {
+				return err, false
+			}
+		case t := <-ticks:
+			pending = &t
+		case err := <-ended:
+			return err, true
+		case <-closing:
+			return ErrClosed, false
+		}
+		if pending != nil && w.placed && w.sent >= pending.due {
+			if err := w.sendBeat(pending.id); err != nil {
+				return err, false
+			}
+			pending = nil
+		}
+	}
+}
+
+// sendChange cuts a large change into messages: until the last, the caller has what it had.
+func (w *watching) sendChange(c wallet.Change) error {
+	for len(c.Balances) > maxWatchChunk {
+		if err := w.tell(&ledgerpb.WatchResponse{Seq: w.sent, Balances: balancesToWire(c.Balances[:maxWatchChunk])}); err != nil {
+			return err
+		}
+		c.Balances = c.Balances[maxWatchChunk:]
+	}
+	w.sent, w.placed = c.Seq, true
+	return w.tell(&ledgerpb.WatchResponse{Seq: c.Seq, Balances: balancesToWire(c.Balances)})
+}
+
+func (w *watching) sendBeat(id uint64) error {
+	ok, failed := w.engine.Conservation()
+	return w.tell(&ledgerpb.WatchResponse{
+		Seq:       w.sent,
+		Heartbeat: &ledgerpb.Heartbeat{Tick: id, ConservationOk: ok + failed, ConservationFailed: failed},
+	})
+}
+
+// tell sends m, the first one with the history.
+func (w *watching) tell(m *ledgerpb.WatchResponse) error {
+	m.History, w.history = w.history, nil
+	return w.stream.Send(m)
+}
+
+// status maps an engine's error to the wire. What is our fault is logged and not told.
+func (s *server) status(call string, err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err // gRPC's own, of a stream
+	}
+	switch {
+	case errors.Is(err, wallet.NotFound):
+		return status.Error(codes.NotFound, "no such transaction")
+	case errors.Is(err, ErrBacklog):
+		return status.Error(codes.OutOfRange, ErrBacklog.Error())
+	case errors.Is(err, ErrLagged):
+		return status.Error(codes.ResourceExhausted, ErrLagged.Error())
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrWatchers):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF):
+		return status.FromContextError(err).Err()
+	default:
+		s.log.WithField("event", "ledger_call_failed").WithField("reason", call).WithError(err).Error("engine failed")
+		return status.Error(codes.Internal, "the engine failed")
+	}
+}
+
+func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
+	defer s.recovered(&err)
+	return next(ctx, req)
+}
+
+// stream also ends health watches when the server closes, after they have told NOT_SERVING;
+// otherwise each would hold up the graceful stop to its limit.
+func (s *server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer s.recovered(&err)
+	if info.FullMethod == grpc_health_v1.Health_Watch_FullMethodName {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(s.serving, func() { time.AfterFunc(lastWord, cancel) })()
+		stream = endingStream{stream, ctx}
+	}
+	return next(srv, stream)
+}
+
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // what gRPC's streams do
+}
+
+func (s endingStream) Context() context.Context { return s.ctx }
+
+func (s *server) recovered(err *error) {
+	if p := recover(); p != nil {
+		s.logPanic(p)
+		*err = status.Error(codes.Internal, "the node failed")
+	}
+}
+
+func (s *server) logPanic(p any) {
+	s.log.WithField("event", "panic").WithField("reason", fmt.Sprint(p)).Errorf("panic served: %s", debug.Stack())
+}

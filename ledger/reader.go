@@ -1,0 +1,449 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"svc-wallet/config"
+	"svc-wallet/wallet"
+)
+
+const (
+	lookupWorkers = 3 // batches of lookups at a time
+	staleAfter    = 3 // unanswered ticks after which the ledger counts as stalled: 120 to 160 ms
+
+	// brief is how long a read that could be answered from memory waits for a ledger whose stream
+	// is down: enough for a lookup where only the stream is broken, little where the node is gone.
+	brief = 100 * time.Millisecond
+
+	againFirst = 2 * time.Millisecond // waits for a version that the ledger has not reached
+	againMost  = 64 * time.Millisecond
+
+	reconnectFirst = 50 * time.Millisecond
+	reconnectMost  = time.Second
+)
+
+// Reader serves balances from memory while the ledger's watch stream vouches for them, and looks
+// up what it does not hold: one lookup a balance, however many wait for it, and as batches,
+// without waiting for a batch to fill.
+//
+// Invariant: an as_of is honest (see cache). A figure older than Limits.StalenessWindow is served
+// only if the ledger cannot be asked, and none older than MaxStale.
+type Reader struct {
+	ledger Ledger
+	caller caller
+	live   *config.Live
+	opts   ReaderOptions
+	cache  *cache
+
+	lease    atomic.Pointer[lease] // written by Run's goroutine only
+	healthy  atomic.Bool           // the stream is up and heartbeats arrive
+	stalled  atomic.Bool           // the stream is up and heartbeats do not arrive
+	outcomes [NumCacheOutcomes]atomic.Uint64
+
+	lagged, reconnects, conservationOK, conservationFailed atomic.Uint64
+
+	mu          sync.Mutex // guards the queue of lookups
+	first, last *pendingLookup
+	queued      int
+	running     int
+	closed      bool
+	idle        sync.WaitGroup // lookup workers
+}
+
+// ReaderOptions are what a Reader has besides its ledger.
+type ReaderOptions struct {
+	Shards   int           // rounded up to a power of two
+	Entries  int           // cached balances at most
+	MaxStale time.Duration // age to which a figure is served while the ledger cannot be asked
+	Now      func() int64  // Unix nanoseconds, never backwards
+	Observer Observer      // nil: nobody
+	Backoff  Backoff
+}
+
+// CacheOutcome is how a balance was served, for metrics.
+type CacheOutcome uint8
+
+// The outcomes.
+const (
+	CacheHit       CacheOutcome = iota // from memory, within the staleness window
+	CacheMiss                          // by a lookup of its own
+	CacheCoalesced                     // by a lookup that was under way
+	CacheStale                         // from memory, because the ledger cannot be asked
+	CacheFailed                        // not served
+	NumCacheOutcomes
+)
+
+// String is the value of the label outcome.
+func (o CacheOutcome) String() string {
+	return [NumCacheOutcomes]string{
+		CacheHit: "hit", CacheMiss: "miss", CacheCoalesced: "coalesced", CacheStale: "stale", CacheFailed: "failed",
+	}[o]
+}
+
+// beater is a Ledger whose stream also says how current it is. Over any other, entries have only
+// their age, and the stream's being up is all that is known of its health.
+type beater interface {
+	WatchBeat(ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(unanswered int)) error
+}
+
+// NewReader makes a reader with an empty cache. Run keeps it current.
+func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Reader {
+	r := &Reader{
+		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), live: live, opts: opts,
+		cache: newCache(opts.Shards, opts.Entries),
+	}
+	r.lease.Store(&lease{})
+	return r
+}
+
+// Balance returns the figure of key at version minSeq or later, and as of when it is. Its Seq is
+// a version that it is known to hold. wallet.OK, or: Busy (too many lookups wait), RetryLater
+// (minSeq was not reached by deadline, or draining), UpstreamUnavailable.
+func (r *Reader) Balance(
+	key wallet.BalanceKey, minSeq uint64, origin wallet.Origin, deadline int64,
+) (b wallet.Balance, asOf int64, code wallet.Code) {
+	f, ok := r.cache.get(&key, r.lease.Load())
+	if ok && f.balance.Seq >= minSeq {
+		age := r.opts.Now() - f.asOf
+		if age <= int64(r.live.Load().StalenessWindow) {
+			return r.serve(&f, CacheHit)
+		}
+		if age <= int64(r.opts.MaxStale) && !r.healthy.Load() {
+			if r.stalled.Load() { // a lookup would hang like the heartbeats
+				return r.serve(&f, CacheStale)
+			}
+			deadline = min(deadline, r.opts.Now()+int64(brief))
+		}
+	}
+	return r.lookup(key, minSeq, origin, deadline)
+}
+
+func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet.Code) {
+	r.outcomes[o].Add(1)
+	return f.balance, f.asOf, wallet.OK
+}
+
+// lookup asks the ledger, again while its answers are too old and there is time.
+func (r *Reader) lookup(
+	key wallet.BalanceKey, minSeq uint64, origin wallet.Origin, deadline int64,
+) (wallet.Balance, int64, wallet.Code) {
+	for wait := againFirst; ; wait = min(2*wait, againMost) {
+		p, mine := r.cache.join(key, origin, deadline)
+		if mine {
+			r.enqueue(p)
+		}
+		code := r.await(p, deadline)
+		if code != wallet.OK {
+			return r.fallBack(&key, minSeq, code)
+		}
+		if !p.tooOld && p.figure.balance.Seq >= minSeq {
+			if mine {
+				return r.serve(&p.figure, CacheMiss)
+			}
+			return r.serve(&p.figure, CacheCoalesced)
+		}
+		if r.opts.Now()+int64(wait) >= deadline {
+			r.outcomes[CacheFailed].Add(1)
+			return wallet.Balance{}, 0, wallet.RetryLater
+		}
+		sleep(context.Background(), wait)
+	}
+}
+
+// await waits for the end of a lookup. A read changes nothing, so one whose time runs out is
+// refused, not uncertain.
+func (r *Reader) await(p *pendingLookup, deadline int64) wallet.Code {
+	t := time.NewTimer(time.Duration(deadline - r.opts.Now()))
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return p.code
+	case <-t.C:
+		return wallet.UpstreamUnavailable
+	}
+}
+
+// fallBack serves what is in memory, with its true age, where the ledger could not be asked.
+func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Code) (wallet.Balance, int64, wallet.Code) {
+	f, ok := r.cache.get(key, r.lease.Load())
+	if ok && code == wallet.UpstreamUnavailable && f.balance.Seq >= minSeq &&
+		r.opts.Now()-f.asOf <= int64(r.opts.MaxStale) {
+		return r.serve(&f, CacheStale)
+	}
+	r.outcomes[CacheFailed].Add(1)
+	return wallet.Balance{}, 0, code
+}
+
+// enqueue hands a registered lookup to the workers, or ends it.
+func (r *Reader) enqueue(p *pendingLookup) {
+	code := wallet.OK
+	r.mu.Lock()
+	switch {
+	case r.closed:
+		code = wallet.RetryLater
+	case r.queued >= r.live.Load().Queue:
+		code = wallet.Busy
+	default:
+		if r.last == nil {
+			r.first = p
+		} else {
+			r.last.next = p
+		}
+		r.last = p
+		r.queued++
+		if r.running < lookupWorkers {
+			r.running++
+			r.idle.Add(1)
+			go r.work()
+		}
+	}
+	r.mu.Unlock()
+	if code != wallet.OK {
+		r.cache.fail(p, code)
+	}
+}
+
+// work runs batches of lookups until none waits.
+func (r *Reader) work() {
+	defer r.idle.Done()
+	var b lookups
+	for r.fill(&b) {
+		r.run(&b)
+	}
+}
+
+// lookups is a batch and its scratch memory.
+type lookups struct {
+	items    []*pendingLookup
+	keys     []wallet.BalanceKey
+	origins  []wallet.Origin
+	figures  []wallet.Balance
+	deadline int64 // the latest of the items'
+}
+
+// fill takes what is there; false if there is nothing, and then the worker no longer counts.
+func (r *Reader) fill(b *lookups) bool {
+	most := r.live.Load().BatchMax
+	*b = lookups{items: b.items[:0], keys: b.keys[:0], origins: b.origins[:0], figures: b.figures[:0]}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.first != nil && (len(b.items) < most || len(b.items) == 0) {
+		p := r.first
+		if r.first = p.next; r.first == nil {
+			r.last = nil
+		}
+		r.queued--
+		b.items = append(b.items, p)
+		b.keys = append(b.keys, p.key)
+		b.origins = append(b.origins, p.origin)
+		b.figures = append(b.figures, wallet.Balance{})
+		b.deadline = max(b.deadline, p.deadline)
+	}
+	if len(b.items) == 0 {
+		r.running--
+		return false
+	}
+	return true
+}
+
+func (r *Reader) run(b *lookups) {
+	var at int64
+	ctx := withOrigins(context.Background(), b.origins)
+	err := r.caller.do(ctx, OpLookup, b.deadline, func(ctx context.Context) error {
+		at = r.opts.Now()
+		return r.ledger.Lookup(ctx, b.keys, b.figures)
+	})
+	l := r.lease.Load()
+	for i, p := range b.items {
+		if err != nil {
+			r.cache.fail(p, wallet.UpstreamUnavailable)
+			continue
+		}
+		r.cache.answer(p, &b.figures[i], at, l)
+	}
+}
+
+// Transaction returns a receipt and a version that it holds, which is minSeq at least; or
+// wallet.NotFound, RetryLater (the ledger did not reach minSeq by deadline), UpstreamUnavailable.
+func (r *Reader) Transaction(
+	txid wallet.TxID, minSeq uint64, origin wallet.Origin, deadline int64,
+) (wallet.Receipt, uint64, wallet.Code) {
+	for wait := againFirst; r.Seq() < minSeq; wait = min(2*wait, againMost) {
+		if r.opts.Now()+int64(wait) >= deadline {
+			return wallet.Receipt{}, 0, wallet.RetryLater
+		}
+		sleep(context.Background(), wait)
+	}
+	var receipt wallet.Receipt
+	var seq uint64
+	code := wallet.OK
+	ctx := withOrigins(context.Background(), []wallet.Origin{origin})
+	err := r.caller.do(ctx, OpTransaction, deadline, func(ctx context.Context) (err error) {
+		receipt, seq, err = r.ledger.Transaction(ctx, txid)
+		if errors.Is(err, wallet.NotFound) {
+			code = wallet.NotFound // which is an answer, not a failure
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		code = wallet.UpstreamUnavailable
+	}
+	return receipt, max(seq, minSeq), code
+}
+
+// Learn takes in the result of a payment before its client is answered, so that the client reads
+// its own write. at is when the call began that brought it. It is a CommitterOptions.OnResult.
+func (r *Reader) Learn(t *wallet.Transfer, res *wallet.Result, at int64) {
+	if res.Code == wallet.OK {
+		for i := range res.Balances {
+			if b := &res.Balances[i]; !b.Key.Account.IsZero() {
+				r.cache.learn(b, at)
+			}
+		}
+	}
+	if res.Code != wallet.Replayed {
+		return
+	}
+	// The figures of a replay are not known, only that it has taken effect.
+	l := r.lease.Load()
+	if !t.From.IsZero() {
+		r.cache.demand(wallet.BalanceKey{Account: t.From, Asset: t.Asset}, t.Nonce, res.Seq, l)
+	}
+	if !t.To.IsZero() {
+		r.cache.demand(wallet.BalanceKey{Account: t.To, Asset: t.Asset}, 0, res.Seq, l)
+	}
+}
+
+// Run keeps the cache current by the ledger's watch stream until ctx ends, and then waits for the
+// lookups under way. Afterwards only cached balances are served.
+func (r *Reader) Run(ctx context.Context) error {
+	defer r.close()
+	s := stream{reader: r}
+	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
+		s.current = false
+		err := s.follow(ctx)
+		r.healthy.Store(false)
+		r.stalled.Store(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, ErrLagged) {
+			r.lagged.Add(1)
+		}
+		if errors.Is(err, ErrLagged) || errors.Is(err, ErrBacklog) {
+			s.restart()
+		}
+		if s.current { // it worked for a while
+			wait = reconnectFirst
+		}
+		r.reconnects.Add(1)
+		if !sleep(ctx, rand.N(wait)) { //nolint:gosec // jitter is no secret
+			return nil
+		}
+	}
+}
+
+func (r *Reader) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.idle.Wait()
+}
+
+// stream is Run's side of the watch stream, and its goroutine's own.
+type stream struct {
+	reader  *Reader
+	epoch   uint32 // grows when the copy starts afresh
+	based   bool   // the stream has told its position in this epoch
+	seq     uint64 // and this is it
+	asOf    int64
+	current bool // this connection has brought something
+}
+
+// follow watches until the stream breaks. The next one goes on where it ended, so the cache stays
+// as it is; but version 0 means the present one to the ledger, so from there it starts afresh.
+func (s *stream) follow(ctx context.Context) error {
+	if s.seq == 0 {
+		s.restart()
+	}
+	if w, ok := s.reader.ledger.(beater); ok {
+		return w.WatchBeat(ctx, s.seq, s.change, s.beat, s.tick)
+	}
+	s.reader.healthy.Store(true)
+	return s.reader.ledger.Watch(ctx, s.seq, s.change)
+}
+
+// restart forgets the copy. The lease goes first: nothing is served by it that is not maintained.
+func (s *stream) restart() {
+	s.reader.lease.Store(&lease{})
+	s.reader.cache.clear()
+	s.epoch, s.based, s.seq, s.asOf = s.epoch+1, false, 0, 0
+}
+
+func (s *stream) change(c wallet.Change) {
+	s.reach(c.Seq)
+	s.reader.cache.apply(&c)
+	s.publish()
+}
+
+func (s *stream) beat(b Beat) {
+	s.reach(b.Seq)
+	s.asOf = max(s.asOf, b.AsOf)
+	s.publish()
+	s.reader.conservationOK.Store(b.ConservationOK)
+	s.reader.conservationFailed.Store(b.ConservationFailed)
+	s.reader.stalled.Store(false)
+	s.reader.healthy.Store(true)
+}
+
+// reach notes the position. The first one of an epoch is where the stream's care begins: whatever
+// has changed after it will pass.
+func (s *stream) reach(seq uint64) {
+	s.current = true
+	s.seq = max(s.seq, seq)
+	if !s.based {
+		s.based = true
+		s.reader.cache.begin(s.epoch, seq)
+	}
+}
+
+// publish lets reads see the position, after the cache holds what it says.
+func (s *stream) publish() {
+	s.reader.lease.Store(&lease{epoch: s.epoch, asOf: s.asOf, seq: s.seq})
+}
+
+// tick is called by the goroutine that sends the ticks.
+func (s *stream) tick(unanswered int) {
+	if unanswered >= staleAfter {
+		s.reader.stalled.Store(true)
+		s.reader.healthy.Store(false)
+	}
+}
+
+// Healthy says whether the ledger answers: its stream is up and so are its heartbeats. A stall
+// shows within 160 ms.
+func (r *Reader) Healthy() bool { return r.healthy.Load() }
+
+// Seq is the version that the stream has reached.
+func (r *Reader) Seq() uint64 { return r.lease.Load().seq }
+
+// Lagged is how often the node cut off the stream because it was read too slowly.
+func (r *Reader) Lagged() uint64 { return r.lagged.Load() }
+
+// Reconnects is how often the stream broke.
+func (r *Reader) Reconnects() uint64 { return r.reconnects.Load() }
+
+// Conservation is the node's count of its checks that no money was made or lost, and of those
+// that failed.
+func (r *Reader) Conservation() (ok, failed uint64) {
+	return r.conservationOK.Load(), r.conservationFailed.Load()
+}
+
+// CacheCount is how many balances were served so.
+func (r *Reader) CacheCount(o CacheOutcome) uint64 { return r.outcomes[o].Load() }

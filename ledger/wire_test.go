@@ -1,0 +1,304 @@
+package ledger
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/wallet"
+)
+
+// transfer is a full payment: every field set, and a key that begins with a quote.
+func fullTransfer(op wallet.Op) *wallet.Transfer {
+	t := &wallet.Transfer{
+		Op: op, From: account(1), To: account(2), Asset: ron, Amount: wallet.AmountFromBits(3, 4), Nonce: 1<<63 + 5,
+		Idem: wallet.Must(wallet.ParseIdemKey(`"\"quoted\\"`)),
+		Rules: wallet.Rules{
+			DailyCeiling: wallet.AmountFromBits(5, 6), MaxAccountTotal: wallet.MaxAmount(),
+			NonceStart: 1, NonceMaxGap: 1 << 53, KeyTTL: 24 * time.Hour,
+		},
+		Origin: wallet.Origin{
+			Corr:  wallet.Must(wallet.ParseCorrID("corr")),
+			Trace: wallet.Must(wallet.ParseTrace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+		},
+	}
+	if op == wallet.Issue {
+		t.From = wallet.Account{}
+	}
+	if op == wallet.Burn {
+		t.To = wallet.Account{}
+	}
+	t.Fingerprint = t.Hash()
+	return t
+}
+
+// applied is a sound answer for t.
+func applied(t *wallet.Transfer) *ledgerpb.Result {
+	r := &ledgerpb.Result{
+		Verdict: ledgerpb.Verdict_VERDICT_APPLIED, Seq: 7,
+		Receipt: &ledgerpb.Receipt{
+			Txid: []byte("0123456789abcdef"), Op: wireOp(t.Op), From: t.From.String(), To: t.To.String(),
+			Asset: t.Asset.String(), Amount: &ledgerpb.Amount{Hi: 3, Lo: 4}, Nonce: t.Nonce,
+			IdempotencyKey: t.Idem.String(), UnixMillis: 1_700_000_000_000,
+		},
+	}
+	for _, a := range [...]wallet.Account{t.From, t.To} {
+		if !a.IsZero() {
+			r.Balances = append(r.Balances, &ledgerpb.Balance{
+				Account: a.String(), Asset: t.Asset.String(), Amount: &ledgerpb.Amount{Lo: 9}, Nonce: t.Nonce, Seq: 7,
+			})
+		}
+	}
+	return r
+}
+
+// Goal: a transfer crosses the wire whole. Method: each field of each operation is compared after
+// protobuf's own round trip.
+func TestEncodeCommit(t *testing.T) {
+	batch := []wallet.Transfer{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Pay), *fullTransfer(wallet.Burn), {}}
+	raw, err := proto.Marshal(encodeCommit(batch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var req ledgerpb.CommitRequest
+	if err := proto.Unmarshal(raw, &req); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range req.GetTransfers() {
+		w := &batch[i]
+		daily, _ := decodeAmount(m.GetRules().GetDailyCeiling())
+		total, _ := decodeAmount(m.GetRules().GetMaxAccountTotal())
+		amount, _ := decodeAmount(m.GetAmount())
+		if m.GetOp() != wireOp(w.Op) || m.GetFrom() != w.From.String() || m.GetTo() != w.To.String() ||
+			m.GetAsset() != w.Asset.String() || amount != w.Amount || m.GetNonce() != w.Nonce ||
+			m.GetIdempotencyKey() != w.Idem.String() || string(m.GetFingerprint()) != string(w.Fingerprint[:]) ||
+			daily != w.Rules.DailyCeiling || total != w.Rules.MaxAccountTotal ||
+			m.GetRules().GetNonceStart() != w.Rules.NonceStart || m.GetRules().GetNonceMaxGap() != w.Rules.NonceMaxGap ||
+			m.GetRules().GetIdempotencyTtlMillis() != uint64(w.Rules.KeyTTL.Milliseconds()) ||
+			m.GetCorrId() != w.Origin.Corr.String() || m.GetTraceparent() != w.Origin.Trace.String() {
+			t.Errorf("transfer %d: %v", i, m)
+		}
+	}
+}
+
+// Goal: every verdict comes out as its code, with what belongs to it. Method: a table of sound
+// answers for each operation.
+func TestDecodeVerdicts(t *testing.T) {
+	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
+		w := fullTransfer(op)
+		r := decodeResult(w, applied(w))
+		if r.Code != wallet.OK || r.Seq != 7 || r.Receipt.Amount != w.Amount || r.Receipt.Idem != w.Idem || r.Receipt.TxID.IsZero() {
+			t.Errorf("%v applied: %+v", op, r)
+		}
+		first := w.From
+		if op == wallet.Issue {
+			first = w.To
+		}
+		if r.Balances[0].Key.Account != first || r.Balances[0].Amount != wallet.Minor(9) || r.Balances[1].Key.Account.IsZero() != (op != wallet.Pay) {
+			t.Errorf("%v balances: %+v", op, r.Balances)
+		}
+		again := applied(w)
+		again.Verdict, again.Balances = ledgerpb.Verdict_VERDICT_REPLAYED, nil
+		if r := decodeResult(w, again); r.Code != wallet.Replayed || r.Seq != 7 || r.Receipt.Nonce != w.Nonce {
+			t.Errorf("%v replayed: %+v", op, r)
+		}
+	}
+	w := fullTransfer(wallet.Pay)
+	swapped := applied(w)
+	swapped.Balances[0], swapped.Balances[1] = swapped.Balances[1], swapped.Balances[0]
+	if r := decodeResult(w, swapped); r.Code != wallet.OK || r.Balances[0].Key.Account != w.From {
+		t.Errorf("balances in the other order: %+v", r)
+	}
+	for verdict, code := range map[ledgerpb.Verdict]wallet.Code{
+		ledgerpb.Verdict_VERDICT_UNSPECIFIED:        wallet.Uncertain,
+		ledgerpb.Verdict_VERDICT_KEY_REUSED:         wallet.KeyReused,
+		ledgerpb.Verdict_VERDICT_NONCE_CONFLICT:     wallet.NonceConflict,
+		ledgerpb.Verdict_VERDICT_LIMITS_EXCEEDED:    wallet.LimitsExceeded,
+		ledgerpb.Verdict_VERDICT_INSUFFICIENT_FUNDS: wallet.InsufficientFunds,
+		ledgerpb.Verdict_VERDICT_INVALID:            wallet.BadRequest,
+		99:                                          wallet.Uncertain,
+	} {
+		r := decodeResult(w, &ledgerpb.Result{Verdict: verdict, NextNonce: 8})
+		if r.Code != code || (r.NextNonce == 8) != (code == wallet.NonceConflict) {
+			t.Errorf("%v: %+v", verdict, r)
+		}
+		both := applied(w)
+		both.Verdict = verdict
+		if r := decodeResult(w, both); r.Code != wallet.Uncertain {
+			t.Errorf("%v with a receipt: %+v", verdict, r)
+		}
+	}
+}
+
+// Goal: an answer that is wrong in any one field is Uncertain, never paid. Method: a table of
+// single changes to a sound answer.
+func TestDecodeGarbled(t *testing.T) {
+	for name, spoil := range map[string]func(*ledgerpb.Result){
+		"no seq":               func(r *ledgerpb.Result) { r.Seq = 0 },
+		"no receipt":           func(r *ledgerpb.Result) { r.Receipt = nil },
+		"no txid":              func(r *ledgerpb.Result) { r.Receipt.Txid = nil },
+		"zero txid":            func(r *ledgerpb.Result) { r.Receipt.Txid = make([]byte, 16) },
+		"long txid":            func(r *ledgerpb.Result) { r.Receipt.Txid = make([]byte, 17) },
+		"op":                   func(r *ledgerpb.Result) { r.Receipt.Op = ledgerpb.Op_OP_BURN },
+		"from":                 func(r *ledgerpb.Result) { r.Receipt.From = "acc_2" },
+		"no from":              func(r *ledgerpb.Result) { r.Receipt.From = "" },
+		"bad from":             func(r *ledgerpb.Result) { r.Receipt.From = "\x00" },
+		"to":                   func(r *ledgerpb.Result) { r.Receipt.To = "acc_1" },
+		"asset":                func(r *ledgerpb.Result) { r.Receipt.Asset = "eur" },
+		"no amount":            func(r *ledgerpb.Result) { r.Receipt.Amount = nil },
+		"amount":               func(r *ledgerpb.Result) { r.Receipt.Amount.Lo++ },
+		"nonce":                func(r *ledgerpb.Result) { r.Receipt.Nonce++ },
+		"key":                  func(r *ledgerpb.Result) { r.Receipt.IdempotencyKey = "other" },
+		"no time":              func(r *ledgerpb.Result) { r.Receipt.UnixMillis = 0 },
+		"the year 10000":       func(r *ledgerpb.Result) { r.Receipt.UnixMillis = maxMillis + 1 },
+		"no balances":          func(r *ledgerpb.Result) { r.Balances = nil },
+		"one balance":          func(r *ledgerpb.Result) { r.Balances = r.Balances[:1] },
+		"three balances":       func(r *ledgerpb.Result) { r.Balances = append(r.Balances, r.Balances[0]) },
+		"one twice":            func(r *ledgerpb.Result) { r.Balances[1] = r.Balances[0] },
+		"nil balance":          func(r *ledgerpb.Result) { r.Balances[1] = nil },
+		"another's balance":    func(r *ledgerpb.Result) { r.Balances[1].Account = "acc_3" },
+		"another asset":        func(r *ledgerpb.Result) { r.Balances[1].Asset = "eur" },
+		"balance of nothing":   func(r *ledgerpb.Result) { r.Balances[1].Amount = nil },
+		"balance from before":  func(r *ledgerpb.Result) { r.Balances[1].Seq = 6 },
+		"nonce not yet spent":  func(r *ledgerpb.Result) { r.Balances[0].Nonce-- },
+		"refused with balance": func(r *ledgerpb.Result) { r.Verdict, r.Receipt = ledgerpb.Verdict_VERDICT_INVALID, nil },
+	} {
+		w := fullTransfer(wallet.Pay)
+		m := applied(w)
+		spoil(m)
+		if r := decodeResult(w, m); r != (wallet.Result{}) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if r := decodeResult(fullTransfer(wallet.Pay), nil); r != (wallet.Result{}) {
+		t.Errorf("nil: %+v", r)
+	}
+
+	w := *fullTransfer(wallet.Pay)
+	out := []wallet.Result{{Code: wallet.Internal}, {}}
+	if err := decodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w)}}, out); !errors.Is(err, errWire) || out[0].Code != wallet.Internal {
+		t.Errorf("one result for two: %v, %+v", err, out[0])
+	}
+	// Two commits cannot have one version.
+	if err := decodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w), applied(&w)}}, out); err != nil || out[0].Code != wallet.OK || out[1].Code != wallet.Uncertain {
+		t.Errorf("twice one version: %v, %v, %v", err, out[0].Code, out[1].Code)
+	}
+}
+
+// Goal: a lookup's answer is taken whole or not at all. Method: spoiled answers; out is watched.
+func TestDecodeLookup(t *testing.T) {
+	keys := []wallet.BalanceKey{ronOf(1), ronOf(2)}
+	out := make([]wallet.Balance, 2)
+	second := wireBalance(6)
+	second.Account = "acc_2"
+	for name, balances := range map[string][]*ledgerpb.Balance{
+		"too few": {wireBalance(5)}, "too many": {wireBalance(5), second, second},
+		"swapped": {second, wireBalance(5)}, "nil": {wireBalance(5), nil},
+	} {
+		if err := decodeLookup(keys, &ledgerpb.LookupResponse{Balances: balances}, out); !errors.Is(err, errWire) || out[0].Seq != 0 {
+			t.Errorf("%s: %v, %+v", name, err, out[0])
+		}
+	}
+	if err := decodeLookup(keys, &ledgerpb.LookupResponse{Balances: []*ledgerpb.Balance{wireBalance(5), second}}, out); err != nil || out[1].Seq != 6 {
+		t.Errorf("%v, %+v", err, out)
+	}
+	req := encodeLookup(keys)
+	if len(req.GetKeys()) != 2 || req.GetKeys()[1].GetAccount() != "acc_2" || req.GetKeys()[1].GetAsset() != "ron" {
+		t.Errorf("request %v", req)
+	}
+}
+
+// Goal: a receipt that is fetched later is checked as strictly. Method: spoiled answers.
+func TestDecodeReceipt(t *testing.T) {
+	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
+		w := fullTransfer(op)
+		m := &ledgerpb.TransactionResponse{Receipt: applied(w).GetReceipt(), Seq: 7}
+		id := wallet.TxID(m.GetReceipt().GetTxid())
+		r, seq, err := decodeReceipt(id, m)
+		if err != nil || seq != 7 || r.TxID != id || r.From != w.From || r.To != w.To || r.Idem != w.Idem {
+			t.Fatalf("%v: %+v, %d, %v", op, r, seq, err)
+		}
+		for name, spoil := range map[string]func(*ledgerpb.TransactionResponse){
+			"no seq":     func(m *ledgerpb.TransactionResponse) { m.Seq = 0 },
+			"no receipt": func(m *ledgerpb.TransactionResponse) { m.Receipt = nil },
+			"another":    func(m *ledgerpb.TransactionResponse) { m.Receipt.Txid[0]++ },
+			"no op":      func(m *ledgerpb.TransactionResponse) { m.Receipt.Op = 0 },
+			"no nonce":   func(m *ledgerpb.TransactionResponse) { m.Receipt.Nonce = 0 },
+			"no money":   func(m *ledgerpb.TransactionResponse) { m.Receipt.Amount = &ledgerpb.Amount{} },
+			"no key":     func(m *ledgerpb.TransactionResponse) { m.Receipt.IdempotencyKey = "" },
+			"bad asset":  func(m *ledgerpb.TransactionResponse) { m.Receipt.Asset = "RON" },
+			"ends": func(m *ledgerpb.TransactionResponse) {
+				m.Receipt.From, m.Receipt.To = m.Receipt.To+"!", m.Receipt.From+"!"
+			},
+		} {
+			m := proto.Clone(m).(*ledgerpb.TransactionResponse)
+			spoil(m)
+			if r, _, err := decodeReceipt(id, m); !errors.Is(err, errWire) || r != (wallet.Receipt{}) {
+				t.Errorf("%v, %s: %+v, %v", op, name, r, err)
+			}
+		}
+	}
+}
+
+// Goal: any key that a client can have sent comes back from a receipt as it was. Method: rapid
+// draws visible ASCII.
+func TestBareKeys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.StringMatching(`[!-~]{1,64}`).Draw(t, "key")
+		k, err := parseBareKey(s)
+		if err != nil || k.String() != s {
+			t.Fatalf("%q: %q, %v", s, k.String(), err)
+		}
+	})
+}
+
+// FuzzDecode: whatever a node answers, nothing panics, and what is taken for a committed payment
+// says exactly what was asked.
+func FuzzDecode(f *testing.F) {
+	w := fullTransfer(wallet.Pay)
+	for _, m := range []proto.Message{
+		&ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(w)}},
+		&ledgerpb.LookupResponse{Balances: []*ledgerpb.Balance{wireBalance(5)}},
+		&ledgerpb.TransactionResponse{Receipt: applied(w).GetReceipt(), Seq: 7},
+		&ledgerpb.WatchResponse{Seq: 9, Balances: []*ledgerpb.Balance{wireBalance(5)}, Heartbeat: &ledgerpb.Heartbeat{Tick: 1}},
+	} {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	id := wallet.TxID([]byte("0123456789abcdef"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var commit ledgerpb.CommitResponse
+		out := make([]wallet.Result, 1)
+		if proto.Unmarshal(raw, &commit) == nil && decodeCommit([]wallet.Transfer{*w}, &commit, out) == nil && out[0].Code.Outcome() == wallet.Applied {
+			if r := &out[0].Receipt; out[0].Seq == 0 || r.Amount != w.Amount || r.From != w.From || r.To != w.To || r.Nonce != w.Nonce || r.Idem != w.Idem || r.TxID.IsZero() {
+				t.Fatalf("taken for paid: %+v", out[0])
+			}
+		}
+		var lookup ledgerpb.LookupResponse
+		figures := make([]wallet.Balance, 1)
+		if proto.Unmarshal(raw, &lookup) == nil && decodeLookup([]wallet.BalanceKey{ronOf(1)}, &lookup, figures) == nil && figures[0].Key != ronOf(1) {
+			t.Fatalf("taken for the balance: %+v", figures[0])
+		}
+		var tx ledgerpb.TransactionResponse
+		if proto.Unmarshal(raw, &tx) == nil {
+			if r, seq, err := decodeReceipt(id, &tx); err == nil {
+				if _, err := wallet.VerifyReceipt(r.AppendJSON(nil)); err != nil || seq == 0 {
+					t.Fatalf("taken for a receipt: %v", err)
+				}
+			}
+		}
+		var watch ledgerpb.WatchResponse
+		if proto.Unmarshal(raw, &watch) == nil {
+			if c, err := decodeChange(3, &watch); err == nil && c.Seq < 3 {
+				t.Fatalf("taken for a change: %+v", c)
+			}
+		}
+	})
+}

@@ -1,0 +1,162 @@
+// Command svc-wallet is a sidecar that stands in front of a ledger node and makes paying through
+// it safe and fast. docs/architecture.md is the map of the code.
+//
+// This package is the composition root: it makes the clock, the logger and the random source,
+// builds the parts, wires them, runs them and drains them. Each subcommand is one file.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for the process it runs in.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	// Never given back: where nothing reloads, or no longer, SIGHUP must not end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+
+	root := newRoot(hup)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintln(stderr, "svc-wallet: "+err.Error())
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitError
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func newRoot(hup <-chan os.Signal) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "svc-wallet",
+		Short:         "A sidecar that makes paying through a ledger safe and fast",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Help()
+			return usageError{errors.New("a subcommand is needed")}
+		},
+	}
+	root.AddCommand(devCommand(), serveCommand(hup), ledgerCommand(), tokenCommand(),
+		checkCommand(), verifyReceiptCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	return root
+}
+
+// noArgs refuses positional arguments as a usage error.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s: unknown command or argument %.80q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+// newClock returns the wall clock in Unix nanoseconds. It runs by the monotonic clock, so it never
+// goes backwards, and once a second it catches up with the wall clock where that has gone ahead:
+// after a suspended machine resumed, or the time was set. A wall clock that was set back is not
+// followed, because what was measured before would seem to lie ahead.
+func newClock() func() int64 {
+	start := time.Now()
+	var base, checked atomic.Int64
+	base.Store(start.UnixNano())
+	return func() int64 {
+		elapsed := int64(time.Since(start))
+		last := checked.Load()
+		if elapsed-last > int64(time.Second) && checked.CompareAndSwap(last, elapsed) {
+			base.Store(catchUp(base.Load(), elapsed, time.Now().UnixNano()))
+		}
+		return base.Load() + elapsed
+	}
+}
+
+// catchUp moves the base to the wall clock where that is ahead by more than it drifts in a second.
+func catchUp(base, elapsed, wall int64) int64 {
+	if wall-base-elapsed > int64(100*time.Millisecond) {
+		return wall - elapsed
+	}
+	return base
+}
+
+// newLogger writes one JSON object a line (or text for a person) with the names of CONTRACT §6.
+func newLogger(w io.Writer, format, level string) (*logrus.Logger, error) {
+	log := logrus.New()
+	log.SetOutput(w)
+	fields := logrus.FieldMap{logrus.FieldKeyTime: "ts", logrus.FieldKeyMsg: "event"}
+	if format == "text" {
+		log.SetFormatter(&logrus.TextFormatter{FieldMap: fields, FullTimestamp: true})
+	} else {
+		log.SetFormatter(&logrus.JSONFormatter{FieldMap: fields, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	}
+	l, err := logrus.ParseLevel(level)
+	if err != nil || l < logrus.ErrorLevel || l > logrus.DebugLevel {
+		return nil, fmt.Errorf("log level %.20q is none of debug, info, warning, error", level)
+	}
+	log.SetLevel(l)
+	log.AddHook(serviceField{})
+	return log, nil
+}
+
+// serviceField puts the field service on every line.
+type serviceField struct{}
+
+func (serviceField) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (serviceField) Fire(e *logrus.Entry) error {
+	if _, ok := e.Data["service"]; !ok {
+		e.Data["service"] = "svc-wallet"
+	}
+	return nil
+}
+
+// newID makes a ULID in text.
+func newID(now func() int64) string {
+	return ulid.MustNew(uint64(now()/int64(time.Millisecond)), rand.Reader).String() //nolint:gosec // after 1970
+}
+
+// join puts the errors of several parts on one line.
+func join(errs ...error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+}

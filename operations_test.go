@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"svc-wallet/filters"
+)
+
+// TestReload changes the configuration file and the root keys of a running sidecar and sends
+// SIGHUP: what is good is in force for the next payment, what is bad changes nothing and is named.
+func TestReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "w.toml")
+	write := func(file, text string) {
+		t.Helper()
+		if err := writeFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file, "[limits]\nmax_amount_per_op = \"100\"\n")
+	p := startPair(t, "--config", file, "--log-level", "info")
+	nonce := 0
+	issue := func(amount int) answer {
+		nonce++
+		return p.post(t, "/v1/issue", fmt.Sprintf("r%d", nonce), fmt.Sprintf(`{"to":"alice","asset":"ron","amount_minor":"%d","nonce":%d}`, amount, nonce))
+	}
+	reload := func(said string) string {
+		t.Helper()
+		p.side.signal(syscall.SIGHUP)
+		return p.side.until(said)
+	}
+	want := func(a answer, status int) {
+		t.Helper()
+		if a.status != status {
+			t.Fatalf("%s, want %d", a, status)
+		}
+	}
+
+	want(issue(100), 200)
+	want(issue(101), 403)
+	write(file, "max_conns = 7\n[limits]\nmax_amount_per_op = \"200\"\n")
+	if said := reload("reload_needs_restart"); !strings.Contains(said, "max_conns") {
+		t.Errorf("does not name what waits for a restart: %s", said)
+	}
+	p.side.until(`"event":"reloaded"`)
+	want(issue(200), 200)
+
+	write(file, "[limits]\nmax_amount_per_op = \"1\"\nqueue = 0\nno_such = 1\n")
+	said := reload("reload_refused")
+	for _, fault := range []string{"limits.queue", "limits.no_such", file} {
+		if !strings.Contains(said, fault) {
+			t.Errorf("the refusal does not name %s: %s", fault, said)
+		}
+	}
+	want(issue(200), 200)
+
+	// A new first key mints, the old one verifies until its line is gone.
+	write(file, "[limits]\nmax_amount_per_op = \"200\"\n")
+	keyFile := filepath.Join(filepath.Dir(p.caFile), "root.keys")
+	old, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := "fresh " + hex.EncodeToString([]byte(strings.Repeat("k", 32))) + "\n"
+	write(keyFile, fresh+string(old))
+	reload(`"event":"reloaded"`)
+	want(issue(1), 200)
+	oldToken := p.token
+	keys, err := filters.LoadKeys(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.token, err = filters.MintToken(keys, "t2", []string{fmt.Sprintf("exp = %d", time.Now().Add(time.Hour).Unix()), "actions = issue", "accounts = alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(issue(1), 200)
+	write(keyFile, fresh)
+	reload(`"event":"reloaded"`)
+	want(issue(1), 200)
+	p.token = oldToken
+	want(issue(1), 401)
+	p.side.stop()
+}
+
+// TestMutualTLS runs the node on TCP, where both sides show certificates, and then asks it without
+// one: it answers nobody whom it does not know, and no plain text.
+func TestMutualTLS(t *testing.T) {
+	p := newPair(t)
+	dir := filepath.Dir(p.caFile)
+	addr := freePort(t)
+	key := filepath.Join(dir, "tls.key")
+	p.ledgerArgs = []string{
+		"ledger", "--data", filepath.Join(dir, "data"), "--listen", addr,
+		"--tls-cert", p.caFile, "--tls-key", key, "--client-ca", p.caFile,
+	}
+	p.serveArgs = append(p.serveArgs, "--ledger", addr)
+	p.startNode()
+	p.node.until("listening")
+
+	refused := func() {
+		t.Helper()
+		p.startSide()
+		p.readiness(t, 503)
+		eventually(t, "the node turned it away three times", func() bool { return p.metric(t, `service_restarts_total{kind="watch"}`) >= 3 })
+		p.readiness(t, 503)
+		p.side.stop()
+	}
+	refused() // in plain text
+
+	t.Setenv("SVC_WALLET_LEDGER_TLS_CA_FILE", p.caFile)
+	refused() // without a certificate
+
+	t.Setenv("SVC_WALLET_LEDGER_TLS_CERT_FILE", p.caFile)
+	t.Setenv("SVC_WALLET_LEDGER_TLS_KEY_FILE", key)
+	p.startSide()
+	p.ready(t)
+	if a := p.post(t, "/v1/issue", "k", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`); a.status != 200 {
+		t.Error(a)
+	}
+	p.side.stop()
+	p.node.stop()
+}
+
+// TestStart measures how long a sidecar takes to be ready before a healthy ledger.
+func TestStart(t *testing.T) {
+	p := startPair(t)
+	p.side.stop()
+	begin := time.Now()
+	p.startSide()
+	p.ready(t)
+	took := time.Since(begin)
+	t.Logf("ready %v after the start", took)
+	if took > 1500*time.Millisecond { // the service level that the issue demands, race detector and all
+		t.Errorf("ready only %v after the start", took)
+	}
+}
+
+// TestHangup sends SIGHUP to a node, which has nothing to reload: it goes on, and drains when told.
+func TestHangup(t *testing.T) {
+	p := startPair(t)
+	p.node.signal(syscall.SIGHUP)
+	if a := p.post(t, "/v1/issue", "k", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`); a.status != 200 {
+		t.Error(a)
+	}
+	p.side.stop()
+	p.node.stop()
+}
+
+// TestClockCatchesUp holds the clock to what newClock says of a wall clock that drifts, jumps
+// ahead, or is set back.
+func TestClockCatchesUp(t *testing.T) {
+	const base, elapsed = int64(1_000_000_000_000), int64(5 * time.Second)
+	for name, c := range map[string]struct{ wall, want time.Duration }{
+		"agrees":   {0, 0},
+		"drifts":   {50 * time.Millisecond, 0},
+		"went on":  {time.Hour, time.Hour},
+		"set back": {-time.Hour, 0},
+	} {
+		if got := catchUp(base, elapsed, base+elapsed+int64(c.wall)); got != base+int64(c.want) {
+			t.Errorf("%s: the base moved by %v, want %v", name, time.Duration(got-base), c.want)
+		}
+	}
+	now := newClock()
+	if first := now(); now() < first {
+		t.Error("the clock went backwards")
+	}
+}

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof" // served on the admin listener only, never by the default mux
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/net/netutil"
+
+	"svc-wallet/config"
+	"svc-wallet/ledger"
+)
+
+// Bounds of the admin listener. It serves operators and scrapers, so they are wide, but a
+// forgotten curl must not hold it for ever.
+const (
+	adminConns        = 64
+	adminHeaderBytes  = 16 << 10
+	adminBodyBytes    = 1 << 10
+	adminReadTimeout  = 10 * time.Second
+	adminWriteTimeout = 90 * time.Second // a CPU profile of 60 s fits
+	adminIdleTimeout  = time.Minute
+)
+
+func listenAdmin(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr) //nolint:noctx // binding does not block
+	if err != nil {
+		return nil, fmt.Errorf("bind the admin listener: %w", err)
+	}
+	return netutil.LimitListener(ln, adminConns), nil
+}
+
+// newAdmin is CONTRACT §4's listener. It speaks plain HTTP and asks for no token, because it is on
+// loopback unless an operator says otherwise.
+func (s *Server) newAdmin(cfg *config.Config) *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, map[string]string{"status": "ok"}) })
+	mux.HandleFunc("GET /readyz", s.adminReady)
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.deps.Build) })
+	mux.HandleFunc("GET /config", s.adminConfig)
+	mux.HandleFunc("POST /drain", s.adminDrain)
+	mux.HandleFunc("GET /log-level", s.adminLevel)
+	mux.HandleFunc("PUT /log-level", s.adminSetLevel)
+	mux.Handle("GET /hystrix.stream", unhurried(ledger.BreakerStream()))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	// A web page in an operator's browser must not be able to drain or to read: the first refuses
+	// cross-origin writes, the second a name that was rebound to loopback.
+	guarded := http.NewCrossOriginProtection().Handler(refuseRebound(cfg.MetricsAddr, mux))
+	return &http.Server{
+		Handler:           guarded,
+		ReadHeaderTimeout: adminReadTimeout,
+		ReadTimeout:       adminReadTimeout,
+		WriteTimeout:      adminWriteTimeout,
+		IdleTimeout:       adminIdleTimeout,
+		MaxHeaderBytes:    adminHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // it may quote requests
+	}
+}
+
+// refuseRebound guards a listener on loopback against DNS rebinding: whoever means this process
+// calls it localhost or by address. A listener on another address is meant to have names.
+func refuseRebound(bind string, next http.Handler) http.Handler {
+	if !isLoopback(bind) {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isLoopback(r.Host) {
+			http.Error(w, "the admin listener answers to localhost only", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// isLoopback judges HOST or HOST:PORT.
+func isLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
+}
+
+func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {
+	st := s.status()
+	setAdminHeaders(w)
+	if !st.ready() {
+		w.Header().Set("Retry-After", strconv.Itoa(readyRetryAfter))
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(st.appendJSON(nil))
+}
+
+// adminConfig shows every setting in force with its source. None of them is a secret: keys and
+// certificates are named by file.
+func (s *Server) adminConfig(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string][]config.Effective{"settings": s.cfg.Load().Effective()})
+}
+
+// adminDrain begins a drain and does not wait for it: Run returns when it is over.
+func (s *Server) adminDrain(w http.ResponseWriter, _ *http.Request) {
+	s.askDrain()
+	setAdminHeaders(w)
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = io.WriteString(w, `{"draining":true}`)
+}
+
+func (s *Server) adminLevel(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string]string{"level": s.deps.Log.GetLevel().String()})
+}
+
+// adminSetLevel takes the level as a bare word or as {"level": …}. It holds until the next change
+// or restart.
+func (s *Server) adminSetLevel(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, adminBodyBytes))
+	if err != nil {
+		http.Error(w, "the body is too long", http.StatusRequestEntityTooLarge)
+		return
+	}
+	var want struct{ Level string }
+	if json.Unmarshal(body, &want) != nil {
+		want.Level = string(body)
+	}
+	level, err := logrus.ParseLevel(strings.TrimSpace(want.Level))
+	if err != nil || !slices.Contains([]logrus.Level{logrus.ErrorLevel, logrus.WarnLevel, logrus.InfoLevel, logrus.DebugLevel}, level) {
+		http.Error(w, "the level is one of error, warning, info, debug", http.StatusBadRequest)
+		return
+	}
+	s.deps.Log.SetLevel(level)
+	s.adminLevel(w, r)
+}
+
+// unhurried lets an answer last as long as its reader does.
+func unhurried(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+			http.Error(w, "this connection cannot stream", http.StatusInternalServerError)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func setAdminHeaders(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// writeJSON writes what always encodes.
+func writeJSON(w http.ResponseWriter, v any) {
+	setAdminHeaders(w)
+	_ = json.NewEncoder(w).Encode(v) // fails only where the client is gone
+}

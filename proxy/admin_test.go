@@ -1,0 +1,68 @@
+package proxy_test
+
+import (
+	"bufio"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestAdmin walks the admin listener: each path answers what CONTRACT §4 says, and what a web page
+// in an operator's browser could send is refused.
+func TestAdmin(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for _, tc := range []struct {
+		method, path, body string
+		header             []string
+		status             int
+		want               string
+	}{
+		{"GET", "/healthz", "", nil, 200, `"ok"`},
+		{"GET", "/readyz", "", nil, 200, `"ready":true`},
+		{"GET", "/version", "", nil, 200, `"version":"test"`},
+		{"GET", "/config", "", nil, 200, `{"key":"tls.cert_file","value":"` + r.path("tls.crt") + `","source":`},
+		{"GET", "/metrics", "", nil, 200, "go_goroutines"},
+		{"GET", "/metrics", "", nil, 200, "process_open_fds"},
+		{"GET", "/debug/pprof/", "", nil, 200, "goroutine"},
+		{"GET", "/debug/pprof/cmdline", "", nil, 200, ""},
+		{"GET", "/debug/pprof/goroutine?debug=1", "", nil, 200, "goroutine profile"},
+		{"GET", "/log-level", "", nil, 200, `{"level":"debug"}`},
+		{"PUT", "/log-level", "info", nil, 200, `{"level":"info"}`},
+		{"PUT", "/log-level", `{"level":"debug"}`, nil, 200, `{"level":"debug"}`},
+		{"PUT", "/log-level", "warn", nil, 200, `{"level":"warning"}`},
+		{"PUT", "/log-level", "trace", nil, 400, "one of"},
+		{"PUT", "/log-level", "loud", nil, 400, "one of"},
+		{"PUT", "/log-level", strings.Repeat("x", 2000), nil, 413, ""},
+		{"GET", "/drain", "", nil, 405, ""},
+		{"POST", "/metrics", "", nil, 405, ""},
+		{"GET", "/", "", nil, 404, ""},
+		{"POST", "/drain", "", []string{"Origin", "https://evil.example"}, 403, ""},
+		{"POST", "/drain", "", []string{"Sec-Fetch-Site", "cross-site"}, 403, ""},
+		{"GET", "/config", "", []string{"Host", "evil.example"}, 403, "localhost"},
+		{"GET", "/healthz", "", []string{"Host", "localhost"}, 200, ""},
+		{"GET", "/healthz", "", []string{"Host", "[::1]:9090"}, 200, ""},
+	} {
+		status, body, _ := r.adminDo(tc.method, tc.path, tc.body, tc.header...)
+		if status != tc.status || !strings.Contains(body, tc.want) {
+			t.Errorf("%s %s %q %v: %d %.300s, want %d %s", tc.method, tc.path, tc.body, tc.header, status, body, tc.status, tc.want)
+		}
+	}
+	if status, body := r.adminGet("/config"); status != 200 || strings.Contains(body, "5a5a5a") {
+		t.Error("/config shows a root key")
+	}
+}
+
+// TestStream reads one event of the breaker stream and leaves.
+func TestStream(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(r.adminURL("/hystrix.stream"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	line, err := bufio.NewReader(resp.Body).ReadString('\n')
+	if err != nil || resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		t.Fatalf("%d %v %q %v", resp.StatusCode, resp.Header, line, err)
+	}
+}

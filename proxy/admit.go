@@ -1,0 +1,343 @@
+package proxy
+
+import (
+	"bytes"
+
+	"github.com/valyala/fasthttp"
+
+	"svc-wallet/wallet"
+)
+
+// Why a request is refused before any filter sees it. The texts go to the client.
+const (
+	doubtVersion   = "the HTTP version must be 1.1 or 1.0"
+	doubtTarget    = "the request target is not a plain path: it must be free of escapes, empty or dot segments and fragments"
+	doubtHost      = "the host of the request target differs from Host"
+	doubtBareLF    = "a line of the header ends in a bare LF"
+	doubtFold      = "a header is folded over several lines"
+	doubtName      = "the name of a header is malformed or imitates another one"
+	doubtDuplicate = "a header that may occur once occurs twice"
+	doubtLength    = "Content-Length and Transfer-Encoding exclude each other"
+	doubtTrailer   = "a chunked body ends in 0 and has no trailer"
+	doubtEncoding  = "the only Transfer-Encoding served is chunked"
+	doubtBody      = "a GET request has no body"
+	doubtExpect    = "the only expectation served is 100-continue"
+
+	unfitQuery  = "the query of a balance is exactly account and asset, each once; other routes have none"
+	unfitMinSeq = "X-Min-Ledger-Seq must be a decimal integer of 64 bits"
+)
+
+// Headers that admit looks at.
+const (
+	hHost = iota
+	hExpect
+	hTraceparent
+	hXCorrID
+	hContentType
+	hAuthorization
+	hContentLength
+	hIdempotencyKey
+	hContentEncoding
+	hXMinLedgerSeq
+	hTransferEncoding
+	numHeaders
+)
+
+// headerNames are their names in lower case.
+var headerNames = [numHeaders]string{ //nolint:gochecknoglobals // a table
+	hHost:             "host",
+	hExpect:           "expect",
+	hTraceparent:      "traceparent",
+	hXCorrID:          "x-corr-id",
+	hContentType:      "content-type",
+	hAuthorization:    "authorization",
+	hContentLength:    "content-length",
+	hIdempotencyKey:   "idempotency-key",
+	hContentEncoding:  "content-encoding",
+	hXMinLedgerSeq:    "x-min-ledger-seq",
+	hTransferEncoding: "transfer-encoding",
+}
+
+// header is what the raw header lines say. The values point into the request.
+type header struct {
+	values [numHeaders][]byte // nil if absent, not nil if empty
+	twice  [numHeaders]bool
+	doubt  string // why the lines could be read in two ways; empty if they cannot
+}
+
+// parse reads the raw lines in one pass. fasthttp has framed the message by then, but it joins
+// folded lines, takes bare LFs between CRLF lines and spaces within names, and lets the second of
+// two equal headers pass unseen; only the raw bytes show that.
+func (h *header) parse(raw []byte) {
+	for len(raw) > 0 {
+		end := bytes.IndexByte(raw, '\n')
+		if end < 1 || raw[end-1] != '\r' {
+			h.doubt = doubtBareLF
+			return
+		}
+		line := raw[:end-1]
+		raw = raw[end+1:]
+		if len(line) == 0 {
+			return
+		}
+		h.line(line)
+	}
+}
+
+func (h *header) line(line []byte) {
+	if line[0] == ' ' || line[0] == '\t' {
+		h.doubt = doubtFold
+		return
+	}
+	name, value, ok := bytes.Cut(line, []byte(":"))
+	if !ok || bytes.IndexByte(name, ' ') >= 0 {
+		h.doubt = doubtName
+		return
+	}
+	id, exact := headerOf(name)
+	switch {
+	case id == numHeaders:
+	case !exact:
+		h.doubt = doubtName
+	case h.values[id] != nil:
+		h.twice[id] = true
+		if id != hTraceparent && id != hXCorrID { // these two are dropped instead
+			h.doubt = doubtDuplicate
+		}
+	default:
+		h.values[id] = bytes.Trim(value, " \t")
+		if h.values[id] == nil {
+			h.values[id] = value[:0]
+		}
+	}
+}
+
+// headerOf finds a name whatever its case. exact is false for one that becomes the same where
+// underscores are read as hyphens, as CGI and what descends from it do.
+func headerOf(name []byte) (id int, exact bool) {
+	for id = range headerNames {
+		if len(name) == len(headerNames[id]) {
+			if same, exact := sameName(name, headerNames[id]); same {
+				return id, exact
+			}
+		}
+	}
+	return numHeaders, false
+}
+
+func sameName(name []byte, lower string) (same, exact bool) {
+	exact = true
+	for i, c := range name {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		case c == '_':
+			c, exact = '-', false
+		}
+		if c != lower[i] {
+			return false, false
+		}
+	}
+	return true, exact
+}
+
+// target splits the raw request target. doubt says why it is not plain.
+func target(ctx *fasthttp.RequestCtx, host []byte) (path, query []byte, doubt string) {
+	path = ctx.Request.Header.RequestURI()
+	if len(path) > 0 && path[0] != '/' { // absolute form: RFC 9112 §3.2.2
+		_, rest, _ := bytes.Cut(path, []byte("://"))
+		end := bytes.IndexAny(rest, "/?")
+		if end < 0 {
+			end = len(rest)
+		}
+		if !bytes.EqualFold(rest[:end], host) || bytes.IndexByte(host, '@') >= 0 { // userinfo: RFC 9110 §4.2.4
+			return nil, nil, doubtHost
+		}
+		path = rest[end:]
+	}
+	path, query, _ = bytes.Cut(path, []byte("?"))
+	if bytes.IndexByte(path, '#') >= 0 || bytes.IndexByte(query, '#') >= 0 || !bytes.Equal(path, ctx.Path()) {
+		return path, query, doubtTarget
+	}
+	return path, query, ""
+}
+
+// admit reads the request into the exchange and takes the decisions that need fasthttp, in
+// CONTRACT §1's order: route, method, framing, sizes, media type. A path that could be read in
+// two ways names no route, so that comes before all.
+func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
+	v.header.parse(ctx.Request.Header.RawHeaders())
+	s.identify(v)
+	path, query, unclear := target(ctx, v.header.values[hHost])
+	framing := v.framing(ctx)
+	if unclear != "" || framing != "" {
+		ctx.SetConnectionClose() // where this request ends is anyone's guess
+	}
+	if unclear != "" {
+		v.Detail = unclear
+		return wallet.BadRequest
+	}
+	v.route = s.find(path)
+	v.Op = v.route.op
+	switch {
+	case v.route.id == routeNone:
+		return wallet.NotFound
+	case string(ctx.Method()) != v.route.id.method():
+		return wallet.MethodNotAllowed
+	case framing != "":
+		v.Detail = framing
+		return wallet.BadRequest
+	case v.Op == wallet.NoOp:
+		return wallet.OK
+	case v.Op == wallet.Read:
+		v.readRequest(ctx, path, query)
+		return wallet.OK
+	default:
+		return v.writeRequest(ctx, query)
+	}
+}
+
+// identify finds who asks, and under which name the request is followed.
+func (s *Server) identify(v *visit) {
+	h := &v.header
+	v.Addr, v.Peer = v.conn.addr, v.conn.peer
+	var err error
+	if v.Origin.Corr, err = wallet.ParseCorrID(h.values[hXCorrID]); err != nil || h.twice[hXCorrID] {
+		v.Origin.Corr = s.ids.next(v.Now)
+	}
+	if !h.twice[hTraceparent] {
+		v.Origin.Trace, _ = wallet.ParseTrace(h.values[hTraceparent]) // unfit: as if it were absent (W3C Trace Context §3.2)
+	}
+	v.Token = bearer(h.values[hAuthorization])
+	v.Key = h.values[hIdempotencyKey]
+}
+
+// bearer is the token of an Authorization header, nil for another scheme (RFC 6750 §2.1; schemes
+// have no case, RFC 9110 §11.1).
+func bearer(value []byte) []byte {
+	const scheme = "bearer "
+	if len(value) <= len(scheme) || !bytes.EqualFold(value[:len(scheme)], []byte(scheme)) {
+		return nil
+	}
+	return bytes.TrimLeft(value[len(scheme):], " ")
+}
+
+// framing says why the message could be read in two ways, or nothing.
+func (v *visit) framing(ctx *fasthttp.RequestCtx) string {
+	h, get := &v.header, ctx.IsGet() || ctx.IsHead()
+	length, transfer := h.values[hContentLength], h.values[hTransferEncoding]
+	version := string(ctx.Request.Header.Protocol())
+	switch {
+	case v.conn.lines.bare:
+		return doubtBareLF
+	case h.doubt != "":
+		return h.doubt
+	case version != "HTTP/1.1" && version != "HTTP/1.0":
+		return doubtVersion
+	case length != nil && transfer != nil:
+		return doubtLength
+	case transfer != nil && !bytes.EqualFold(transfer, []byte("chunked")):
+		return doubtEncoding
+	case transfer != nil && v.whole && !v.conn.lines.endsChunks():
+		return doubtTrailer
+	case get && (transfer != nil || (length != nil && string(length) != "0")):
+		return doubtBody
+	case h.values[hExpect] != nil && !bytes.EqualFold(h.values[hExpect], []byte("100-continue")):
+		return doubtExpect
+	default:
+		return ""
+	}
+}
+
+// readRequest takes what a read says. What is wrong with it is refused in decoding's place, by
+// the filter "query".
+func (v *visit) readRequest(ctx *fasthttp.RequestCtx, path, query []byte) {
+	if seq := v.header.values[hXMinLedgerSeq]; seq != nil {
+		n, ok := parseSeq(seq)
+		if !ok {
+			v.Unfit = unfitMinSeq
+		}
+		v.MinSeq = n
+	}
+	if v.route.id == routeTx {
+		v.TxText = path[len(txPrefix):]
+		v.refuseQuery(query)
+		return
+	}
+	args := ctx.QueryArgs()
+	if args.Len() != 2 || !args.Has("account") || !args.Has("asset") {
+		v.Unfit = unfitQuery
+		return
+	}
+	v.Account, v.Asset = args.Peek("account"), args.Peek("asset")
+}
+
+// parseSeq reads a decimal of 64 bits.
+func parseSeq(s []byte) (n uint64, ok bool) {
+	for _, c := range s {
+		if c < '0' || c > '9' || n > (1<<64-1-uint64(c-'0'))/10 {
+			return 0, false
+		}
+		n = 10*n + uint64(c-'0')
+	}
+	return n, len(s) > 0
+}
+
+// writeRequest takes what a payment says, and holds its size and media type against the caps.
+func (v *visit) writeRequest(ctx *fasthttp.RequestCtx, query []byte) wallet.Code {
+	v.Body = ctx.Request.Body()
+	v.refuseQuery(query)
+	if max(len(v.Body), ctx.Request.Header.ContentLength()) > v.Limits.MaxBodyBytes {
+		return wallet.BodyTooLarge
+	}
+	if !isJSON(v.header.values[hContentType]) {
+		v.Detail = "the content type must be application/json in UTF-8"
+		return wallet.UnsupportedMediaType
+	}
+	switch coding := v.header.values[hContentEncoding]; {
+	case len(coding) == 0 || bytes.EqualFold(coding, []byte("identity")):
+	case bytes.EqualFold(coding, []byte("gzip")) || bytes.EqualFold(coding, []byte("x-gzip")): // RFC 9110 §8.4.1.3
+		v.Gzip = true
+	default:
+		v.Detail = "the only content encoding is gzip"
+		return wallet.UnsupportedMediaType
+	}
+	return wallet.OK
+}
+
+func (v *visit) refuseQuery(query []byte) {
+	if len(query) > 0 {
+		v.Unfit = unfitQuery
+	}
+}
+
+// isJSON takes application/json with whatever parameters, but of charset only UTF-8.
+func isJSON(value []byte) bool {
+	kind, params, _ := bytes.Cut(value, []byte(";"))
+	if !bytes.EqualFold(bytes.TrimRight(kind, " \t"), []byte("application/json")) {
+		return false
+	}
+	for len(params) > 0 {
+		var param []byte
+		param, params, _ = bytes.Cut(params, []byte(";"))
+		name, charset, _ := bytes.Cut(bytes.TrimSpace(param), []byte("="))
+		if bytes.EqualFold(name, []byte("charset")) && !bytes.EqualFold(bytes.Trim(charset, `"`), []byte("utf-8")) {
+			return false
+		}
+	}
+	return true
+}
+
+// length is how many bytes of the stream a request took, from its request line on. It is -1 where
+// only fasthttp knows, which is for chunks.
+func length(ctx *fasthttp.RequestCtx) int {
+	h := &ctx.Request.Header
+	if h.ContentLength() == -1 {
+		return -1
+	}
+	head := len(h.RawHeaders())
+	if head == 0 {
+		head = len("\r\n") // fasthttp keeps no raw headers where there are none
+	}
+	return len(h.Method()) + len(h.RequestURI()) + len(h.Protocol()) + len("  \r\n") + head + len(ctx.Request.Body())
+}

@@ -1,0 +1,105 @@
+package proxy_test
+
+import (
+	"bytes"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+
+	"svc-wallet/config"
+)
+
+// discard is a connection that nobody reads.
+type discard struct{ net.Conn }
+
+func (discard) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (discard) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+
+func (r *rig) readRequest() string {
+	return "GET /v1/balance?account=rich&asset=ron HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAuthorization: Bearer " + r.token + "\r\n\r\n"
+}
+
+// TestReadAllocations serves a cached balance through the whole handler, parsing, filters, cache,
+// metrics and the disabled log included, and counts its allocations: there must be none.
+func TestReadAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_LOG_SAMPLE_READS=0"}})
+	r.log.SetLevel(logrus.InfoLevel)
+	r.issueTo(r.client(), "rich", 7)
+	serve, ctx := r.server.Handler(r.readRequest(), discard{})
+	serve()
+	if n := testing.AllocsPerRun(2000, serve); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if body := ctx.Response.Body(); ctx.Response.StatusCode() != 200 || !bytes.Contains(body, []byte(`"amount_minor":"7"`)) {
+		t.Errorf("%d %s", ctx.Response.StatusCode(), body)
+	}
+}
+
+// BenchmarkRead is a cached balance through the whole handler, without TLS and sockets.
+func BenchmarkRead(b *testing.B) {
+	r := newRig(b, rigOptions{env: []string{"SVC_WALLET_LOG_SAMPLE_READS=0"}})
+	r.log.SetLevel(logrus.InfoLevel)
+	r.issueTo(r.client(), "rich", 7)
+	r.limit(func(l *config.Limits) { l.RatePerSecond, l.RateBurst = 1e9, 1e9 })
+	serve, ctx := r.server.Handler(r.readRequest(), discard{})
+	b.ReportAllocs()
+	for b.Loop() {
+		serve()
+	}
+	if ctx.Response.StatusCode() != 200 {
+		b.Fatalf("%d %s", ctx.Response.StatusCode(), ctx.Response.Body())
+	}
+}
+
+// TestNothingRetained serves requests whose bytes are overwritten as soon as their handler has
+// returned, many at once, and checks that no answer, replay or stored receipt changed by it.
+func TestNothingRetained(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := r.client()
+	r.issueTo(c, "rich", 1000)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			name := strings.Repeat(string(rune('a'+i)), 8)
+			body := `{"from":"rich","to":"` + name + `","asset":"ron","amount_minor":"1","nonce":` + strconv.Itoa(i+1) + `}`
+			raw := "POST /v1/transfer HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + r.token +
+				"\r\nContent-Type: application/json\r\nIdempotency-Key: " + name + "\r\nX-Corr-ID: " + name + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+			serve, ctx := r.server.Handler(raw, discard{})
+			var first []byte
+			for range 20 {
+				serve()
+				status, reply := ctx.Response.StatusCode(), bytes.Clone(ctx.Response.Body())
+				if status == 409 { // a higher nonce overtook this one: nothing to replay
+					return
+				}
+				if status != 200 || (first != nil && !bytes.Equal(first, reply)) || !bytes.Contains(reply, []byte(name)) {
+					t.Errorf("%s: %d %s, at first %s", name, status, reply, first)
+					return
+				}
+				first = reply
+				mangle(ctx.Request.Body())
+				mangle(ctx.Request.Header.RawHeaders())
+				mangle(ctx.Request.Header.RequestURI())
+				mangle(ctx.Response.Body())
+			}
+			b := r.call(c, "GET", "/v1/balance?account="+name+"&asset=ron", "")
+			if !bytes.Contains(b.body, []byte(`"amount_minor":"1"`)) {
+				t.Errorf("%s: %s", name, b.body)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func mangle(b []byte) {
+	for i := range b {
+		b[i] = '#'
+	}
+}

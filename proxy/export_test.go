@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"net"
+
+	"github.com/valyala/fasthttp"
+
+	"svc-wallet/filters"
+	"svc-wallet/wallet"
+)
+
+// ServeConn serves one plain connection, as an accepted one after its handshake.
+func (s *Server) ServeConn(c net.Conn) error {
+	l := newListener(nil, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
+	return s.http.ServeConn(l.add(c))
+}
+
+// Handler returns a function that parses raw anew for each call and serves it without a
+// connection, and the context that it uses.
+func (s *Server) Handler(raw string, c net.Conn) (func(), *fasthttp.RequestCtx) {
+	l := newListener(nil, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
+	conn := l.add(c)
+	_ = conn.Handshake()
+	ctx := &fasthttp.RequestCtx{}
+	ctx.Init2(conn, nil, false)
+	ctx.Response.Header.SetNoDefaultContentType(true)
+	src := bytes.NewReader(nil)
+	br := bufio.NewReader(src)
+	text := []byte(raw)
+	return func() {
+		src.Reset(text)
+		br.Reset(src)
+		ctx.Request.Reset()
+		ctx.Response.Reset()
+		conn.lines.read(text)
+		if err := ctx.Request.Read(br); err != nil {
+			panic(err)
+		}
+		s.serve(ctx)
+	}, ctx
+}
+
+// Replace puts f in the place of the last step of a path's route.
+func (s *Server) Replace(path string, f func(*filters.Exchange) wallet.Code) {
+	s.find([]byte(path)).last = f
+}
+
+// Connections counts the open ones.
+func (s *Server) Connections() int { return s.listener.count() }
+
+// Tend looks at the certificate files now.
+func (s *Server) Tend() { s.certs.tend() }
+
+// SetWritable puts f in the place of what the filter "ready" asks.
+func (s *Server) SetWritable(f func() bool) {
+	for _, id := range []routeID{routeIssue, routeTransfer, routeBurn} {
+		s.table[id].chain[0] = filters.Ready{Writable: f}
+	}
+}
+
+// Idle counts the open connections that serve no request.
+func (s *Server) Idle() (n int) {
+	s.listener.mu.Lock()
+	defer s.listener.mu.Unlock()
+	for c := range s.listener.open {
+		if c.phase.Load() == idle {
+			n++
+		}
+	}
+	return n
+}
+
+// AcceptFrom accepts one connection from ln as Run's listener does.
+func (s *Server) AcceptFrom(ln net.Listener) (net.Conn, error) {
+	return newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics).Accept()
+}

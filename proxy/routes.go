@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"bytes"
+
+	"github.com/valyala/fasthttp"
+
+	"svc-wallet/config"
+	"svc-wallet/filters"
+	"svc-wallet/wallet"
+)
+
+// routeID names a route in metrics and logs; it bounds their labels.
+type routeID uint8
+
+// The routes.
+const (
+	routeNone routeID = iota // no route of ours, or no request
+	routeBalance
+	routeTx
+	routeIssue
+	routeTransfer
+	routeBurn
+	routeHealthz
+	routeReadyz
+	numRoutes
+)
+
+// otherMethod is the label of every method that its route does not serve.
+const otherMethod = "other"
+
+// paths are the routes as CONTRACT §1 writes them.
+var paths = [numRoutes]struct{ method, path string }{ //nolint:gochecknoglobals // a table
+	routeNone:     {otherMethod, "none"},
+	routeBalance:  {fasthttp.MethodGet, "/v1/balance"},
+	routeTx:       {fasthttp.MethodGet, "/v1/tx/{txid}"},
+	routeIssue:    {fasthttp.MethodPost, "/v1/issue"},
+	routeTransfer: {fasthttp.MethodPost, "/v1/transfer"},
+	routeBurn:     {fasthttp.MethodPost, "/v1/burn"},
+	routeHealthz:  {fasthttp.MethodGet, "/healthz"},
+	routeReadyz:   {fasthttp.MethodGet, "/readyz"},
+}
+
+func (id routeID) path() string   { return paths[id].path }
+func (id routeID) method() string { return paths[id].method }
+
+// txPrefix is what stands before a transaction's id.
+const txPrefix = "/v1/tx/"
+
+// route is one row of the table: what a request must be, who judges it, and what is done with it
+// at last.
+type route struct {
+	id    routeID
+	op    wallet.Op // NoOp for what is no business of the wallet
+	chain filters.Chain
+	last  func(*filters.Exchange) wallet.Code
+}
+
+// routes is the route table. Filters run from top to bottom, the first that refuses answers; the
+// order is CONTRACT §1's, and each place has its reason.
+func (s *Server) routes(cfg *config.Config) [numRoutes]route {
+	var (
+		// First, so that a sidecar that drains or a ledger that stalls costs nobody anything.
+		ready = filters.Ready{Writable: s.writable}
+		// Before any work, because they protect the process: they cost a few nanoseconds.
+		inFlight = filters.NewInFlight()
+		rate     = filters.NewRate()
+		// Who asks comes before what is asked, so that strangers learn nothing and cannot make us
+		// decode or decompress anything.
+		auth = s.auth
+		// By subject, so after it is known; before decoding, which is what it limits.
+		subjectRate = filters.NewSubjectRate(cfg.Auth.SubjectEntries)
+		// What is asked: scope and caps need it.
+		query   = wellFormed{}
+		payload = filters.NewPayload()
+		// Capability before anything that tells of the ledger's state, replays too.
+		scope = filters.Scope{}
+		// Also before replays: docs/decisions/007.
+		caps = filters.Caps{
+			NonceStart:  cfg.Wallet.NonceStart,
+			NonceMaxGap: cfg.Wallet.NonceMaxGap,
+			KeyTTL:      cfg.Wallet.IdempotencyTTL,
+		}
+		// The key before the nonce: a replay holds the very nonce that its first request spent.
+		idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)
+		nonce       = filters.NewNonce(cfg.Wallet.Shards, cfg.Wallet.NonceEntries)
+
+		read  = filters.Chain{inFlight, rate, auth, subjectRate, query, payload, scope}
+		write = filters.Chain{ready, inFlight, rate, auth, subjectRate, query, payload, scope, caps, idempotency, nonce}
+	)
+	return [numRoutes]route{
+		routeBalance:  {routeBalance, wallet.Read, read, s.balance},
+		routeTx:       {routeTx, wallet.Read, read, s.transaction},
+		routeIssue:    {routeIssue, wallet.Issue, write, s.pay},
+		routeTransfer: {routeTransfer, wallet.Pay, write, s.pay},
+		routeBurn:     {routeBurn, wallet.Burn, write, s.pay},
+		routeHealthz:  {routeHealthz, wallet.NoOp, nil, s.healthz},
+		routeReadyz:   {routeReadyz, wallet.NoOp, nil, s.readyz},
+	}
+}
+
+// find returns the route of an exact raw path. routeNone is the answer to every other one.
+func (s *Server) find(path []byte) *route {
+	for id := routeBalance; id < numRoutes; id++ {
+		if string(path) == id.path() && id != routeTx {
+			return &s.table[id]
+		}
+	}
+	if id, ok := bytes.CutPrefix(path, []byte(txPrefix)); ok && len(id) > 0 && bytes.IndexByte(id, '/') < 0 {
+		return &s.table[routeTx]
+	}
+	return &s.table[routeNone]
+}
+
+// wellFormed is the filter "query": it refuses, in decoding's place, what admit found wrong with
+// the query or with a header that belongs to the decoded request.
+type wellFormed struct{}
+
+// Name implements filters.Filter.
+func (wellFormed) Name() string { return "query" }
+
+// Check implements filters.Filter.
+func (wellFormed) Check(x *filters.Exchange) wallet.Code {
+	if x.Unfit != "" {
+		x.Detail = x.Unfit
+		return wallet.BadRequest
+	}
+	return wallet.OK
+}
+
+// pay commits the decoded payment and renders its receipt.
+func (s *Server) pay(x *filters.Exchange) wallet.Code {
+	r := s.deps.Committer.Submit(&x.Transfer, x.Deadline)
+	x.Seq, x.NextNonce = r.Seq, r.NextNonce
+	if r.Code == wallet.OK || r.Code == wallet.Replayed {
+		x.Reply = r.Receipt.AppendJSON(x.Reply[:0])
+	}
+	return r.Code
+}
+
+// balance reads the decoded balance, from the cache as a rule.
+func (s *Server) balance(x *filters.Exchange) (code wallet.Code) {
+	x.Figure, x.AsOf, code = s.deps.Reader.Balance(x.Balance, x.MinSeq, x.Origin, x.Deadline)
+	x.Seq = x.Figure.Seq
+	return code
+}
+
+// transaction finds a receipt. One that the capability may not see does not exist for it.
+func (s *Server) transaction(x *filters.Exchange) wallet.Code {
+	r, seq, code := s.deps.Reader.Transaction(x.TxID, x.MinSeq, x.Origin, x.Deadline)
+	if code != wallet.OK {
+		return code
+	}
+	if !filters.ScopeReceipt(x.Grant, &r) {
+		return wallet.NotFound
+	}
+	x.Reply, x.Seq = r.AppendJSON(x.Reply[:0]), seq
+	return wallet.OK
+}
+
+// healthz says that the process answers.
+func (s *Server) healthz(x *filters.Exchange) wallet.Code {
+	x.Reply = append(x.Reply[:0], `{"status":"ok"}`...)
+	return wallet.OK
+}
+
+// readyz says whether the sidecar can take payments, and what is missing.
+func (s *Server) readyz(x *filters.Exchange) wallet.Code {
+	st := s.status()
+	x.Reply = st.appendJSON(x.Reply[:0])
+	if !st.ready() {
+		return wallet.RetryLater
+	}
+	return wallet.OK
+}

@@ -1,0 +1,390 @@
+// Package proxy is the edge: it turns TLS connections and HTTP requests into exchanges, hands them
+// to the filters and the ledger, and turns the answers back into HTTP. It has one entry, Server;
+// routes.go is its table.
+//
+// Invariant: the edge decides nothing about a payment. It refuses only what could be read in two
+// ways, is too large or is not JSON, and after a filter chain began it does no more than write
+// down the answer.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/valyala/fasthttp"
+
+	"svc-wallet/config"
+	"svc-wallet/filters"
+	"svc-wallet/ledger"
+	"svc-wallet/wallet"
+)
+
+const (
+	// headerBytes bounds the request line and the headers: a token of 4 KiB takes 5.5 KiB in
+	// base64.
+	headerBytes = 8 << 10
+
+	// drainQuiet is how long a connection must be idle during a drain before it is closed. A
+	// client that sends in that time is still answered, and told to close.
+	drainQuiet = 250 * time.Millisecond
+)
+
+// Deps is what a Server stands on. All of it outlives Run: the owner keeps the reader running
+// until Run has returned, and closes the ledger client after that.
+type Deps struct {
+	Live      *config.Live
+	Keys      *filters.KeyRing
+	Committer *ledger.Committer // Run drains and closes it
+	Reader    *ledger.Reader
+	Breaker   *ledger.Breaker
+	Metrics   *Metrics
+	Log       *logrus.Logger
+	LogKey    [32]byte     // keys the hashes of accounts in logs; zero: a random key of this process
+	Now       func() int64 // Unix nanoseconds, never backwards
+	Entropy   io.Reader
+	Build     Build
+}
+
+// Build says what runs.
+type Build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`
+	Go       string `json:"go"`
+	Features string `json:"features"`
+}
+
+// Server is the wallet listener and the admin listener.
+type Server struct {
+	deps    Deps
+	cfg     atomic.Pointer[config.Config] // for /config
+	metrics *Metrics
+	log     *requestLog
+	ids     *corrIDs
+	auth    *filters.Auth
+	table   [numRoutes]route
+	certs   *certs
+	http    *fasthttp.Server
+	admin   *http.Server
+	visits  sync.Pool
+
+	listener *listener    // after Listen
+	adminLn  net.Listener // after Listen
+
+	bound     atomic.Bool
+	draining  atomic.Bool
+	drainOnce sync.Once
+	drainAsk  chan struct{} // closed by POST /drain
+}
+
+// New builds a Server, reads its certificate and starts nothing.
+func New(cfg *config.Config, deps Deps) (*Server, error) {
+	s := &Server{deps: deps, metrics: deps.Metrics, drainAsk: make(chan struct{})}
+	s.cfg.Store(cfg)
+	var err error
+	if s.ids, err = newCorrIDs(deps.Entropy); err != nil {
+		return nil, err
+	}
+	if s.log, err = newRequestLog(deps, cfg.Log.SampleReads); err != nil {
+		return nil, err
+	}
+	if s.certs, err = newCerts(cfg.TLS, deps.Entropy, deps.Now, deps.Log); err != nil {
+		return nil, err
+	}
+	s.visits.New = func() any { return new(visit) }
+	s.auth = filters.NewAuth(deps.Keys, cfg.Auth.CacheEntries)
+	s.table = s.routes(cfg)
+	s.http = s.edge(cfg)
+	s.admin = s.newAdmin(cfg)
+	s.metrics.watch(&s.deps, s.auth)
+	return s, nil
+}
+
+// edge is fasthttp as we use it: our error answers, our limits, none of its banners.
+func (s *Server) edge(cfg *config.Config) *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:        s.serve,
+		ErrorHandler:   s.refuse,
+		HeaderReceived: s.limit,
+		ExpectHandler:  s.expect,
+		ConnState:      follow,
+		Logger:         edgeLog{s.deps.Log},
+
+		// The listener's cap is the one that counts; a worker is free only some time after its
+		// connection closed.
+		Concurrency:        2 * cfg.MaxConns,
+		ReadBufferSize:     headerBytes,
+		ReadTimeout:        cfg.ReadTimeout,
+		WriteTimeout:       cfg.WriteTimeout,
+		IdleTimeout:        cfg.IdleTimeout,
+		MaxRequestBodySize: max(1, cfg.Ceilings.MaxBodyBytes),
+
+		LazyRequestTime:              true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		DisablePreParseMultipartForm: true,
+		SecureErrorLogMessage:        true,
+	}
+}
+
+// serve is the life of a request. finish ends it, also where something panicked.
+func (s *Server) serve(ctx *fasthttp.RequestCtx) {
+	v := s.take(ctx)
+	defer s.finish(ctx, v)
+	v.whole = true
+	code := s.admit(ctx, v)
+	if !v.conn.lines.next(length(ctx)) {
+		ctx.SetConnectionClose() // where the next request begins is not known
+	}
+	v.begin(s.metrics)
+	if code == wallet.OK {
+		code = v.route.chain.Do(&v.Exchange, v.route.last)
+	}
+	s.answer(ctx, v, code)
+}
+
+// answer writes the answer down.
+func (s *Server) answer(ctx *fasthttp.RequestCtx, v *visit, code wallet.Code) {
+	v.code = code
+	s.encode(ctx, v, code)
+}
+
+// visit is one request at the edge: the exchange that the filters see, and what only the edge
+// needs of it. Visits are pooled.
+type visit struct {
+	filters.Exchange
+	conn   *conn
+	route  *route
+	header header
+	code   wallet.Code // the answer
+	begun  bool        // counted in
+	whole  bool        // the body has come in
+}
+
+func (v *visit) reset() {
+	v.Reset()
+	v.conn, v.route, v.header = nil, nil, header{}
+	v.code, v.begun, v.whole = wallet.Uncertain, false, false
+}
+
+// begin counts the request in, once its route is known.
+func (v *visit) begin(m *Metrics) {
+	v.begun = true
+	m.begin(v.route.id, v.Op)
+}
+
+// end counts it out.
+func (v *visit) end(m *Metrics, now int64) {
+	if !v.begun {
+		m.begin(v.route.id, v.Op)
+	}
+	m.done(v.route.id, v.Op, v.code, now-v.Now)
+}
+
+// take begins a visit. It sees one version of the limits from here to its end.
+func (s *Server) take(ctx *fasthttp.RequestCtx) *visit {
+	v := s.visits.Get().(*visit)
+	v.conn = ctx.Conn().(*conn) // the listener makes no others
+	v.route = &s.table[routeNone]
+	v.Limits, v.Now = s.deps.Live.Load(), s.deps.Now()
+	v.Deadline = v.Now + int64(v.Limits.RequestDeadline)
+	return v
+}
+
+// finish ends a visit: it turns a panic into INTERNAL_ERROR, counts, logs and gives the visit
+// back. What panicked may have left a reference to the visit behind, so that one is not used
+// again.
+func (s *Server) finish(ctx *fasthttp.RequestCtx, v *visit) {
+	p := recover()
+	if p != nil {
+		s.panicked(ctx, v, p)
+	}
+	now := s.deps.Now()
+	v.conn.touched.Store(now)
+	v.end(s.metrics, now)
+	s.log.request(ctx, v, now)
+	if p == nil {
+		v.reset()
+		s.visits.Put(v)
+	}
+}
+
+// panicked answers INTERNAL_ERROR and tells operators, not the client, what happened.
+func (s *Server) panicked(ctx *fasthttp.RequestCtx, v *visit, p any) {
+	s.metrics.panicked()
+	s.deps.Log.WithFields(logrus.Fields{
+		"corr_id": v.Origin.Corr.String(), "route": v.route.id.path(), "stack": string(debug.Stack()),
+	}).Errorf("handler_panicked: %v", p)
+	ctx.Response.Reset()
+	ctx.SetConnectionClose()
+	v.Detail = ""
+	s.answer(ctx, v, wallet.Internal)
+}
+
+// allowWrite starts the write time-out. fasthttp does so only for the answers of its Handler: an
+// error answer and a 100 Continue go out under the deadline of the answer before, or of the
+// handshake, and are lost where that has passed (TestLateAnswers).
+func (s *Server) allowWrite(v *visit) {
+	_ = v.conn.SetWriteDeadline(time.Now().Add(s.http.WriteTimeout)) //nolint:forbidigo // the runtime holds deadlines against its own clock
+}
+
+// refuse is fasthttp's ErrorHandler: it answers what cannot be read as a request, and the
+// connection then closes.
+func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error) {
+	v := s.take(ctx)
+	defer s.finish(ctx, v)
+	s.allowWrite(v)
+	if v.conn.lines.seen == 0 { // nobody asked: too slow with the first byte
+		_ = v.conn.raw.Close()
+	}
+	v.conn.linger = true
+	code, detail := unreadable(err)
+	if len(ctx.Request.Header.RawHeaders()) == 0 {
+		v.Origin.Corr = s.ids.next(v.Now)
+	} else if admitted := s.admit(ctx, v); admitted != wallet.OK {
+		code, detail = admitted, v.Detail // the body is at fault, but the head was before it
+	}
+	v.begin(s.metrics)
+	v.Detail = detail
+	s.answer(ctx, v, code)
+}
+
+// unreadable says what to answer to a parse error of fasthttp, whose text may quote the request.
+func unreadable(err error) (code wallet.Code, detail string) {
+	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return wallet.BodyTooLarge, ""
+	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
+		return wallet.BadRequest, "the request line and headers are over 8 KiB"
+	case isTimeout(err):
+		return wallet.BadRequest, "the request did not arrive in time"
+	default:
+		return wallet.BadRequest, "the request is not well-formed HTTP"
+	}
+}
+
+// limit is fasthttp's HeaderReceived: no more of a body is read than the limits in force allow,
+// and next to nothing where none belongs.
+func (s *Server) limit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	most := 1
+	if h.IsPost() {
+		most = max(most, s.deps.Live.Load().MaxBodyBytes)
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: most}
+}
+
+// expect is fasthttp's ExpectHandler: a request whose head already fails is answered before its
+// body is sent (RFC 9110 §10.1.1). The answer is written here because fasthttp then calls neither
+// handler; TestExpect holds it to that.
+func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
+	v := s.take(ctx)
+	s.allowWrite(v)
+	code := s.admit(ctx, v)
+	if code == wallet.OK {
+		v.reset()
+		s.visits.Put(v)
+		return fasthttp.StatusContinue
+	}
+	defer s.finish(ctx, v)
+	v.conn.linger = true
+	v.begin(s.metrics)
+	s.answer(ctx, v, code)
+	return code.HTTP()
+}
+
+// Listen binds both listeners, so that their addresses are known before Run.
+func (s *Server) Listen() error {
+	if s.listener != nil {
+		return nil
+	}
+	cfg := s.cfg.Load()
+	ln, err := net.Listen("tcp", cfg.BindAddr) //nolint:noctx // binding does not block
+	if err != nil {
+		return fmt.Errorf("bind the wallet listener: %w", err)
+	}
+	if s.adminLn, err = listenAdmin(cfg.MetricsAddr); err != nil {
+		_ = ln.Close()
+		return err
+	}
+	s.listener = newListener(ln, s.certs.config(), cfg.MaxConns, s.deps.Now, s.deps.Log, s.metrics)
+	return nil
+}
+
+// Addr is the wallet listener's address, after Listen.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// AdminAddr is the admin listener's address, after Listen.
+func (s *Server) AdminAddr() net.Addr { return s.adminLn.Addr() }
+
+// Reload takes what may change without a restart from a new configuration: the certificate files.
+// It reads them again even if their names are the same. On an error all stays as it was.
+func (s *Server) Reload(cfg *config.Config) error {
+	if err := s.certs.adopt(cfg.TLS); err != nil {
+		return err
+	}
+	s.cfg.Store(cfg)
+	return nil
+}
+
+// Run serves until ctx ends or POST /drain asks, then drains, and returns nil where all of that
+// went well. It returns early where a listener fails.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	beyond := context.WithoutCancel(ctx)
+	tending, stop := context.WithCancel(beyond)
+	failed := make(chan error, 2)
+	var running sync.WaitGroup
+	running.Go(func() { s.certs.run(tending) })
+	running.Go(func() { failed <- s.http.Serve(s.listener) })
+	running.Go(func() { failed <- s.admin.Serve(s.adminLn) })
+	s.bound.Store(true)
+	s.deps.Log.WithFields(logrus.Fields{"addr": s.Addr().String(), "admin_addr": s.AdminAddr().String()}).Info("listening")
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-s.drainAsk:
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	}
+	err = errors.Join(err, s.drain(beyond))
+	_ = s.admin.Close()
+	stop()
+	running.Wait()
+	return err
+}
+
+// drain takes no more payments, answers what is under way and what still comes in, and closes.
+func (s *Server) drain(ctx context.Context) error {
+	s.draining.Store(true)
+	deadline := s.cfg.Load().DrainDeadline
+	s.deps.Log.WithField("connections", s.listener.count()).Info("draining")
+
+	within, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	s.listener.drain(within, deadline, min(drainQuiet, deadline/4))
+
+	within, cancel = context.WithTimeout(ctx, deadline)
+	defer cancel()
+	if err := s.deps.Committer.Close(within); err != nil {
+		return fmt.Errorf("drain the committer: %w", err)
+	}
+	s.deps.Log.Info("drained")
+	return nil
+}
+
+// askDrain begins a drain: /readyz and payments answer 503 from now on.
+func (s *Server) askDrain() {
+	s.draining.Store(true)
+	s.drainOnce.Do(func() { close(s.drainAsk) })
+}

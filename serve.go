@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"svc-wallet/config"
+	"svc-wallet/filters"
+	"svc-wallet/ledger"
+	"svc-wallet/proxy"
+)
+
+func serveCommand(hup <-chan os.Signal) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the sidecar alone",
+		Long:  "Runs the sidecar. Flags win over SVC_WALLET_* variables, those over the file, the file over defaults.",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			from := sources(file, cmd.Flags())
+			cfg, err := config.Load(from)
+			if err != nil {
+				return err
+			}
+			log, err := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, cfg.Log.Level)
+			if err != nil {
+				return err
+			}
+			side, err := newSidecar(cfg, log, newClock())
+			if err != nil {
+				return err
+			}
+			side.reloader, side.hup = config.NewReloader(from, cfg, side.apply), hup
+			return side.run(cmd.Context(), func() error { return nil })
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file, TOML or YAML")
+	config.BindFlags(cmd.Flags())
+	return cmd
+}
+
+func checkCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Validate a configuration and print the effective one with each value's source",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(sources(file, cmd.Flags()))
+			if err != nil {
+				return err
+			}
+			for _, e := range cfg.Effective() {
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-32s %-42s # %s\n", e.Key, e.Value, e.Source); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file, TOML or YAML")
+	config.BindFlags(cmd.Flags())
+	return cmd
+}
+
+func sources(file string, flags *pflag.FlagSet) config.Sources {
+	return config.Sources{File: file, Env: os.Environ(), Flags: flags, CPUs: runtime.GOMAXPROCS(0)}
+}
+
+// sidecar is the parts of `serve`, built and wired. A request goes through them from the top.
+type sidecar struct {
+	server    *proxy.Server
+	committer *ledger.Committer
+	reader    *ledger.Reader
+	client    *ledger.Client
+
+	live     *config.Live
+	keys     *filters.KeyRing
+	log      *logrus.Logger
+	reloader *config.Reloader
+	hup      <-chan os.Signal // nil: nothing is reloaded
+}
+
+// newSidecar builds the parts. Nothing runs, and nothing was sent, until run.
+func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*sidecar, error) {
+	s := &sidecar{live: new(config.Live), keys: new(filters.KeyRing), log: log}
+	s.live.Store(cfg.Limits())
+	keys, err := filters.LoadKeys(cfg.Auth.RootKeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("root keys: %w", join(err))
+	}
+	s.keys.Store(keys)
+
+	tlsConfig, err := ledgerTLS(cfg.Ledger)
+	if err != nil {
+		return nil, err
+	}
+	timeout := func() time.Duration { return s.live.Load().LedgerTimeout }
+	if s.client, err = ledger.Dial(cfg.Ledger.Addr, ledger.DialOptions{TLS: tlsConfig, Timeout: timeout, Now: now}); err != nil {
+		return nil, err
+	}
+	metrics := proxy.NewMetrics()
+	backoff := ledger.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
+	breaker := ledger.NewBreaker("ledger", s.live, now)
+	s.reader = ledger.NewReader(s.client, breaker, s.live, ledger.ReaderOptions{
+		Shards: cfg.Wallet.Shards, Entries: cfg.Wallet.CacheEntries, MaxStale: cfg.Wallet.MaxStale, Now: now, Observer: metrics,
+		Backoff: backoff,
+	})
+	s.committer, err = ledger.NewCommitter(s.client, breaker, s.live, ledger.CommitterOptions{
+		Workers: cfg.Workers, MaxQueue: cfg.Ceilings.Queue, Now: now, Observer: metrics, OnResult: s.reader.Learn,
+		Backoff: backoff,
+		OnPanic: func(v any, stack []byte) { log.WithField("stack", string(stack)).Errorf("batch_panicked: %v", v) },
+	})
+	if err != nil {
+		return nil, join(err, s.client.Close())
+	}
+	s.server, err = proxy.New(cfg, proxy.Deps{
+		Live: s.live, Keys: s.keys, Committer: s.committer, Reader: s.reader, Breaker: breaker, Metrics: metrics,
+		Log: log, Now: now, Entropy: rand.Reader,
+		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
+	})
+	if err != nil {
+		return nil, join(err, s.close())
+	}
+	return s, nil
+}
+
+// run serves until ctx ends and all is drained. ready is called once the first answer of the
+// ledger is in; its error ends the run.
+func (s *sidecar) run(ctx context.Context, ready func() error) error {
+	if err := s.server.Listen(); err != nil {
+		return join(err, s.close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	reading, stopReading := context.WithCancel(context.WithoutCancel(ctx)) // the reader outlives the drain
+	defer stopReading()
+
+	var g errgroup.Group
+	g.Go(func() error { return s.reader.Run(reading) })
+	g.Go(func() error { return s.reloads(ctx) })
+	g.Go(func() error {
+		if err := s.untilReady(ctx); err != nil {
+			return nil //nolint:nilerr // stopped before it was ready
+		}
+		err := ready()
+		if err != nil {
+			cancel()
+		}
+		return err
+	})
+	g.Go(func() error {
+		defer stopReading()
+		defer cancel()
+		return s.server.Run(ctx)
+	})
+	return join(g.Wait(), s.close())
+}
+
+// close is for what run does not end.
+func (s *sidecar) close() error { return s.client.Close() }
+
+// untilReady waits for the ledger's first heartbeat.
+func (s *sidecar) untilReady(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !s.reader.Healthy() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// reloads reads the configuration anew on each SIGHUP. A bad one changes nothing.
+func (s *sidecar) reloads(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.hup:
+			s.reload()
+		}
+	}
+}
+
+func (s *sidecar) reload() {
+	ignored, err := s.reloader.Reload()
+	if err != nil {
+		s.log.WithError(err).Error("reload_refused")
+		return
+	}
+	if len(ignored) > 0 {
+		s.log.WithField("keys", strings.Join(ignored, " ")).Warn("reload_needs_restart")
+	}
+	s.log.Info("reloaded")
+}
+
+// apply puts a new configuration in force, all of it or none.
+func (s *sidecar) apply(cfg *config.Config) error {
+	keys, err := filters.LoadKeys(cfg.Auth.RootKeysFile)
+	if err != nil {
+		return fmt.Errorf("root keys: %w", err)
+	}
+	level, err := logrus.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return err
+	}
+	if err := s.server.Reload(cfg); err != nil {
+		return err
+	}
+	s.keys.Store(keys)
+	s.live.Store(cfg.Limits())
+	s.log.SetLevel(level)
+	return nil
+}
+
+// ledgerTLS is nil for a node that is reached without TLS.
+func ledgerTLS(cfg config.Ledger) (*tls.Config, error) {
+	if cfg.TLSCAFile == "" {
+		return nil, nil //nolint:nilnil // no TLS is a valid choice, judged by ledger.Dial
+	}
+	pem, err := os.ReadFile(cfg.TLSCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("ledger.tls_ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("ledger.tls_ca_file holds no certificate")
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: cfg.TLSServerName}
+	if cfg.TLSCertFile != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.TLSCertFile, cfg.TLSKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("ledger.tls_cert_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c, nil
+}
