@@ -30,6 +30,7 @@ type Config struct {
 	Auth   Auth
 	Wallet Wallet
 	Ledger Ledger
+	XDS    XDS
 	Log    Log
 
 	// Ceilings bound the limits, static and pushed. Only the amounts, rates and sizes have one;
@@ -37,7 +38,9 @@ type Config struct {
 	Ceilings Limits
 
 	limits  Limits            // see Limits
+	shadow  Limits            // the fields that were set are under watch
 	sources map[string]string // where each key's value is from; a key not in it has its default
+	origins map[string]Origin // of the keys that were pushed
 }
 
 // TLS is the wallet listener's TLS 1.3.
@@ -142,6 +145,7 @@ func build(cpus int, unreadable Faults, layers ...layer) (*Config, error) {
 	for _, l := range layers {
 		faults = append(faults, c.apply(l)...)
 	}
+	c.resolveShadow()
 	if len(unreadable) == 0 {
 		faults = append(faults, c.conflicts(faults)...)
 	}
@@ -156,6 +160,9 @@ func build(cpus int, unreadable Faults, layers ...layer) (*Config, error) {
 func defaults() *Config {
 	c := &Config{sources: map[string]string{}}
 	for _, s := range c.settings() {
+		if s.optional {
+			continue
+		}
 		if problem := s.value.set(word(s.def)); problem != "" {
 			panic("config: the default of " + s.key + " " + problem)
 		}
@@ -170,6 +177,26 @@ func (c *Config) resolve(cpus int) {
 	}
 	if c.Wallet.NonceMode == NonceContiguous {
 		c.Wallet.NonceMaxGap = 1
+	}
+}
+
+// resolveShadow makes the limits under watch: the ones in force, but for those that were set.
+func (c *Config) resolveShadow() {
+	watched := c.limits
+	watched.Shadow = nil
+	rows, any := watched.shadowed(), false
+	for i, s := range c.shadow.shadowed() {
+		if !c.isSet(s.key) {
+			continue
+		}
+		any = true
+		if problem := rows[i].value.set(word(s.value.String())); problem != "" {
+			panic("config: a valid value is not taken back: " + s.key + " " + problem)
+		}
+	}
+	c.limits.Shadow = nil
+	if any {
+		c.limits.Shadow = &watched
 	}
 }
 
@@ -204,16 +231,25 @@ func (c *Config) Limits() *Limits { return &c.limits }
 
 // Effective is one setting as it is in force.
 type Effective struct {
-	Key    string `json:"key"`
-	Value  string `json:"value"`
-	Source string `json:"source"` // file, environment variable, flag or "default"
+	Key     string `json:"key"`
+	Value   string `json:"value"`
+	Source  string `json:"source"`            // file, environment variable, flag, "default", or what was pushed
+	Version string `json:"version,omitempty"` // of the pushed resource
+	Time    string `json:"time,omitempty"`    // when it came, RFC 3339
 }
 
 // Effective lists every setting, in the order of docs/configuration.md.
 func (c *Config) Effective() []Effective {
 	var all []Effective
 	for _, s := range c.settings() {
-		all = append(all, Effective{s.key, s.value.String(), c.source(s.key)})
+		e := Effective{Key: s.key, Source: c.source(s.key)}
+		if !s.optional || c.isSet(s.key) {
+			e.Value = s.value.String()
+		}
+		if o, pushed := c.origins[s.key]; pushed {
+			e.Version, e.Time = o.Version, when(o.At)
+		}
+		all = append(all, e)
 	}
 	return all
 }

@@ -65,7 +65,7 @@ func shown(raw any) string {
 		return fmt.Sprint(v)
 	case []any:
 		return "a list"
-	case map[string]any:
+	case map[string]any, object:
 		return "a section"
 	default: // TOML's dates and times
 		return quoted(fmt.Sprint(v))
@@ -75,10 +75,12 @@ func shown(raw any) string {
 func quoted(s string) string { return strconv.Quote(cut(s)) }
 
 // cut keeps 80 characters of s.
-func cut(s string) string {
+func cut(s string) string { return cutText(s, 80) }
+
+func cutText(s string, most int) string {
 	n := 0
 	for i := range s {
-		if n++; n > 80 {
+		if n++; n > most {
 			return s[:i] + "…"
 		}
 	}

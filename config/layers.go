@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/posflag"
@@ -248,83 +246,4 @@ func read(k *koanf.Koanf, p koanf.Provider) {
 	if err := k.Load(p, nil); err != nil {
 		panic(fmt.Sprintf("config: reading memory failed: %v", err))
 	}
-}
-
-// pushLayer reads the JSON object of a push. It has faults of its own: only what is pushed live
-// is a member, and none comes twice.
-func pushLayer(raw []byte) (layer, Faults) {
-	l := layer{values: map[string]any{}, source: func(string) string { return "push" }}
-	whole := func(problem string) (layer, Faults) {
-		return layer{}, Faults{{Key: "push", Problem: problem}}
-	}
-	if len(raw) > maxFile {
-		return whole("is larger than 1MiB")
-	}
-	members, err := readObject(raw)
-	if err != nil {
-		return whole(oneLine(err))
-	}
-	keys := map[string]string{}
-	for _, s := range new(Config).settings() {
-		if s.effect == onPush {
-			keys[s.pushName()] = s.key
-		}
-	}
-	var faults Faults
-	for _, m := range members {
-		key, known := keys[m.name]
-		_, again := l.values[key]
-		switch {
-		case !known:
-			faults = append(faults, Fault{Key: plain(m.name), Source: "push", Problem: "unknown key"})
-		case again:
-			faults = append(faults, Fault{Key: key, Source: "push", Problem: "is there twice"})
-		default:
-			l.values[key] = m.value
-		}
-	}
-	return l, faults
-}
-
-// member is a member of a JSON object.
-type member struct {
-	name  string
-	value any
-}
-
-// readObject reads a JSON object (RFC 8259) and nothing after it. Numbers stay as they are
-// written, and a name may come twice.
-func readObject(raw []byte) (members []member, err error) {
-	dec := jsontext.NewDecoder(bytes.NewReader(raw), jsontext.AllowDuplicateNames(true))
-	if dec.PeekKind() != '{' {
-		return nil, errors.New("is not a JSON object")
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		m := member{name: name.String()}
-		if dec.PeekKind() == '0' {
-			var t jsontext.Token
-			t, err = dec.ReadToken()
-			m.value = jsonNumber(t.String())
-		} else {
-			err = json.UnmarshalDecode(dec, &m.value)
-		}
-		if err != nil {
-			return nil, err
-		}
-		members = append(members, m)
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after the JSON object")
-	}
-	return members, nil
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"maps"
 	"sync/atomic"
 	"time"
 
@@ -33,25 +32,37 @@ type Limits struct {
 	BreakerProbes      int
 	RevokedTokens      map[string]struct{} // token ids
 	RevokedKeys        map[string]struct{} // key ids
+
+	LedgerConnectTimeout time.Duration
+
+	WritesEnabled Fraction            // see Enabled
+	ReadsEnabled  Fraction            // see Enabled
+	RouteEnabled  [NumRoutes]Fraction // see Enabled
+
+	Overrides *Overrides // nil: none
+
+	// Shadow are the limits that are only watched: what they would refuse is counted and goes on.
+	// It has these limits' values but for those under watch, so a request that Shadow refuses and
+	// these do not is one that the change would cost. nil: nothing is under watch.
+	Shadow *Limits
 }
 
-// ParseLimits reads limits as a control plane pushes them: a JSON object (RFC 8259) of at most
-// 1 MiB, of the members that docs/configuration.md lists. What it leaves out has its default; the
-// ceilings are the default ones. The error is Faults: everything that is wrong.
+// ParseLimits reads limits as a control plane pushes them (see ParsePush) over the defaults, under
+// the default ceilings. The error is Faults: everything that is wrong.
 func ParseLimits(raw []byte) (*Limits, error) { return defaults().overlay(raw) }
 
-// overlay reads a push: one more layer over c, of live keys only, that keeps c's ceilings.
+// overlay lays one push over c.
 func (c *Config) overlay(raw []byte) (*Limits, error) {
-	next := *c
-	next.sources = maps.Clone(c.sources)
-	push, faults := pushLayer(raw)
-	faults = append(faults, next.apply(push)...)
-	faults = append(faults, next.broken(next.limitRules(), faults)...)
-	if len(faults) > 0 {
-		return nil, faults
+	p, err := ParsePush(raw)
+	if err != nil {
+		return nil, err
 	}
-	limits := next.limits
-	return &limits, nil
+	s := Stack{static: c}
+	next, err := s.merge(c, s.with(LayerLimits, pushed{push: p}))
+	if err != nil {
+		return nil, err
+	}
+	return next.Limits(), nil
 }
 
 // Live holds the limits in force: one atomic load on the hot path.

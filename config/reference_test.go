@@ -86,6 +86,10 @@ func jsonForm(kind string) string {
 		return "number or string"
 	case "list":
 		return "list of strings"
+	case "share":
+		return "true, false or string"
+	case "overrides":
+		return "list of objects"
 	default:
 		return "string"
 	}

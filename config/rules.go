@@ -37,13 +37,13 @@ func (c *Config) broken(rules []rule, known Faults) (faults Faults) {
 func (c *Config) rules() []rule {
 	l := &c.Ledger
 	_, unixSocket := strings.CutPrefix(l.Addr, "unix:")
-	return []rule{
+	return append(c.xdsRules(), []rule{
 		{c.BindAddr == c.MetricsAddr && !strings.HasSuffix(c.BindAddr, ":0"), "metrics_addr", "bind_addr", "is bind_addr too"},
-		{c.TLS.CertFile == "", "tls.cert_file", "", "must be set: the wallet listener speaks only TLS"},
-		{c.TLS.KeyFile == "", "tls.key_file", "", "must be set: the wallet listener speaks only TLS"},
-		{c.TLS.ClientAuth != ClientAuthOff && c.TLS.ClientCAFile == "", "tls.client_auth", "tls.client_ca_file", "needs tls.client_ca_file"},
+		{c.TLS.CertFile == "" && (c.XDS.Certificate == "" || c.TLS.KeyFile != ""), "tls.cert_file", "xds.certificate", "must be set: the wallet listener speaks only TLS"},
+		{c.TLS.KeyFile == "" && (c.XDS.Certificate == "" || c.TLS.CertFile != ""), "tls.key_file", "xds.certificate", "must be set: the wallet listener speaks only TLS"},
+		{c.TLS.ClientAuth != ClientAuthOff && c.TLS.ClientCAFile == "" && c.XDS.ClientCA == "", "tls.client_auth", "tls.client_ca_file", "needs tls.client_ca_file"},
 		{c.TLS.ClientAuth == ClientAuthOff && c.TLS.ClientCAFile != "", "tls.client_ca_file", "tls.client_auth", "does nothing while tls.client_auth is off"},
-		{c.Auth.RootKeysFile == "", "auth.root_keys_file", "", "must be set: without root keys no capability verifies"},
+		{c.Auth.RootKeysFile == "" && c.XDS.RootKeys == "", "auth.root_keys_file", "xds.root_keys", "must be set: without root keys no capability verifies"},
 		{c.Wallet.NonceMode == NonceContiguous && c.isSet("wallet.nonce_max_gap") && c.Wallet.NonceMaxGap != 1, "wallet.nonce_max_gap", "wallet.nonce_mode", "is not 1 although wallet.nonce_mode is contiguous"},
 		{l.BackoffMin > l.BackoffMax, "ledger.backoff_min", "ledger.backoff_max", "is over ledger.backoff_max, " + showDuration(l.BackoffMax)},
 		{l.TLSCertFile != "" && l.TLSKeyFile == "", "ledger.tls_cert_file", "ledger.tls_key_file", "needs ledger.tls_key_file"},
@@ -52,15 +52,17 @@ func (c *Config) rules() []rule {
 		{l.TLSServerName != "" && l.TLSCAFile == "", "ledger.tls_server_name", "ledger.tls_ca_file", "needs ledger.tls_ca_file"},
 		{l.TLSCAFile != "" && unixSocket, "ledger.tls_ca_file", "ledger.addr", "does nothing: no TLS is spoken over a Unix socket"},
 		{l.TLSCAFile == "" && !unixSocket && !loopback(l.Addr), "ledger.addr", "ledger.tls_ca_file", "needs ledger.tls_ca_file: it is neither a Unix socket nor a loopback address"},
-	}
+	}...)
 }
 
 // limitRules are the rules that a push must keep as well.
 func (c *Config) limitRules() []rule {
 	l := &c.limits
-	rules := []rule{
-		{(l.SubjectRate == 0) != (l.SubjectBurst == 0), "limits.subject_burst", "limits.subject_rate_per_second", "must be 0 exactly where limits.subject_rate_per_second is"},
+	rules := append(c.pairRules(), []rule{
 		{l.StalenessWindow > c.Wallet.MaxStale, "wallet.staleness_window", "wallet.max_stale", "is over wallet.max_stale, " + showDuration(c.Wallet.MaxStale)},
+	}...)
+	for _, problem := range l.Overrides.over(&c.Ceilings) {
+		rules = append(rules, rule{true, "limits.overrides", "", problem})
 	}
 	ceilings := c.Ceilings.capped("ceilings")
 	for i, limit := range l.capped("limits") {
@@ -69,6 +71,15 @@ func (c *Config) limitRules() []rule {
 		rules = append(rules, rule{limit.value.(bounded).above(top.value), limit.key, top.key, problem}) //nolint:forcetypeassert // all numbers
 	}
 	return rules
+}
+
+// pairRules are the rules of limits that hold without regard to anything else.
+func (c *Config) pairRules() []rule {
+	odd := func(l *Limits) bool { return (l.SubjectRate == 0) != (l.SubjectBurst == 0) }
+	return []rule{
+		{odd(&c.limits), "limits.subject_burst", "limits.subject_rate_per_second", "must be 0 exactly where limits.subject_rate_per_second is"},
+		{c.limits.Shadow != nil && odd(c.limits.Shadow) && !odd(&c.limits), "shadow.subject_burst", "shadow.subject_rate_per_second", "must be 0 exactly where shadow.subject_rate_per_second is"},
+	}
 }
 
 // loopback says whether addr, HOST:PORT, cannot leave the machine.

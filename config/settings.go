@@ -16,6 +16,8 @@ type setting struct {
 	effect  effect
 	help    string
 	ceiling string // default of the ceiling, for the rows of Limits.capped
+
+	optional bool // it may stand at nothing, which no value of its type says
 }
 
 // effect says how a setting may be changed while the sidecar runs.
@@ -89,10 +91,20 @@ func (c *Config) settings() []setting {
 		setting{key: "limits.request_deadline", def: "5s", value: duration(&l.RequestDeadline, 10*time.Millisecond, 5*time.Minute), effect: onPush, help: "how long a request may take; after it the outcome of a payment under way is unknown"},
 		setting{key: "limits.revoked_tokens", value: names{&l.RevokedTokens}, effect: onPush, help: "ids of tokens that are refused"},
 		setting{key: "limits.revoked_keys", value: names{&l.RevokedKeys}, effect: onPush, help: "ids of root keys whose tokens are refused"},
+		setting{key: "limits.writes_enabled", def: "true", value: share{&l.WritesEnabled}, effect: onPush, help: "payments that are let through; the others get 503"},
+		setting{key: "limits.reads_enabled", def: "true", value: share{&l.ReadsEnabled}, effect: onPush, help: "reads that are let through; the others get 503"},
 	)
+	for r := RouteBalance; r < NumRoutes; r++ {
+		add(setting{key: "limits." + r.String() + "_enabled", def: "true", value: share{&l.RouteEnabled[r]}, effect: onPush, help: "requests of the route " + r.String() + " that are let through, of those that writes_enabled or reads_enabled leaves"})
+	}
+	add(setting{key: "limits.overrides", value: overrides{&l.Overrides}, effect: onPush, help: "exceptions, see below"})
+	for _, s := range c.shadow.shadowed() {
+		add(s)
+	}
 	add(
 		setting{key: "ledger.addr", flag: "ledger", def: "unix:/run/svc-wallet/ledger.sock", value: dialAddr(&c.Ledger.Addr), help: "the ledger node; anything but a Unix socket or a loopback address needs ledger.tls_ca_file"},
 		setting{key: "ledger.timeout", def: "1s", value: duration(&l.LedgerTimeout, time.Millisecond, time.Minute), effect: onPush, help: "longest call to the ledger node"},
+		setting{key: "ledger.connect_timeout", def: "1s", value: duration(&l.LedgerConnectTimeout, time.Millisecond, time.Minute), effect: onPush, help: "longest wait for a connection to the ledger node; connections made later obey it"},
 		setting{key: "ledger.retries", def: "3", value: integer(&l.Retries, 0, 10), effect: onPush, help: "calls after the first one that failed"},
 		setting{key: "ledger.backoff_min", def: "50ms", value: duration(&c.Ledger.BackoffMin, time.Millisecond, time.Minute), help: "pause before the first retry; it doubles each time"},
 		setting{key: "ledger.backoff_max", def: "1s", value: duration(&c.Ledger.BackoffMax, time.Millisecond, time.Minute), help: "longest pause before a retry"},
@@ -107,6 +119,7 @@ func (c *Config) settings() []setting {
 		setting{key: "breaker.open", def: "5s", value: duration(&l.BreakerOpenFor, 100*time.Millisecond, 5*time.Minute), effect: onPush, help: "how long the breaker stays open before it probes"},
 		setting{key: "breaker.probes", def: "10", value: integer(&l.BreakerProbes, 1, 1000), effect: onPush, help: "good calls that close a half-open breaker, and the most it lets through"},
 	)
+	add(c.xdsSettings()...)
 	add(
 		setting{key: "log.format", flag: "log-format", def: "json", value: oneOf(&c.Log.Format, "json", "text"), help: "form of a log line"},
 		setting{key: "log.level", flag: "log-level", def: "info", value: oneOf(&c.Log.Level, "error", "warning", "info", "debug"), effect: onReload, help: "least severe lines that are logged"},
@@ -139,6 +152,21 @@ func (l *Limits) capped(section string) []setting {
 	for i := range rows {
 		rows[i].key = section + "." + rows[i].key
 		rows[i].effect = onPush
+	}
+	return rows
+}
+
+// shadowed are the settings that may be watched before they are changed: the limits that refuse.
+func (l *Limits) shadowed() (rows []setting) {
+	all := append(l.capped(shadowSection),
+		setting{key: "shadow.revoked_tokens", value: names{&l.RevokedTokens}},
+		setting{key: "shadow.revoked_keys", value: names{&l.RevokedKeys}})
+	for _, s := range all {
+		name := strings.TrimPrefix(s.key, "shadow.")
+		if name == "batch_max" { // it refuses nothing
+			continue
+		}
+		rows = append(rows, setting{key: s.key, value: s.value, effect: onPush, optional: true, help: "limits." + name + " as it might become: what it would refuse is counted, and let through"})
 	}
 	return rows
 }

@@ -213,12 +213,14 @@ func listenAddr(field *string) value {
 
 // dialAddr is where a ledger node listens.
 func dialAddr(field *string) value {
-	return text{field, "address", "unix:PATH or HOST:PORT", func(s string) bool {
-		if path, ok := strings.CutPrefix(s, "unix:"); ok {
-			return len(path) > 0 && len(path) < 108 && visible(path) // 108: sun_path, unix(7)
-		}
-		return !strings.HasPrefix(s, ":") && hostPort(s, 1)
-	}}
+	return text{field, "address", "unix:PATH or HOST:PORT", isDialAddr}
+}
+
+func isDialAddr(s string) bool {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		return len(path) > 0 && len(path) < 108 && visible(path) // 108: sun_path, unix(7)
+	}
+	return !strings.HasPrefix(s, ":") && hostPort(s, 1)
 }
 
 func fileName(field *string) value {

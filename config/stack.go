@@ -1,0 +1,142 @@
+package config
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Layer is one of the places that pushed settings come from. A later one wins, field by field.
+type Layer uint8
+
+// The layers over the static configuration.
+const (
+	LayerCluster Layer = iota // CDS: what the ledger's cluster says of queue, time-outs and breaker
+	LayerLimits               // ECDS: svc-wallet.limits
+	LayerRuntime              // RTDS: single knobs and kill switches
+	numLayers
+)
+
+// Origin says where a pushed layer is from.
+type Origin struct {
+	Resource string // such as "limits svc-wallet.limits"
+	Version  string // the resource's, as the control plane names it
+	At       int64  // when it came, Unix nanoseconds
+	Disk     bool   // it was read from the last good file, and the control plane has said nothing yet
+}
+
+func (o *Origin) String() string {
+	if o.Disk {
+		return "last good " + o.Resource
+	}
+	return "xds " + o.Resource
+}
+
+// Stack is the static configuration with the pushed layers over it. It is the one writer of Live.
+//
+// A layer that is taken away uncovers what is below it, so removal falls back to the static
+// configuration and never to no limit at all.
+type Stack struct {
+	live  *Live
+	force atomic.Pointer[Config]
+
+	mu     sync.Mutex
+	static *Config
+	layers [numLayers]pushed
+}
+
+type pushed struct {
+	push *Push // nil: there is none
+	from Origin
+}
+
+// NewStack puts the static configuration in force.
+func NewStack(static *Config, live *Live) *Stack {
+	s := &Stack{live: live, static: static}
+	s.force.Store(static)
+	live.Store(static.Limits())
+	return s
+}
+
+// Config is what is in force; its Effective tells each setting's source.
+func (s *Stack) Config() *Config { return s.force.Load() }
+
+// Admit says whether Set would refuse p under the present configuration. It changes nothing.
+func (s *Stack) Admit(l Layer, p *Push) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.merge(s.static, s.with(l, pushed{push: p}))
+	return err
+}
+
+// Set puts a layer in force, or takes it away where p is nil. The error is Faults, and then all
+// stays as it was.
+func (s *Stack) Set(l Layer, p *Push, from Origin) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	layers := s.with(l, pushed{p, from})
+	next, err := s.merge(s.static, layers)
+	if err != nil {
+		return err
+	}
+	s.layers = layers
+	s.adopt(next)
+	return nil
+}
+
+// Rebase puts another static configuration below the layers.
+func (s *Stack) Rebase(static *Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, err := s.merge(static, s.layers)
+	if err != nil {
+		return err
+	}
+	s.static = static
+	s.adopt(next)
+	return nil
+}
+
+func (s *Stack) adopt(next *Config) {
+	s.force.Store(next)
+	s.live.Store(next.Limits())
+}
+
+func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
+	layers := s.layers
+	layers[l] = p
+	return layers
+}
+
+// merge lays the layers over static. Each field is the topmost layer's that speaks of it.
+func (s *Stack) merge(static *Config, layers [numLayers]pushed) (*Config, error) {
+	next := *static
+	next.sources, next.origins = maps.Clone(static.sources), map[string]Origin{}
+	var faults Faults
+	for i := range layers {
+		p := &layers[i]
+		if p.push == nil {
+			continue
+		}
+		l := p.push.layer(p.from.String())
+		faults = append(faults, next.apply(l)...)
+		for key := range l.values {
+			next.origins[key] = p.from
+		}
+	}
+	next.resolveShadow()
+	faults = append(faults, next.broken(next.limitRules(), faults)...)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return &next, nil
+}
+
+// when is a time as /config shows it.
+func when(nanos int64) string {
+	if nanos == 0 {
+		return ""
+	}
+	return time.Unix(0, nanos).UTC().Format(time.RFC3339Nano)
+}
