@@ -133,6 +133,7 @@ type Result struct {
 	NextNonce uint64     // lowest nonce that will do, for NonceConflict
 	Receipt   Receipt    // for OK and Replayed
 	Balances  [2]Balance // the touched balances after the commit, for OK; unused ones are zero
+	DayTotal  Amount     // what Rules.DailyCeiling bounds, after the commit, for OK; 0 where the ledger does not tell
 }
 
 // Change is one step of the ledger: the new figures of every balance that changed after the
