@@ -38,7 +38,8 @@ type Config struct {
 	Ceilings Limits
 
 	limits  Limits            // see Limits
-	shadow  Limits            // the fields that were set are under watch
+	shadow  Limits            // of these the fields that watched names count
+	watched [numShadowed]bool // by the order of Limits.shadowed
 	sources map[string]string // where each key's value is from; a key not in it has its default
 	origins map[string]Origin // of the keys that were pushed
 }
@@ -160,9 +161,6 @@ func build(cpus int, unreadable Faults, layers ...layer) (*Config, error) {
 func defaults() *Config {
 	c := &Config{sources: map[string]string{}}
 	for _, s := range c.settings() {
-		if s.optional {
-			continue
-		}
 		if problem := s.value.set(word(s.def)); problem != "" {
 			panic("config: the default of " + s.key + " " + problem)
 		}
@@ -182,22 +180,21 @@ func (c *Config) resolve(cpus int) {
 
 // resolveShadow makes the limits under watch: the ones in force, but for those that were set.
 func (c *Config) resolveShadow() {
-	watched := c.limits
-	watched.Shadow = nil
-	rows, any := watched.shadowed(), false
+	c.limits.Shadow = nil
+	if c.watched == [numShadowed]bool{} {
+		return
+	}
+	shadow := c.limits
+	rows := shadow.shadowed()
 	for i, s := range c.shadow.shadowed() {
-		if !c.isSet(s.key) {
+		if !c.watched[i] {
 			continue
 		}
-		any = true
 		if problem := rows[i].value.set(word(s.value.String())); problem != "" {
 			panic("config: a valid value is not taken back: " + s.key + " " + problem)
 		}
 	}
-	c.limits.Shadow = nil
-	if any {
-		c.limits.Shadow = &watched
-	}
+	c.limits.Shadow = &shadow
 }
 
 // BindFlags defines the flags that Load reads. They take any text: Load judges it together with
@@ -242,10 +239,7 @@ type Effective struct {
 func (c *Config) Effective() []Effective {
 	var all []Effective
 	for _, s := range c.settings() {
-		e := Effective{Key: s.key, Source: c.source(s.key)}
-		if !s.optional || c.isSet(s.key) {
-			e.Value = s.value.String()
-		}
+		e := Effective{Key: s.key, Value: s.value.String(), Source: c.source(s.key)}
 		if o, pushed := c.origins[s.key]; pushed {
 			e.Version, e.Time = o.Version, when(o.At)
 		}

@@ -279,7 +279,7 @@ func TestTable(t *testing.T) {
 // TestFlags wants exactly the flags of CONTRACT §8, and that help shows type and default.
 func TestFlags(t *testing.T) {
 	want := strings.Fields("amnesia bind daily-ceiling idem-ttl idle-timeout ledger log-format log-level max-amount max-conns " +
-		"metrics pq read-timeout root-keys staleness tls-cert tls-key write-timeout")
+		"metrics pq read-timeout root-keys staleness tls-cert tls-key write-timeout xds")
 	fs := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	BindFlags(fs)
 	var got []string

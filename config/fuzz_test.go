@@ -56,7 +56,7 @@ func FuzzParseLimits(f *testing.F) {
 	f.Add([]byte(`{"revoked_keys":["a","b"],"max_amount_per_op":"5","staleness_window":"1s","inflight":1e3}`))
 	for _, s := range defaults().settings() {
 		if s.effect == onPush {
-			f.Add([]byte(`{"` + s.pushName() + `":` + tomlText(s, word(s.def)) + `}`))
+			f.Add([]byte(pushText(s, examples(s)[0])))
 		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {

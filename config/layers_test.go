@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,9 +68,22 @@ func TestPrecedence(t *testing.T) {
 
 // examples are valid words for a setting.
 func examples(s setting) []word {
+	switch s.key {
+	case "xds.addr":
+		return []word{"", "unix:/run/x", "[::1]:1,localhost:65535"}
+	case "xds.types":
+		return []word{"", "limits", "endpoint,cluster"}
+	case "xds.sds_addr":
+		return []word{"", "unix:/run/x"}
+	case "xds.spiffe_id":
+		return []word{"", "spiffe://a/b"}
+	}
 	switch s.value.kind() {
 	case "integer", "size", "duration", "amount":
 		lowest, highest, _ := strings.Cut(s.value.allowed(), "…")
+		if s.def == "" { // absent, which a file says by leaving it out
+			return []word{word(lowest), word(highest)}
+		}
 		return []word{word(lowest), word(highest), word(s.def)}
 	case "word":
 		var all []word
@@ -79,6 +93,10 @@ func examples(s setting) []word {
 		return all
 	case "bool":
 		return []word{"true", "false"}
+	case "share":
+		return []word{"true", "false", "0.0001%", "25%", "99.99%"}
+	case "overrides":
+		return []word{"", `[{"daily_ceiling":"5","subject":"a, b"},{"rate_burst":1,"rate_per_second":2,"route":"tx"}]`}
 	case "address":
 		return []word{"127.0.0.1:1", "[::1]:65535", "localhost:80"}
 	case "list":
@@ -93,6 +111,8 @@ func tomlText(s setting, w word) string {
 	switch s.value.kind() {
 	case "integer", "bool":
 		return string(w)
+	case "overrides":
+		return strings.ReplaceAll(jsonText(s, w), `":`, `"=`)
 	case "list":
 		if w == "" {
 			return "[]"
@@ -101,4 +121,24 @@ func tomlText(s setting, w word) string {
 	default:
 		return `"` + string(w) + `"`
 	}
+}
+
+// jsonText is w as JSON would write it.
+func jsonText(s setting, w word) string {
+	if s.value.kind() == "overrides" {
+		return cmp.Or(string(w), "[]")
+	}
+	return tomlText(s, w)
+}
+
+// pushText is a push of one setting.
+func pushText(s setting, w word) string {
+	text := jsonText(s, w)
+	if name, inShadow := strings.CutPrefix(s.pushName(), shadowSection+"."); inShadow {
+		return `{"shadow":{"` + name + `":` + text + `}}`
+	}
+	if s.value.kind() == "share" && (w == "true" || w == "false") {
+		text = string(w)
+	}
+	return `{"` + s.pushName() + `":` + text + `}`
 }

@@ -16,7 +16,14 @@ func TestParseLimits(t *testing.T) {
 		"inflight": 5, "queue": 6, "batch_max": 7, "max_body_bytes": "2MiB", "decompress_ratio_cap": 8,
 		"request_deadline": "9s", "revoked_tokens": ["t1", "t2"], "revoked_keys": ["k"],
 		"staleness_window": "10ms", "ledger_timeout": "11ms", "ledger_retries": 0,
-		"breaker_errors": 12, "breaker_open": "13s", "breaker_probes": 14 }`))
+		"breaker_errors": 12, "breaker_open": "13s", "breaker_probes": 14, "ledger_connect_timeout": "15ms",
+		"writes_enabled": false, "reads_enabled": true, "balance_enabled": "0.0001%", "tx_enabled": "1.5%",
+		"issue_enabled": "25%", "transfer_enabled": "100%", "burn_enabled": "99.9999%",
+		"overrides": [{"max_amount_per_op": "16", "asset": "ron"}],
+		"shadow": {"max_amount_per_op": "17", "daily_ceiling": "18", "max_account_total": "19",
+			"rate_per_second": 20, "rate_burst": 21, "subject_rate_per_second": 22, "subject_burst": 23,
+			"inflight": 24, "queue": 25, "max_body_bytes": "2KiB", "decompress_ratio_cap": 26,
+			"revoked_tokens": ["t3"], "revoked_keys": ["k3"]} }`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +35,17 @@ func TestParseLimits(t *testing.T) {
 		RequestDeadline: 9 * time.Second,
 		RevokedTokens:   map[string]struct{}{"t1": {}, "t2": {}}, RevokedKeys: map[string]struct{}{"k": {}},
 		StalenessWindow: 10 * time.Millisecond, LedgerTimeout: 11 * time.Millisecond, Retries: 0,
-		BreakerErrors: 12, BreakerOpenFor: 13 * time.Second, BreakerProbes: 14,
+		BreakerErrors: 12, BreakerOpenFor: 13 * time.Second, BreakerProbes: 14, LedgerConnectTimeout: 15 * time.Millisecond,
+		WritesEnabled: 0, ReadsEnabled: Always,
+		RouteEnabled: [NumRoutes]Fraction{RouteBalance: 1, RouteTx: 15_000, RouteIssue: 250_000, RouteTransfer: Always, RouteBurn: 999_999},
+		Overrides:    &Overrides{text: `[{"asset":"ron","max_amount_per_op":"16"}]`},
 	}
+	shadow := want.limits
+	shadow.MaxAmountPerOp, shadow.DailyCeiling, shadow.MaxAccountTotal = minor(17), minor(18), minor(19)
+	shadow.RatePerSecond, shadow.RateBurst, shadow.SubjectRate, shadow.SubjectBurst = 20, 21, 22, 23
+	shadow.InFlight, shadow.Queue, shadow.MaxBodyBytes, shadow.DecompressRatioCap = 24, 25, 2<<10, 26
+	shadow.RevokedTokens, shadow.RevokedKeys = map[string]struct{}{"t3": {}}, map[string]struct{}{"k3": {}}
+	want.limits.Shadow = &shadow
 	if got, want := describeLimits(got), describeLimits(&want.limits); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -61,10 +77,14 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// describeLimits lists every setting as l has it, and then as its Shadow does.
 func describeLimits(l *Limits) string {
 	c := defaults()
 	c.limits = *l
-	return describe(c)
+	if l.Shadow == nil {
+		return describe(c)
+	}
+	return describe(c) + "under watch\n" + describeLimits(l.Shadow)
 }
 
 // TestParseLimitsFaults holds the exact text of every kind of fault in a push.
@@ -104,12 +124,15 @@ func TestParseLimitsFaults(t *testing.T) {
 		{`{"staleness_window":0.25}`, `wallet.staleness_window: 0.25 (from push) is not a duration with its unit, such as 250ms, in 10ms…5s`},
 		{`{"revoked_keys":"k"}`, `limits.revoked_keys: "k" (from push) is not a list of at most 65536 names, each of 1 to 64 visible ASCII characters but no comma`},
 		{`{"revoked_keys":["k",7]}`, `limits.revoked_keys: a list (from push) is not a list of at most 65536 names, each of 1 to 64 visible ASCII characters but no comma`},
-		{`{"subject_burst":5}`, `limits.subject_burst: 5 (from push) must be 0 exactly where limits.subject_rate_per_second is`},
+		{`{"subject_burst":5}`, `limits.subject_burst: 5 (from push) needs limits.subject_rate_per_second beside it`},
+		{`{"subject_burst":5,"subject_rate_per_second":0}`, `limits.subject_burst: 5 (from push) must be 0 exactly where limits.subject_rate_per_second is`},
+		{`{"inflight":20000,"queue":8193}`, `limits.inflight: 20000 (from push) is over ceilings.inflight, 16384 (from default)
+limits.queue: 8193 (from push) is over ceilings.queue, 8192 (from default)`},
+		// A push is judged by itself before it is held against a configuration.
 		{`{"x":1,"queue":0,"rate_burst":"a","breaker_probes":0,"inflight":20000}`, `x: unknown key (from push)
 breaker.probes: 0 (from push) is not in 1…1000
 limits.queue: 0 (from push) is not in 1…65536
-limits.rate_burst: "a" (from push) is not an integer in 1…1000000000
-limits.inflight: 20000 (from push) is over ceilings.inflight, 16384 (from default)`},
+limits.rate_burst: "a" (from push) is not an integer in 1…1000000000`},
 		{`{"queue":"` + strings.Repeat("x", maxFile) + `"}`, `push: is larger than 1MiB`},
 	} {
 		_, err := ParseLimits([]byte(v.raw))

@@ -71,37 +71,36 @@ func pushLayer(raw []byte) (layer, object, Faults) {
 		}
 	}
 	var faults Faults
-	take := func(prefix string, members object) {
-		for _, m := range members {
-			key, known := keys[prefix+m.name]
-			_, again := l.values[key]
-			switch {
-			case !known:
-				faults = append(faults, Fault{Key: plain(prefix + m.name), Source: "push", Problem: "unknown key"})
-			case again:
-				faults = append(faults, Fault{Key: key, Source: "push", Problem: "is there twice"})
-			default:
-				l.values[key] = m.value
-			}
+	fault := func(key, problem string) { faults = append(faults, Fault{Key: key, Source: "push", Problem: problem}) }
+	take := func(section string, m member) {
+		key, known := keys[section+m.name]
+		_, again := l.values[key]
+		switch {
+		case !known || strings.Contains(m.name, "."):
+			fault(plain(section+m.name), "unknown key")
+		case again:
+			fault(key, "is there twice")
+		default:
+			l.values[key] = m.value
 		}
 	}
-	var rest object
 	shadows := 0
 	for _, m := range members {
 		if m.name != shadowSection {
-			rest = append(rest, m)
+			take("", m)
 			continue
 		}
 		inner, isObject := m.value.(object)
-		if shadows++; shadows > 1 {
-			faults = append(faults, Fault{Key: shadowSection, Source: "push", Problem: "is there twice"})
-		} else if !isObject {
+		switch shadows++; {
+		case shadows > 1:
+			fault(shadowSection, "is there twice")
+		case !isObject:
 			faults = append(faults, Fault{shadowSection, shown(m.value), "push", "is not an object of limits"})
-		} else {
-			take(shadowSection+".", inner)
+		}
+		for _, m := range inner {
+			take(shadowSection+".", m)
 		}
 	}
-	take("", rest)
 	return l, members, faults
 }
 

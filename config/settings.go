@@ -16,8 +16,6 @@ type setting struct {
 	effect  effect
 	help    string
 	ceiling string // default of the ceiling, for the rows of Limits.capped
-
-	optional bool // it may stand at nothing, which no value of its type says
 }
 
 // effect says how a setting may be changed while the sidecar runs.
@@ -38,8 +36,12 @@ func (s setting) env() string {
 	return "SVC_WALLET_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 }
 
-// pushName is the member that sets a pushed setting in ParseLimits' object.
+// pushName is the member that sets a pushed setting in ParsePush's object. The member x of the
+// object shadow is shadow.x.
 func (s setting) pushName() string {
+	if strings.HasPrefix(s.key, shadowSection+".") {
+		return s.key
+	}
 	name := strings.TrimPrefix(strings.TrimPrefix(s.key, "limits."), "wallet.")
 	return strings.ReplaceAll(name, ".", "_")
 }
@@ -98,7 +100,8 @@ func (c *Config) settings() []setting {
 		add(setting{key: "limits." + r.String() + "_enabled", def: "true", value: share{&l.RouteEnabled[r]}, effect: onPush, help: "requests of the route " + r.String() + " that are let through, of those that writes_enabled or reads_enabled leaves"})
 	}
 	add(setting{key: "limits.overrides", value: overrides{&l.Overrides}, effect: onPush, help: "exceptions, see below"})
-	for _, s := range c.shadow.shadowed() {
+	for i, s := range c.shadow.shadowed() {
+		s.value = maybe{s.value, &c.watched[i]}
 		add(s)
 	}
 	add(
@@ -156,6 +159,9 @@ func (l *Limits) capped(section string) []setting {
 	return rows
 }
 
+// numShadowed is the number of rows of Limits.shadowed.
+const numShadowed = 13
+
 // shadowed are the settings that may be watched before they are changed: the limits that refuse.
 func (l *Limits) shadowed() (rows []setting) {
 	all := append(l.capped(shadowSection),
@@ -166,7 +172,7 @@ func (l *Limits) shadowed() (rows []setting) {
 		if name == "batch_max" { // it refuses nothing
 			continue
 		}
-		rows = append(rows, setting{key: s.key, value: s.value, effect: onPush, optional: true, help: "limits." + name + " as it might become: what it would refuse is counted, and let through"})
+		rows = append(rows, setting{key: s.key, value: s.value, effect: onPush, help: "limits." + name + " as it might become: what it would refuse is counted, and let through"})
 	}
 	return rows
 }

@@ -26,11 +26,16 @@ type Origin struct {
 	Disk     bool   // it was read from the last good file, and the control plane has said nothing yet
 }
 
+// String is the source of the settings, as Effective and faults name it.
 func (o *Origin) String() string {
-	if o.Disk {
+	switch {
+	case o.Resource == "":
+		return "push" // that has not come from anywhere yet
+	case o.Disk:
 		return "last good " + o.Resource
+	default:
+		return "xds " + o.Resource
 	}
-	return "xds " + o.Resource
 }
 
 // Stack is the static configuration with the pushed layers over it. It is the one writer of Live.

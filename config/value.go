@@ -323,6 +323,29 @@ func (names) allowed() string {
 	return fmt.Sprintf("a list of at most %d names, each of 1 to 64 visible ASCII characters but no comma", maxNames)
 }
 
+// maybe is a value that may also be absent, which as a word is "".
+type maybe struct {
+	value
+	there *bool
+}
+
+func (m maybe) set(raw any) string {
+	if raw == word("") {
+		*m.there = false
+		return ""
+	}
+	problem := m.value.set(raw)
+	*m.there = *m.there || problem == ""
+	return problem
+}
+
+func (m maybe) String() string {
+	if !*m.there {
+		return ""
+	}
+	return m.value.String()
+}
+
 // visible says that s is visible ASCII: no space, no control character.
 func visible(s string) bool {
 	for i := range len(s) {
