@@ -402,7 +402,7 @@ func TestCachedReadAllocations(t *testing.T) {
 		Shards: 64, Entries: 1 << 10, MaxStale: 30 * time.Second, Now: clock,
 	})
 	key := wallet.BalanceKey{Account: account(1), Asset: ron}
-	if _, _, code := r.Balance(key, 0, wallet.Origin{}, soon()); code != wallet.OK {
+	if _, _, code := r.Balance(key, live.Load(), 0, wallet.Origin{}, soon()); code != wallet.OK {
 		t.Fatal(code)
 	}
 	l := testLimits()
@@ -412,7 +412,7 @@ func TestCachedReadAllocations(t *testing.T) {
 		r.cache.shards[i].mu.RLock()
 		defer r.cache.shards[i].mu.RUnlock()
 	}
-	n := testing.AllocsPerRun(1000, func() { r.Balance(key, 0, wallet.Origin{}, 0) })
+	n := testing.AllocsPerRun(1000, func() { r.Balance(key, live.Load(), 0, wallet.Origin{}, 0) })
 	if n != 0 || r.CacheCount(CacheHit) < 1000 {
 		t.Fatalf("%v allocations, %d hits", n, r.CacheCount(CacheHit))
 	}
@@ -427,7 +427,7 @@ func BenchmarkCachedRead(b *testing.B) {
 	keys := make([]wallet.BalanceKey, 1000)
 	for i := range keys {
 		keys[i] = wallet.BalanceKey{Account: account(i), Asset: ron}
-		if _, _, code := r.Balance(keys[i], 0, wallet.Origin{}, soon()); code != wallet.OK {
+		if _, _, code := r.Balance(keys[i], live.Load(), 0, wallet.Origin{}, soon()); code != wallet.OK {
 			b.Fatal(code)
 		}
 	}
@@ -437,7 +437,7 @@ func BenchmarkCachedRead(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			if _, _, code := r.Balance(keys[i%len(keys)], 0, wallet.Origin{}, 0); code != wallet.OK {
+			if _, _, code := r.Balance(keys[i%len(keys)], live.Load(), 0, wallet.Origin{}, 0); code != wallet.OK {
 				b.Error(fmt.Sprint(code))
 			}
 		}

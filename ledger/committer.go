@@ -25,18 +25,23 @@ import (
 // Workers batches run at a time, and exactly Limits.Queue payments wait meanwhile; the next is
 // refused as wallet.Busy.
 //
+// A payment sees the one version of the limits that its exchange sees, which Submit is given. A
+// batch belongs to no exchange: its size, and the time-out, retries and breaker of its calls, are
+// those of the limits in force when it runs.
+//
 // Invariant: each Submit has one result. It is a refusal only if the ledger refused the payment
 // or the payment never left this process; it is OK only if the ledger said so.
 type Committer struct {
 	ledger Ledger
 	caller caller
-	live   *config.Live
+	live   *config.Live // of batches
 	opts   CommitterOptions
 	pool   *ants.PoolWithFuncGeneric[*pending]
 
 	pendings sync.Pool // of *pending
 	batches  sync.Pool // of *batch
 	dropped  atomic.Uint64
+	shadowed atomic.Uint64
 
 	mu      sync.Mutex
 	queue   queue
@@ -122,10 +127,10 @@ func NewCommitter(l Ledger, b *Breaker, live *config.Live, opts CommitterOptions
 	return c, nil
 }
 
-// Submit commits t and waits for its result until deadline (Unix nanoseconds by Now). A payment
+// Submit commits t under l and waits for its result until deadline (Unix nanoseconds by Now). A payment
 // that still waits then is withdrawn and certainly refused; one that a worker has taken is
 // Uncertain, and goes on.
-func (c *Committer) Submit(t *wallet.Transfer, deadline int64) wallet.Result {
+func (c *Committer) Submit(t *wallet.Transfer, l *config.Limits, deadline int64) wallet.Result {
 	patience := deadline - c.opts.Now()
 	if patience <= 0 {
 		return wallet.Result{Code: wallet.UpstreamUnavailable}
@@ -133,7 +138,7 @@ func (c *Committer) Submit(t *wallet.Transfer, deadline int64) wallet.Result {
 	p := c.pendings.Get().(*pending)
 	p.transfer, p.deadline = *t, deadline
 	p.sides.Store(2)
-	code, start := c.admit(p)
+	code, start := c.admit(p, l)
 	if code == wallet.OK && start && c.pool.Invoke(p) != nil {
 		code = wallet.RetryLater // closed in between
 		c.end()
@@ -146,7 +151,7 @@ func (c *Committer) Submit(t *wallet.Transfer, deadline int64) wallet.Result {
 }
 
 // admit gives p to a new worker, which is then to be started, or queues it.
-func (c *Committer) admit(p *pending) (code wallet.Code, start bool) {
+func (c *Committer) admit(p *pending, l *config.Limits) (code wallet.Code, start bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -155,10 +160,13 @@ func (c *Committer) admit(p *pending) (code wallet.Code, start bool) {
 	case c.running < c.opts.Workers:
 		c.running++
 		return wallet.OK, true
-	case c.queue.len >= min(c.live.Load().Queue, c.opts.MaxQueue):
+	case c.queue.len >= min(l.Queue, c.opts.MaxQueue):
 		c.dropped.Add(1)
 		return wallet.Busy, false
 	default:
+		if l.Shadow != nil && c.queue.len >= l.Shadow.Queue {
+			c.shadowed.Add(1)
+		}
 		c.queue.push(p)
 		return wallet.OK, false
 	}
@@ -358,6 +366,10 @@ func (c *Committer) Workers() int { return c.opts.Workers }
 
 // Dropped is how many payments were refused because the queue was full.
 func (c *Committer) Dropped() uint64 { return c.dropped.Load() }
+
+// ShadowDropped is how many payments went on that the queue under watch (Limits.Shadow) would have
+// refused. As payments that go on fill the queue, it is an upper bound.
+func (c *Committer) ShadowDropped() uint64 { return c.shadowed.Load() }
 
 // Close refuses new payments and runs the ones that wait, until ctx ends; what waits then is
 // refused. An error says that batches still run; they end by their own deadlines.

@@ -60,7 +60,7 @@ func TestCommitterQueueIsExact(t *testing.T) {
 		var applied atomic.Int32
 		submit := func(n int) {
 			wg.Go(func() {
-				if c.Submit(payment(n, 1), clock()+int64(time.Hour)).Code == wallet.OK {
+				if c.Submit(payment(n, 1), live.Load(), clock()+int64(time.Hour)).Code == wallet.OK {
 					applied.Add(1)
 				}
 			})
@@ -79,7 +79,7 @@ func TestCommitterQueueIsExact(t *testing.T) {
 		if c.Running() != 3 || c.Depth() != 512 {
 			t.Fatalf("%d running, %d waiting", c.Running(), c.Depth())
 		}
-		if r := c.Submit(payment(999, 1), soon()); r.Code != wallet.Busy || c.Dropped() != 1 {
+		if r := c.Submit(payment(999, 1), live.Load(), soon()); r.Code != wallet.Busy || c.Dropped() != 1 {
 			t.Fatalf("the 513th: %v, %d dropped", r.Code, c.Dropped())
 		}
 		close(gate)
@@ -92,6 +92,43 @@ func TestCommitterQueueIsExact(t *testing.T) {
 				t.Fatalf("a batch of %d", n)
 			}
 		}
+		closeNow(t, c)
+	})
+}
+
+// Goal: a payment is judged by the limits that its exchange brought, whatever is in force by then,
+// and a queue under watch counts what it would refuse and refuses nothing. Method: one worker that
+// blocks, and payments with limits of their own.
+func TestCommitterSeesTheExchangesLimits(t *testing.T) {
+	inBubble(t, func(l *config.Limits) { l.Queue = 1 }, func(t *testing.T, b *Breaker, live *config.Live) {
+		bank, gate := newBank(), make(chan struct{})
+		bank.before = func(context.Context, []wallet.Transfer) error { <-gate; return nil }
+		c := newTestCommitter(t, bank, b, live, CommitterOptions{Workers: 1})
+		watched, narrow := *live.Load(), *live.Load()
+		narrow.Queue = 2
+		watched.Queue, watched.Shadow = 4, &narrow
+		var wg sync.WaitGroup
+		for n, l := range []*config.Limits{&watched, live.Load(), &watched, &watched, &watched} { // one runs, four wait
+			wg.Go(func() {
+				if r := c.Submit(payment(n, 1), l, soon()); r.Code != wallet.OK {
+					t.Errorf("payment %d: %v", n, r.Code)
+				}
+			})
+			synctest.Wait()
+		}
+		if c.Depth() != 4 || c.ShadowDropped() != 2 || c.Dropped() != 0 {
+			t.Errorf("%d wait, %d would have been refused, %d were", c.Depth(), c.ShadowDropped(), c.Dropped())
+		}
+		for _, l := range []*config.Limits{&watched, live.Load()} {
+			if r := c.Submit(payment(9, 1), l, soon()); r.Code != wallet.Busy {
+				t.Errorf("with the queue full: %v", r.Code)
+			}
+		}
+		if c.ShadowDropped() != 2 || c.Dropped() != 2 {
+			t.Errorf("%d would have been refused, %d were", c.ShadowDropped(), c.Dropped())
+		}
+		close(gate)
+		wg.Wait()
 		closeNow(t, c)
 	})
 }
@@ -110,13 +147,13 @@ func TestCommitterDeadlines(t *testing.T) {
 		at := clock() + int64(time.Second)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if r := c.Submit(payment(1, 1), at); r.Code != wallet.Uncertain {
+			if r := c.Submit(payment(1, 1), live.Load(), at); r.Code != wallet.Uncertain {
 				t.Errorf("the taken one: %v", r.Code)
 			}
 		})
 		synctest.Wait()
 		wg.Go(func() {
-			if r := c.Submit(payment(2, 1), at); r.Code != wallet.UpstreamUnavailable {
+			if r := c.Submit(payment(2, 1), live.Load(), at); r.Code != wallet.UpstreamUnavailable {
 				t.Errorf("the waiting one: %v", r.Code)
 			}
 		})
@@ -125,7 +162,7 @@ func TestCommitterDeadlines(t *testing.T) {
 		if c.Depth() != 0 {
 			t.Fatal("the withdrawn one keeps its place")
 		}
-		if r := c.Submit(payment(3, 1), at); r.Code != wallet.UpstreamUnavailable {
+		if r := c.Submit(payment(3, 1), live.Load(), at); r.Code != wallet.UpstreamUnavailable {
 			t.Fatalf("one that comes too late: %v", r.Code)
 		}
 		close(gate)
@@ -203,7 +240,7 @@ func TestCommitterRetries(t *testing.T) {
 				bank.after = func([]wallet.Transfer) error { return scripted(tc.after, bank.calls) }
 				c := newTestCommitter(t, bank, b, live, CommitterOptions{Observer: seen})
 				start := clock()
-				r := c.Submit(payment(1, 1), start+int64(tc.deadline))
+				r := c.Submit(payment(1, 1), live.Load(), start+int64(tc.deadline))
 				took := time.Duration(clock() - start)
 				if r.Code != tc.want || bank.calls != tc.calls || took < tc.min || took > tc.max {
 					t.Errorf("%v after %d calls and %v", r.Code, bank.calls, took)
@@ -231,13 +268,13 @@ func TestCommitterTimeoutAndBreaker(t *testing.T) {
 		bank, seen := newBank(), new(calls)
 		bank.before = func(ctx context.Context, _ []wallet.Transfer) error { <-ctx.Done(); return ctx.Err() }
 		c := newTestCommitter(t, bank, b, live, CommitterOptions{Observer: seen})
-		if r := c.Submit(payment(1, 1), soon()); r.Code != wallet.Uncertain {
+		if r := c.Submit(payment(1, 1), live.Load(), soon()); r.Code != wallet.Uncertain {
 			t.Fatalf("hanging ledger: %v", r.Code)
 		}
 		if b.State() != BreakerOpen || seen.outcomes[CallTimeout] != 4 {
 			t.Fatalf("breaker %v, observed %v", b.State(), seen.outcomes)
 		}
-		if r := c.Submit(payment(1, 2), soon()); r.Code != wallet.UpstreamUnavailable || bank.calls != 4 {
+		if r := c.Submit(payment(1, 2), live.Load(), soon()); r.Code != wallet.UpstreamUnavailable || bank.calls != 4 {
 			t.Fatalf("open breaker: %v, %d calls", r.Code, bank.calls)
 		}
 		if seen.outcomes[CallRejected] != 1 {
@@ -257,7 +294,7 @@ func TestCommitterFeedsBreaker(t *testing.T) {
 	poor := payment(1, 1)
 	poor.Amount = wallet.Minor(13)
 	for range 30 {
-		if r := c.Submit(poor, soon()); r.Code != wallet.InsufficientFunds {
+		if r := c.Submit(poor, live.Load(), soon()); r.Code != wallet.InsufficientFunds {
 			t.Fatalf("refused: %v", r.Code)
 		}
 	}
@@ -268,7 +305,7 @@ func TestCommitterFeedsBreaker(t *testing.T) {
 
 	c = newTestCommitter(t, garbling{bank}, b, live, CommitterOptions{})
 	for range 20 {
-		if r := c.Submit(poor, soon()); r.Code != wallet.Uncertain {
+		if r := c.Submit(poor, live.Load(), soon()); r.Code != wallet.Uncertain {
 			t.Fatalf("garbled: %v", r.Code)
 		}
 	}
@@ -308,7 +345,7 @@ func TestCommitterPanic(t *testing.T) {
 		if n == 0 {
 			continue
 		}
-		if r := c.Submit(payment(1, uint64(n)), soon()); r.Code != want {
+		if r := c.Submit(payment(1, uint64(n)), live.Load(), soon()); r.Code != want {
 			t.Errorf("payment %d: %v, want %v", n, r.Code, want)
 		}
 	}
@@ -328,7 +365,7 @@ func TestCommitterClose(t *testing.T) {
 		var wg sync.WaitGroup
 		results := make([]wallet.Code, 3)
 		for i := range results {
-			wg.Go(func() { results[i] = c.Submit(payment(i, 1), clock()+int64(time.Hour)).Code })
+			wg.Go(func() { results[i] = c.Submit(payment(i, 1), live.Load(), clock()+int64(time.Hour)).Code })
 			synctest.Wait()
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -340,7 +377,7 @@ func TestCommitterClose(t *testing.T) {
 		if results[1] != wallet.RetryLater || results[2] != wallet.RetryLater {
 			t.Fatalf("results %v", results)
 		}
-		if r := c.Submit(payment(9, 1), soon()); r.Code != wallet.RetryLater {
+		if r := c.Submit(payment(9, 1), live.Load(), soon()); r.Code != wallet.RetryLater {
 			t.Fatalf("after Close: %v", r.Code)
 		}
 		close(gate)
@@ -360,7 +397,7 @@ func TestCommitterOptions(t *testing.T) {
 	}
 	c := newTestCommitter(t, newBank(), newTestBreaker(live, clock), live, CommitterOptions{})
 	c.pool.Release()
-	if r := c.Submit(payment(1, 1), soon()); r.Code != wallet.RetryLater || c.Running() != 0 {
+	if r := c.Submit(payment(1, 1), live.Load(), soon()); r.Code != wallet.RetryLater || c.Running() != 0 {
 		t.Fatalf("%v, %d running", r.Code, c.Running())
 	}
 	closeNow(t, c)
@@ -430,7 +467,7 @@ func TestCommitterModel(t *testing.T) {
 				wg.Go(func() {
 					time.Sleep(time.Duration(p.start) * time.Millisecond)
 					pay := payment(p.who, 1)
-					results[i] = c.Submit(pay, clock()+int64(p.patience)*int64(time.Millisecond))
+					results[i] = c.Submit(pay, live.Load(), clock()+int64(p.patience)*int64(time.Millisecond))
 					mu.Lock()
 					if code := results[i].Code; code.Outcome() == wallet.Applied && !learned[pay.Idem] {
 						rt.Errorf("answered %v before it was learned", code)
@@ -490,7 +527,7 @@ func TestCommitterWithdrawalRace(t *testing.T) {
 		wg.Go(func() {
 			for n := uint64(1); n <= 200; n++ {
 				p := payment(g, n)
-				r := c.Submit(p, clock()+int64(n%50)*2_000)
+				r := c.Submit(p, live.Load(), clock()+int64(n%50)*2_000)
 				bank.mu.Lock()
 				_, applied := bank.applied[p.Holder().String()+"/"+p.Idem.String()]
 				bank.mu.Unlock()
@@ -522,7 +559,7 @@ func TestCommitterAllocations(t *testing.T) {
 		pay := payment(i, 1)
 		stopped.Go(func() {
 			for range start[i] {
-				c.Submit(pay, soon())
+				c.Submit(pay, live.Load(), soon())
 				round.Done()
 			}
 		})
@@ -585,7 +622,7 @@ func BenchmarkSubmit(b *testing.B) {
 	b.SetParallelism(64)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if r := c.Submit(pay, soon()); r.Code != wallet.OK {
+			if r := c.Submit(pay, live.Load(), soon()); r.Code != wallet.OK {
 				b.Error(r.Code)
 			}
 		}

@@ -110,12 +110,12 @@ func TestSidecarsOverRestart(t *testing.T) {
 					stop = run(t, e, addr)
 				}
 				side := int(n) % 2
-				res := settle(t, committers[side], issue(key, n))
+				res := settle(t, committers[side], &limits, issue(key, n))
 				for _, r := range [...]struct {
 					reader *ledger.Reader
 					least  uint64
 				}{{readers[side], 0}, {readers[1-side], res.Seq}} {
-					b := readUntil(t, r.reader, key, r.least)
+					b := readUntil(t, r.reader, &limits, key, r.least)
 					if b.Amount != wallet.Minor(n) || b.Seq < r.least {
 						t.Errorf("account %d after payment %d: %v at version %d of %d", a, n, b.Amount, b.Seq, res.Seq)
 					}
@@ -151,9 +151,9 @@ func issue(key wallet.BalanceKey, n uint64) *wallet.Transfer {
 }
 
 // settle submits p until it is known to be applied, as a client with a key does.
-func settle(t *testing.T, c *ledger.Committer, p *wallet.Transfer) wallet.Result {
+func settle(t *testing.T, c *ledger.Committer, l *config.Limits, p *wallet.Transfer) wallet.Result {
 	for range 1000 {
-		r := c.Submit(p, clock()+int64(5*time.Second))
+		r := c.Submit(p, l, clock()+int64(5*time.Second))
 		if r.Code.Outcome() == wallet.Applied {
 			return r
 		}
@@ -167,9 +167,9 @@ func settle(t *testing.T, c *ledger.Committer, p *wallet.Transfer) wallet.Result
 }
 
 // readUntil reads while the node is away.
-func readUntil(t *testing.T, r *ledger.Reader, key wallet.BalanceKey, least uint64) wallet.Balance {
+func readUntil(t *testing.T, r *ledger.Reader, l *config.Limits, key wallet.BalanceKey, least uint64) wallet.Balance {
 	for range 1000 {
-		b, _, code := r.Balance(key, least, wallet.Origin{}, clock()+int64(5*time.Second))
+		b, _, code := r.Balance(key, l, least, wallet.Origin{}, clock()+int64(5*time.Second))
 		if code == wallet.OK {
 			return b
 		}
@@ -201,7 +201,7 @@ func BenchmarkCommitOverSocket(b *testing.B) {
 		who.Store(me, true)
 		key := wallet.BalanceKey{Account: wallet.Must(wallet.ParseAccount(me)), Asset: wallet.Must(wallet.ParseAsset("ron"))}
 		for n := uint64(1); pb.Next(); n++ {
-			if r := k.Submit(issue(key, n), clock()+int64(5*time.Second)); r.Code != wallet.OK {
+			if r := k.Submit(issue(key, n), live.Load(), clock()+int64(5*time.Second)); r.Code != wallet.OK {
 				b.Error(r.Code)
 			}
 		}
@@ -251,7 +251,7 @@ func TestAnotherHistory(t *testing.T) {
 			if k == holder {
 				want = wallet.Minor(3)
 			}
-			if b := readUntil(t, r, k, 3); b.Amount != want {
+			if b := readUntil(t, r, live.Load(), k, 3); b.Amount != want {
 				t.Errorf("%v has %v at version %d, want %v", k.Account, b.Amount, b.Seq, want)
 			}
 		}

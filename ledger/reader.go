@@ -31,12 +31,16 @@ const (
 // up what it does not hold: one lookup a balance, however many wait for it, and as batches,
 // without waiting for a batch to fill.
 //
+// A read sees the one version of the limits that its exchange sees, which Balance is given. A batch
+// of lookups belongs to no exchange: its size, and the time-out, retries and breaker of its calls,
+// are those of the limits in force when it runs.
+//
 // Invariant: an as_of is honest (see cache). A figure older than Limits.StalenessWindow is served
 // only if the ledger cannot be asked, and none older than MaxStale.
 type Reader struct {
 	ledger Ledger
 	caller caller
-	live   *config.Live
+	live   *config.Live // of batches
 	opts   ReaderOptions
 	cache  *cache
 
@@ -101,16 +105,16 @@ func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Rea
 	return r
 }
 
-// Balance returns the figure of key at version minSeq or later, and as of when it is. Its Seq is
-// a version that it is known to hold. wallet.OK, or: Busy (too many lookups wait), RetryLater
+// Balance returns under l the figure of key at version minSeq or later, and as of when it is. Its
+// Seq is a version that it is known to hold. wallet.OK, or: Busy (too many lookups wait), RetryLater
 // (minSeq was not reached by deadline, or draining), UpstreamUnavailable.
 func (r *Reader) Balance(
-	key wallet.BalanceKey, minSeq uint64, origin wallet.Origin, deadline int64,
+	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (b wallet.Balance, asOf int64, code wallet.Code) {
 	f, ok := r.cache.get(&key, r.lease.Load())
 	if ok && f.balance.Seq >= minSeq {
 		age := r.opts.Now() - f.asOf
-		if age <= int64(r.live.Load().StalenessWindow) {
+		if age <= int64(l.StalenessWindow) {
 			return r.serve(&f, CacheHit)
 		}
 		if age <= int64(r.opts.MaxStale) && !r.healthy.Load() {
@@ -120,7 +124,7 @@ func (r *Reader) Balance(
 			deadline = min(deadline, r.opts.Now()+int64(brief))
 		}
 	}
-	return r.lookup(key, minSeq, origin, deadline)
+	return r.lookup(key, l, minSeq, origin, deadline)
 }
 
 func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet.Code) {
@@ -130,12 +134,12 @@ func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet
 
 // lookup asks the ledger, again while its answers are too old and there is time.
 func (r *Reader) lookup(
-	key wallet.BalanceKey, minSeq uint64, origin wallet.Origin, deadline int64,
+	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Balance, int64, wallet.Code) {
 	for wait := againFirst; ; wait = min(2*wait, againMost) {
 		p, mine := r.cache.join(key, origin, deadline)
 		if mine {
-			r.enqueue(p)
+			r.enqueue(p, l.Queue)
 		}
 		code := r.await(p, deadline)
 		if code != wallet.OK {
@@ -179,14 +183,14 @@ func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Cod
 	return wallet.Balance{}, 0, code
 }
 
-// enqueue hands a registered lookup to the workers, or ends it.
-func (r *Reader) enqueue(p *pendingLookup) {
+// enqueue hands a registered lookup to the workers, or ends it where most wait already.
+func (r *Reader) enqueue(p *pendingLookup, most int) {
 	code := wallet.OK
 	r.mu.Lock()
 	switch {
 	case r.closed:
 		code = wallet.RetryLater
-	case r.queued >= r.live.Load().Queue:
+	case r.queued >= most:
 		code = wallet.Busy
 	default:
 		if r.last == nil {

@@ -98,7 +98,7 @@ func ronOf(i int) wallet.BalanceKey { return wallet.BalanceKey{Account: account(
 
 func mustRead(t *testing.T, r *Reader, i int, minSeq uint64) (wallet.Balance, time.Duration) {
 	t.Helper()
-	b, asOf, code := r.Balance(ronOf(i), minSeq, wallet.Origin{}, soon())
+	b, asOf, code := r.Balance(ronOf(i), r.live.Load(), minSeq, wallet.Origin{}, soon())
 	if code != wallet.OK {
 		t.Fatalf("balance: %v", code)
 	}
@@ -125,6 +125,26 @@ func TestReaderLease(t *testing.T) {
 		if ok, failed := r.Conservation(); !r.Healthy() || ok != 7 || failed != 1 || r.Seq() != 60 {
 			t.Fatalf("healthy %v, conservation %d/%d, version %d", r.Healthy(), ok, failed, r.Seq())
 		}
+	})
+}
+
+// Goal: a read is judged by the limits that its exchange brought, whatever is in force by then.
+// Method: in a bubble, a figure that is fresh enough for the limits in force and not for others; and
+// a queue that has no room by others.
+func TestReaderSeesTheExchangesLimits(t *testing.T) {
+	withReader(t, nil, func(t *testing.T, k *beating, r *Reader, live *config.Live) {
+		mustRead(t, r, 1, 0)
+		time.Sleep(tickEvery / 2)
+		strict := *live.Load()
+		strict.StalenessWindow = tickEvery / 4
+		if _, asOf, code := r.Balance(ronOf(1), &strict, 0, wallet.Origin{}, soon()); code != wallet.OK || asOf != clock() || k.lookups != 2 {
+			t.Errorf("%v, as of %v ago, %d lookups", code, time.Duration(clock()-asOf), k.lookups)
+		}
+		strict.Queue = 0
+		if _, _, code := r.Balance(ronOf(2), &strict, 0, wallet.Origin{}, soon()); code != wallet.Busy {
+			t.Errorf("without a queue: %v", code)
+		}
+		mustRead(t, r, 2, 0)
 	})
 }
 
@@ -155,10 +175,10 @@ func TestReaderStall(t *testing.T) {
 		if r.CacheCount(CacheStale) != 27 { // the first was still within the window
 			t.Fatalf("%d stale reads", r.CacheCount(CacheStale))
 		}
-		if _, _, code := r.Balance(ronOf(2), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
+		if _, _, code := r.Balance(ronOf(2), r.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("not cached: %v", code)
 		}
-		if _, _, code := r.Balance(ronOf(1), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
+		if _, _, code := r.Balance(ronOf(1), r.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("older than MaxStale: %v", code)
 		}
 		k.stall(false)
@@ -188,12 +208,12 @@ func TestReaderFallsBack(t *testing.T) {
 		if _, age := mustRead(t, r, 1, 0); age < time.Second || r.CacheCount(CacheStale) != 1 {
 			t.Fatalf("%v old, %d stale", age, r.CacheCount(CacheStale))
 		}
-		if _, _, code := r.Balance(ronOf(1), 5, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
+		if _, _, code := r.Balance(ronOf(1), r.live.Load(), 5, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("a version that is not held: %v", code)
 		}
 		cancel()
 		wg.Wait()
-		if _, _, code := r.Balance(ronOf(7), 0, wallet.Origin{}, soon()); code != wallet.RetryLater {
+		if _, _, code := r.Balance(ronOf(7), r.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.RetryLater {
 			t.Fatalf("after Run: %v", code)
 		}
 	})
@@ -269,7 +289,7 @@ func TestReaderCoalesces(t *testing.T) {
 		origin := wallet.Origin{Corr: wallet.Must(wallet.ParseCorrID("corr-1"))}
 		read := func(i int) {
 			wg.Go(func() {
-				if _, _, code := r.Balance(ronOf(i), 0, origin, soon()); code != wallet.OK {
+				if _, _, code := r.Balance(ronOf(i), r.live.Load(), 0, origin, soon()); code != wallet.OK {
 					t.Errorf("balance %d: %v", i, code)
 				}
 			})
@@ -284,7 +304,7 @@ func TestReaderCoalesces(t *testing.T) {
 		for i := range 10 {
 			read(10 + i)
 		}
-		if _, _, code := r.Balance(ronOf(99), 0, origin, soon()); code != wallet.Busy {
+		if _, _, code := r.Balance(ronOf(99), r.live.Load(), 0, origin, soon()); code != wallet.Busy {
 			t.Fatalf("an eleventh: %v", code)
 		}
 		close(gate)
@@ -323,13 +343,13 @@ func TestReaderMinSeq(t *testing.T) {
 			t.Fatalf("waited %v", time.Duration(waited))
 		}
 		start = clock()
-		if _, _, code := r.Balance(ronOf(1), 3, wallet.Origin{}, start+int64(time.Second)); code != wallet.RetryLater {
+		if _, _, code := r.Balance(ronOf(1), r.live.Load(), 3, wallet.Origin{}, start+int64(time.Second)); code != wallet.RetryLater {
 			t.Fatalf("a version that does not come: %v", code)
 		}
 		k.bank.mu.Lock()
 		k.lookup = func(ctx context.Context, _ []wallet.BalanceKey) error { <-ctx.Done(); return ctx.Err() }
 		k.bank.mu.Unlock()
-		if _, _, code := r.Balance(ronOf(3), 0, wallet.Origin{}, clock()+int64(time.Second)); code != wallet.UpstreamUnavailable {
+		if _, _, code := r.Balance(ronOf(3), r.live.Load(), 0, wallet.Origin{}, clock()+int64(time.Second)); code != wallet.UpstreamUnavailable {
 			t.Fatalf("a lookup that hangs: %v", code)
 		}
 	})

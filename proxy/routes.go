@@ -130,7 +130,7 @@ func (wellFormed) Check(x *filters.Exchange) wallet.Code {
 
 // pay commits the decoded payment and renders its receipt.
 func (s *Server) pay(x *filters.Exchange) wallet.Code {
-	r := s.deps.Committer.Submit(&x.Transfer, x.Deadline)
+	r := s.deps.Committer.Submit(&x.Transfer, x.Limits, x.Deadline)
 	x.Seq, x.NextNonce = r.Seq, r.NextNonce
 	if r.Code == wallet.OK || r.Code == wallet.Replayed {
 		x.Reply = r.Receipt.AppendJSON(x.Reply[:0])
@@ -140,7 +140,7 @@ func (s *Server) pay(x *filters.Exchange) wallet.Code {
 
 // balance reads the decoded balance, from the cache as a rule.
 func (s *Server) balance(x *filters.Exchange) (code wallet.Code) {
-	x.Figure, x.AsOf, code = s.deps.Reader.Balance(x.Balance, x.MinSeq, x.Origin, x.Deadline)
+	x.Figure, x.AsOf, code = s.deps.Reader.Balance(x.Balance, x.Limits, x.MinSeq, x.Origin, x.Deadline)
 	x.Seq = x.Figure.Seq
 	return code
 }
