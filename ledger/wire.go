@@ -165,6 +165,9 @@ func decodeCommitted(t *wallet.Transfer, r *ledgerpb.Result, v ledgerpb.Verdict)
 		if answer.Balances, ok = touched(t, r); !ok {
 			return wallet.Result{}
 		}
+		if answer.DayTotal, ok = dayTotal(t, r); !ok {
+			return wallet.Result{}
+		}
 	}
 	return answer
 }
@@ -211,6 +214,13 @@ func touched(t *wallet.Transfer, r *ledgerpb.Result) (out [2]wallet.Balance, ok 
 		}
 	}
 	return out, true
+}
+
+// dayTotal reads what t's daily ceiling bounds, zero where the node does not tell it. It includes t,
+// and what t may not bring it to.
+func dayTotal(t *wallet.Transfer, r *ledgerpb.Result) (total wallet.Amount, ok bool) {
+	total, told := decodeAmount(r.GetDayTotal())
+	return total, !told || (total.Cmp(t.Amount) >= 0 && total.Cmp(t.Rules.DailyCeiling) <= 0)
 }
 
 // balanceOf reads the balance that was asked for as key.

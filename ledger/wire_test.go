@@ -39,7 +39,7 @@ func fullTransfer(op wallet.Op) *wallet.Transfer {
 // applied is a sound answer for t.
 func applied(t *wallet.Transfer) *ledgerpb.Result {
 	r := &ledgerpb.Result{
-		Verdict: ledgerpb.Verdict_VERDICT_APPLIED, Seq: 7,
+		Verdict: ledgerpb.Verdict_VERDICT_APPLIED, Seq: 7, DayTotal: &ledgerpb.Amount{Hi: 3, Lo: 8},
 		Receipt: &ledgerpb.Receipt{
 			Txid: []byte("0123456789abcdef"), Op: wireOp(t.Op), From: t.From.String(), To: t.To.String(),
 			Asset: t.Asset.String(), Amount: &ledgerpb.Amount{Hi: 3, Lo: 4}, Nonce: t.Nonce,
@@ -91,7 +91,7 @@ func TestDecodeVerdicts(t *testing.T) {
 	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
 		w := fullTransfer(op)
 		r := decodeResult(w, applied(w))
-		if r.Code != wallet.OK || r.Seq != 7 || r.Receipt.Amount != w.Amount || r.Receipt.Idem != w.Idem || r.Receipt.TxID.IsZero() {
+		if r.Code != wallet.OK || r.Seq != 7 || r.Receipt.Amount != w.Amount || r.DayTotal != wallet.AmountFromBits(3, 8) || r.Receipt.Idem != w.Idem || r.Receipt.TxID.IsZero() {
 			t.Errorf("%v applied: %+v", op, r)
 		}
 		first := w.From
@@ -101,9 +101,14 @@ func TestDecodeVerdicts(t *testing.T) {
 		if r.Balances[0].Key.Account != first || r.Balances[0].Amount != wallet.Minor(9) || r.Balances[1].Key.Account.IsZero() != (op != wallet.Pay) {
 			t.Errorf("%v balances: %+v", op, r.Balances)
 		}
+		silent := applied(w)
+		silent.DayTotal = nil
+		if r := decodeResult(w, silent); r.Code != wallet.OK || !r.DayTotal.IsZero() {
+			t.Errorf("%v applied, the day's total not told: %+v", op, r)
+		}
 		again := applied(w)
 		again.Verdict, again.Balances = ledgerpb.Verdict_VERDICT_REPLAYED, nil
-		if r := decodeResult(w, again); r.Code != wallet.Replayed || r.Seq != 7 || r.Receipt.Nonce != w.Nonce {
+		if r := decodeResult(w, again); r.Code != wallet.Replayed || r.Seq != 7 || r.Receipt.Nonce != w.Nonce || !r.DayTotal.IsZero() {
 			t.Errorf("%v replayed: %+v", op, r)
 		}
 	}
@@ -165,6 +170,9 @@ func TestDecodeGarbled(t *testing.T) {
 		"balance of nothing":   func(r *ledgerpb.Result) { r.Balances[1].Amount = nil },
 		"balance from before":  func(r *ledgerpb.Result) { r.Balances[1].Seq = 6 },
 		"nonce not yet spent":  func(r *ledgerpb.Result) { r.Balances[0].Nonce-- },
+		"total without it":     func(r *ledgerpb.Result) { r.DayTotal.Lo = 3 },
+		"total over ceiling":   func(r *ledgerpb.Result) { r.DayTotal = &ledgerpb.Amount{Hi: 5, Lo: 7} },
+		"total of nothing":     func(r *ledgerpb.Result) { r.DayTotal = &ledgerpb.Amount{} },
 		"refused with balance": func(r *ledgerpb.Result) { r.Verdict, r.Receipt = ledgerpb.Verdict_VERDICT_INVALID, nil },
 	} {
 		w := fullTransfer(wallet.Pay)

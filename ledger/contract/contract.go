@@ -37,6 +37,10 @@ type Fixture struct {
 	// Backlog is how many balance updates the ledger keeps for watchers. Cases about running out of
 	// it are skipped where it is 0 or over 4096.
 	Backlog int
+
+	// DayTotal says that the ledger tells the total of the day with each commit. One that does not
+	// conforms too; one that tells it tells the truth.
+	DayTotal bool
 }
 
 // Clock is a clock that a test moves.
@@ -60,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		"ended context":         testEndedContext,
 		"no such transaction":   testNoSuchTransaction,
 		"transaction by id":     testTransaction,
+		"total of the day":      testDayTotal,
 		"random batches":        testRandomBatches,
 		"many at once":          testManyAtOnce,
 		"same key at once":      testSameKeyAtOnce,

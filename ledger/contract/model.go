@@ -156,7 +156,7 @@ func (m *model) step(t fataler, tr *wallet.Transfer, r *wallet.Result, millis in
 			t.Fatalf("replay of %+v, version %d, is %+v, version %d", first.Receipt, first.Seq, r.Receipt, r.Seq)
 		}
 	default:
-		if r.Seq != 0 || r.Receipt != (wallet.Receipt{}) || r.Balances != [2]wallet.Balance{} {
+		if r.Seq != 0 || r.Receipt != (wallet.Receipt{}) || r.Balances != [2]wallet.Balance{} || !r.DayTotal.IsZero() {
 			t.Fatalf("refusal %s says more than it may: %+v", codeName(code), r)
 		}
 	}
@@ -187,6 +187,10 @@ func (m *model) checkFigures(t fataler, tr *wallet.Transfer, r *wallet.Result) {
 	}
 	if r.Balances != want {
 		t.Fatalf("balances after %+v are %+v, want %+v", tr, r.Balances, want)
+	}
+	total := at(m.moved, day{lane{tr.Holder(), tr.Lane()}, tr.Asset, date(r.Receipt.Millis)})
+	if !r.DayTotal.IsZero() && bigOf(r.DayTotal).Cmp(total) != 0 { // a ledger need not tell it
+		t.Fatalf("the day's total after %+v is %s, want %s", tr, r.DayTotal, total)
 	}
 }
 

@@ -83,6 +83,27 @@ func testTransaction(t *testing.T, f Fixture) {
 	}
 }
 
+// testDayTotal: the total of the day is what the payer's lane has moved of the asset, by every
+// operation of the lane; of lanes, accounts and assets each has its own, and a replay tells none.
+func testDayTotal(t *testing.T, f Fixture) {
+	n := newNames()
+	pay := sign(wallet.Transfer{Op: wallet.Pay, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(7), Nonce: 1, Idem: n.key("p"), Rules: generous()})
+	burn := pay
+	burn.Op, burn.To, burn.Nonce, burn.Idem = wallet.Burn, wallet.Account{}, 2, n.key("b")
+	batch := []wallet.Transfer{issue(n, "alice", "ron", 100, 1), issue(n, "alice", "eur", 5, 2), issue(n, "alice", "ron", 10, 3), pay, sign(burn), pay}
+	out := commit(t, f.Ledger, batch...)
+	for i, want := range []uint64{100, 5, 110, 7, 14, 0} {
+		switch got := out[i].DayTotal; {
+		case out[i].Code.Outcome() != wallet.Applied:
+			t.Errorf("%+v: %s", batch[i], out[i].Code)
+		case got.IsZero() && (want == 0 || !f.DayTotal):
+		case date(out[0].Receipt.Millis) != date(out[i].Receipt.Millis): // midnight passed
+		case got != wallet.Minor(want):
+			t.Errorf("after %+v the day's total is %s, want %d", batch[i], got, want)
+		}
+	}
+}
+
 // testRandomBatches: whatever is sent in whatever order, each result and each balance is what the
 // model says, and money is conserved. rapid prints the seed.
 func testRandomBatches(t *testing.T, f Fixture) {

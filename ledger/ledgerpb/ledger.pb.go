@@ -634,6 +634,7 @@ type Result struct {
 	NextNonce     uint64                 `protobuf:"varint,3,opt,name=next_nonce,json=nextNonce,proto3" json:"next_nonce,omitempty"` // lowest that will do, 0 if there is none; NONCE_CONFLICT
 	Receipt       *Receipt               `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`                       // APPLIED and REPLAYED
 	Balances      []*Balance             `protobuf:"bytes,5,rep,name=balances,proto3" json:"balances,omitempty"`                     // the touched ones, afterwards; APPLIED
+	DayTotal      *Amount                `protobuf:"bytes,6,opt,name=day_total,json=dayTotal,proto3" json:"day_total,omitempty"`     // what daily_ceiling bounds, this transfer included; APPLIED; absent: not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +700,13 @@ func (x *Result) GetReceipt() *Receipt {
 func (x *Result) GetBalances() []*Balance {
 	if x != nil {
 		return x.Balances
+	}
+	return nil
+}
+
+func (x *Result) GetDayTotal() *Amount {
+	if x != nil {
+		return x.DayTotal
 	}
 	return nil
 }
@@ -1247,14 +1255,15 @@ const file_ledger_proto_rawDesc = "" +
 	"\x05asset\x18\x02 \x01(\tR\x05asset\x12)\n" +
 	"\x06amount\x18\x03 \x01(\v2\x11.ledger.v1.AmountR\x06amount\x12\x14\n" +
 	"\x05nonce\x18\x04 \x01(\x04R\x05nonce\x12\x10\n" +
-	"\x03seq\x18\x05 \x01(\x04R\x03seq\"\xc5\x01\n" +
+	"\x03seq\x18\x05 \x01(\x04R\x03seq\"\xf5\x01\n" +
 	"\x06Result\x12,\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x12.ledger.v1.VerdictR\averdict\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
 	"next_nonce\x18\x03 \x01(\x04R\tnextNonce\x12,\n" +
 	"\areceipt\x18\x04 \x01(\v2\x12.ledger.v1.ReceiptR\areceipt\x12.\n" +
-	"\bbalances\x18\x05 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\"=\n" +
+	"\bbalances\x18\x05 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\x12.\n" +
+	"\tday_total\x18\x06 \x01(\v2\x11.ledger.v1.AmountR\bdayTotal\"=\n" +
 	"\x0eCommitResponse\x12+\n" +
 	"\aresults\x18\x01 \x03(\v2\x11.ledger.v1.ResultR\aresults\"<\n" +
 	"\n" +
@@ -1352,25 +1361,26 @@ var file_ledger_proto_depIdxs = []int32{
 	1,  // 9: ledger.v1.Result.verdict:type_name -> ledger.v1.Verdict
 	6,  // 10: ledger.v1.Result.receipt:type_name -> ledger.v1.Receipt
 	7,  // 11: ledger.v1.Result.balances:type_name -> ledger.v1.Balance
-	8,  // 12: ledger.v1.CommitResponse.results:type_name -> ledger.v1.Result
-	10, // 13: ledger.v1.LookupRequest.keys:type_name -> ledger.v1.BalanceKey
-	7,  // 14: ledger.v1.LookupResponse.balances:type_name -> ledger.v1.Balance
-	6,  // 15: ledger.v1.TransactionResponse.receipt:type_name -> ledger.v1.Receipt
-	7,  // 16: ledger.v1.WatchResponse.balances:type_name -> ledger.v1.Balance
-	17, // 17: ledger.v1.WatchResponse.heartbeat:type_name -> ledger.v1.Heartbeat
-	5,  // 18: ledger.v1.LedgerNode.Commit:input_type -> ledger.v1.CommitRequest
-	11, // 19: ledger.v1.LedgerNode.Lookup:input_type -> ledger.v1.LookupRequest
-	13, // 20: ledger.v1.LedgerNode.Transaction:input_type -> ledger.v1.TransactionRequest
-	15, // 21: ledger.v1.LedgerNode.Watch:input_type -> ledger.v1.WatchRequest
-	9,  // 22: ledger.v1.LedgerNode.Commit:output_type -> ledger.v1.CommitResponse
-	12, // 23: ledger.v1.LedgerNode.Lookup:output_type -> ledger.v1.LookupResponse
-	14, // 24: ledger.v1.LedgerNode.Transaction:output_type -> ledger.v1.TransactionResponse
-	16, // 25: ledger.v1.LedgerNode.Watch:output_type -> ledger.v1.WatchResponse
-	22, // [22:26] is the sub-list for method output_type
-	18, // [18:22] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	2,  // 12: ledger.v1.Result.day_total:type_name -> ledger.v1.Amount
+	8,  // 13: ledger.v1.CommitResponse.results:type_name -> ledger.v1.Result
+	10, // 14: ledger.v1.LookupRequest.keys:type_name -> ledger.v1.BalanceKey
+	7,  // 15: ledger.v1.LookupResponse.balances:type_name -> ledger.v1.Balance
+	6,  // 16: ledger.v1.TransactionResponse.receipt:type_name -> ledger.v1.Receipt
+	7,  // 17: ledger.v1.WatchResponse.balances:type_name -> ledger.v1.Balance
+	17, // 18: ledger.v1.WatchResponse.heartbeat:type_name -> ledger.v1.Heartbeat
+	5,  // 19: ledger.v1.LedgerNode.Commit:input_type -> ledger.v1.CommitRequest
+	11, // 20: ledger.v1.LedgerNode.Lookup:input_type -> ledger.v1.LookupRequest
+	13, // 21: ledger.v1.LedgerNode.Transaction:input_type -> ledger.v1.TransactionRequest
+	15, // 22: ledger.v1.LedgerNode.Watch:input_type -> ledger.v1.WatchRequest
+	9,  // 23: ledger.v1.LedgerNode.Commit:output_type -> ledger.v1.CommitResponse
+	12, // 24: ledger.v1.LedgerNode.Lookup:output_type -> ledger.v1.LookupResponse
+	14, // 25: ledger.v1.LedgerNode.Transaction:output_type -> ledger.v1.TransactionResponse
+	16, // 26: ledger.v1.LedgerNode.Watch:output_type -> ledger.v1.WatchResponse
+	23, // [23:27] is the sub-list for method output_type
+	19, // [19:23] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_ledger_proto_init() }

@@ -113,7 +113,7 @@ func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 		return err
 	}
 	b.head = next
-	apply(&r, t, next.seq, b.millis)
+	out.DayTotal = apply(&r, t, next.seq, b.millis)
 	key.is = keyRow{t.Fingerprint, next.txid}
 	b.receipts = append(b.receipts, receiptRow{receiptOf(t, next.txid, b.millis), next.seq})
 	out.Seq, out.Receipt, out.Balances = next.seq, b.receipts[len(b.receipts)-1].Receipt, figures(&r, t, next.seq)

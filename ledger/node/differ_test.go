@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,11 +23,12 @@ func entropy() *rand.ChaCha8 { return rand.NewChaCha8([32]byte{1}) }
 // between, have the same results, bit for bit, the same figures and the same changes.
 func TestEnginesAgree(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		now := start
+		var now atomic.Int64 // Pebble's syncer reads it too
+		now.Store(start)
 		fs := vfs.NewMem()
 		bits := [2]*rand.ChaCha8{entropy(), entropy()}
 		options := func(i int) Options {
-			return Options{Now: func() int64 { return now }, Entropy: bits[i], WatchBacklog: 1024}
+			return Options{Now: now.Load, Entropy: bits[i], WatchBacklog: 1024}
 		}
 		mem := OpenMemory(options(0))
 		open := func() Engine {
@@ -38,7 +40,7 @@ func TestEnginesAgree(t *testing.T) {
 		}
 		disk := open()
 		for range rapid.IntRange(1, 12).Draw(rt, "calls") {
-			now += int64(rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Hour, 30 * time.Hour, -time.Hour}).Draw(rt, "advance"))
+			now.Add(int64(rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Hour, 30 * time.Hour, -time.Hour}).Draw(rt, "advance")))
 			if rapid.IntRange(0, 5).Draw(rt, "reopen") == 0 {
 				if err := disk.Close(); err != nil {
 					rt.Fatal(err)

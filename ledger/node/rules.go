@@ -130,11 +130,12 @@ func nonceFits(last uint64, t *wallet.Transfer) (lo uint64, ok bool) {
 	return lo, t.Nonce-lo < t.Rules.NonceMaxGap // t.Nonce <= lo-1+gap, without overflow
 }
 
-// apply makes what judge passed happen. After judge it cannot fail: no sum overflows.
-func apply(r *rows, t *wallet.Transfer, seq uint64, millis int64) {
+// apply makes what judge passed happen, and tells the lane's total of the day. After judge it cannot
+// fail: no sum overflows.
+func apply(r *rows, t *wallet.Transfer, seq uint64, millis int64) (moved wallet.Amount) {
 	last, daily := r.spender(t)
 	*last = t.Nonce
-	moved, _ := movedOn(daily, millis).Add(t.Amount)
+	moved, _ = movedOn(daily, millis).Add(t.Amount)
 	*daily = dailyRow{day: dayOf(millis), moved: moved}
 	if r.debit != nil {
 		r.debit.amount, _ = r.debit.amount.Sub(t.Amount)
@@ -154,6 +155,7 @@ func apply(r *rows, t *wallet.Transfer, seq uint64, millis int64) {
 		r.supply.burned, _ = r.supply.burned.Add(t.Amount)
 	default: // a transfer leaves the supply alone
 	}
+	return moved
 }
 
 // movedOn is what the lane moved on the UTC day of millis.

@@ -131,6 +131,7 @@ type resultMessages struct {
 	result  ledgerpb.Result
 	receipt ledgerpb.Receipt
 	amount  ledgerpb.Amount
+	day     ledgerpb.Amount
 	txid    wallet.TxID
 }
 
@@ -160,6 +161,10 @@ func resultsToWire(out []wallet.Result) *ledgerpb.CommitResponse {
 			m.receipt.From, m.receipt.To, m.receipt.Asset, m.receipt.IdempotencyKey = next(), next(), next(), next()
 			m.receipt.Nonce, m.receipt.UnixMillis = r.Receipt.Nonce, r.Receipt.Millis
 			p.Seq, p.Receipt = r.Seq, &m.receipt
+		}
+		if r.Code == wallet.OK && !r.DayTotal.IsZero() {
+			m.day.Hi, m.day.Lo = r.DayTotal.Bits()
+			p.DayTotal = &m.day
 		}
 		k := len(touched(r))
 		p.Balances, figures = figures[:k:k], figures[k:]
