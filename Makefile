@@ -3,7 +3,8 @@
 GO        ?= go
 TOOL       = $(GO) tool -modfile=tools.mod
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS    = -X main.version=$(VERSION)
+REVISION  ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS    = -X main.version=$(VERSION) -X main.revision=$(REVISION)
 FUZZTIME  ?= 60s
 PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config

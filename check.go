@@ -13,8 +13,11 @@ import (
 	"svc-wallet/wallet"
 )
 
-// version is set by the linker (see Makefile).
-var version = "unknown"
+// version and revision are set by the linker (see Makefile).
+var (
+	version  = "unknown"
+	revision string //nolint:gochecknoglobals // only the linker writes it
+)
 
 // features are what this binary can do that another build may not.
 const features = "tls1.3 x25519mlkem768 macaroon-v2 pebble memory"
@@ -32,8 +35,12 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// commit is what the Go tool recorded of the checkout; builds without it say so.
+// commit is what the Makefile or else the Go tool recorded of the checkout; builds without either
+// say so.
 func commit() string {
+	if revision != "" {
+		return revision
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {

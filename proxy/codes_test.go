@@ -154,12 +154,29 @@ func (r *rig) stall(c *http.Client) {
 
 // TestPrecedence sends one request that is wrong in every way and then mends it, fault by fault,
 // from the first to the last in CONTRACT §1's order: each time the first fault left must answer.
+// A payment that is held in the ledger keeps the only worker, so that the queue can be full.
 func TestPrecedence(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_LEDGER_RETRIES=0"}})
+	r := newRig(t, rigOptions{env: []string{
+		"SVC_WALLET_LEDGER_RETRIES=0", "SVC_WALLET_WORKERS=1", "SVC_WALLET_LEDGER_TIMEOUT=30s", "SVC_WALLET_LIMITS_REQUEST_DEADLINE=30s",
+	}})
 	c := r.client()
 	r.issueTo(c, "rich", 50)
 	if a := r.call(c, "POST", "/v1/transfer", r.transfer("rich", "x", 1, 9), "Idempotency-Key", "used"); a.status != 200 {
 		t.Fatal(a)
+	}
+	r.issueTo(c, "other", 1)
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	hold := func([]wallet.Transfer) error { close(begun); <-proceed; return nil }
+	r.ledger.commit.Store(&hold)
+	held := make(chan answer, 1)
+	go func() { held <- r.call(c, "POST", "/v1/transfer", r.transfer("other", "x", 1, 1)) }()
+	<-begun
+	release := func() {
+		r.ledger.commit.Store(nil)
+		close(proceed)
+		if a := <-held; a.status != 200 {
+			t.Errorf("the payment that was held: %d %s", a.status, a.body)
+		}
 	}
 	ready := true
 	r.server.SetWritable(func() bool { return ready })
@@ -171,7 +188,7 @@ func TestPrecedence(t *testing.T) {
 	limits := func(l *config.Limits) {
 		l.MaxBodyBytes, l.InFlight, l.RatePerSecond = 1, 0, 0
 		l.SubjectRate, l.SubjectBurst = 0, 1
-		l.MaxAmountPerOp = wallet.Minor(1)
+		l.MaxAmountPerOp, l.Queue, l.DailyCeiling = wallet.Minor(1), 0, wallet.Minor(1000)
 	}
 	lim := *r.cfg.Limits()
 	limits(&lim)
@@ -202,7 +219,9 @@ func TestPrecedence(t *testing.T) {
 		{wallet.Forbidden, func() { token = r.token }},
 		{wallet.LimitsExceeded, func() { lim.MaxAmountPerOp = good.MaxAmountPerOp }},
 		{wallet.KeyReused, func() { key = "fresh" }},
+		{wallet.Busy, func() { lim.Queue = good.Queue; release() }},                 // the queue
 		{wallet.NonceConflict, func() { body = r.transfer("rich", "x", 1000, 10) }}, // the ledger's, from here on
+		{wallet.LimitsExceeded, func() { lim.DailyCeiling = good.DailyCeiling }},    // 1,001 in a day
 		{wallet.InsufficientFunds, func() { body = r.transfer("rich", "x", 10, 11); key = "fresh2" }},
 		{wallet.OK, func() {}},
 	} {

@@ -40,7 +40,9 @@ type LedgerNodeClient interface {
 	// taken effect, and applies those that pass in one atomic, durable step. It answers only once
 	// that step has been synced. It is idempotent by (holder, idempotency key): a repeated transfer
 	// is answered with its first receipt. An error status means that no outcome is known, and that
-	// repeating the call is safe. The work does not stop when the caller goes away.
+	// repeating the call is safe. A call that the caller cancelled, or whose deadline has passed,
+	// must not be taken up any more: its caller may have repeated it, been refused and acted on that.
+	// What was taken up is finished whether or not the caller waits.
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Lookup reads balances, by index. It never shows what is not yet durable.
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
@@ -116,7 +118,9 @@ type LedgerNodeServer interface {
 	// taken effect, and applies those that pass in one atomic, durable step. It answers only once
 	// that step has been synced. It is idempotent by (holder, idempotency key): a repeated transfer
 	// is answered with its first receipt. An error status means that no outcome is known, and that
-	// repeating the call is safe. The work does not stop when the caller goes away.
+	// repeating the call is safe. A call that the caller cancelled, or whose deadline has passed,
+	// must not be taken up any more: its caller may have repeated it, been refused and acted on that.
+	// What was taken up is finished whether or not the caller waits.
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Lookup reads balances, by index. It never shows what is not yet durable.
 	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)

@@ -29,8 +29,9 @@ import (
 // package, which may not import the port.
 type Engine interface {
 	// Commit judges batch in order, applies what passes in one atomic durable step and fills out.
-	// Where ctx ends before the batch is taken up, nothing is done; where it ends later, the work
-	// goes on and its outcome is unknown to the caller. out is untouched on every error.
+	// Where ctx ends before the batch is taken up, nothing is done, then or later; where it ends
+	// afterwards, the work goes on and its outcome is unknown to the caller. out is untouched on
+	// every error.
 	Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error
 
 	// Lookup fills out[i] with the durable figures of keys[i], all of one version.

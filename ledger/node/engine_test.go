@@ -492,6 +492,27 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
+// TestGatherLeavesOutTheGone: the writer does not take up a call whose context has ended, although
+// its goroutine has not withdrawn it, and takes the one behind it. By calls that no goroutine waits
+// for.
+func TestGatherLeavesOutTheGone(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), "db")
+	defer mustClose(t, e)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	gone := &call{ctx: ended, batch: []wallet.Transfer{ownIssue(1)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
+	if calls := e.gather(gone); len(calls) != 0 {
+		t.Errorf("took up %d calls", len(calls))
+	}
+	if err := <-gone.done; !errors.Is(err, context.Canceled) || gone.state.Load() == callTaken {
+		t.Errorf("the call was answered %v in state %d", err, gone.state.Load())
+	}
+	there := &call{ctx: context.Background(), batch: []wallet.Transfer{ownIssue(2)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
+	if calls := e.gather(there); len(calls) != 1 || there.state.Load() != callTaken {
+		t.Errorf("did not take up the call of one who waits: %d", len(calls))
+	}
+}
+
 // TestWatchers: their number is bounded, and a place that was left is free again.
 func TestWatchers(t *testing.T) {
 	e := OpenMemory(Options{Now: frozen})

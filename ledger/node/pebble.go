@@ -70,6 +70,7 @@ type pebbleEngine struct {
 
 // call is one Commit on its way.
 type call struct {
+	ctx   context.Context //nolint:containedctx // the writer asks, when it comes to the call, whether its caller is still there
 	batch []wallet.Transfer
 	out   []wallet.Result
 	state atomic.Uint32
@@ -137,7 +138,7 @@ func (p *pebbleEngine) Commit(ctx context.Context, batch []wallet.Transfer, out 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{batch: batch, out: out, done: make(chan error, 1)}
+	c := &call{ctx: ctx, batch: batch, out: out, done: make(chan error, 1)}
 	if ctx.Done() != nil { // the caller may leave, and its slices with it
 		c.batch, c.out = append([]wallet.Transfer(nil), batch...), make([]wallet.Result, len(out))
 	}
@@ -161,7 +162,7 @@ func (p *pebbleEngine) answer(ctx context.Context, c *call) error {
 		return err
 	case <-ctx.Done():
 		if c.state.CompareAndSwap(callWaits, callWithdrawn) {
-			return fmt.Errorf("node: withdrawn, nothing was done: %w", ctx.Err())
+			return withdrawn(ctx.Err())
 		}
 		return fmt.Errorf("node: the outcome is unknown: %w", ctx.Err())
 	case <-p.ended:
@@ -173,6 +174,8 @@ func (p *pebbleEngine) answer(ctx context.Context, c *call) error {
 		return p.gone()
 	}
 }
+
+func withdrawn(err error) error { return fmt.Errorf("node: withdrawn, nothing was done: %w", err) }
 
 // write is the writer. It ends when closing is closed and no call waits.
 func (p *pebbleEngine) write() {
@@ -202,11 +205,15 @@ func (p *pebbleEngine) write() {
 	}
 }
 
-// gather takes the calls that wait, without waiting for more.
+// gather takes the calls that wait, without waiting for more. One whose caller has gone is left
+// out, also where the caller's goroutine did not come to withdraw it yet: a later call of the same
+// payment may have been judged meanwhile.
 func (p *pebbleEngine) gather(c *call) []*call {
 	var calls []*call
 	for n := 0; ; {
-		if c.state.CompareAndSwap(callWaits, callTaken) {
+		if err := c.ctx.Err(); err != nil {
+			c.done <- withdrawn(err)
+		} else if c.state.CompareAndSwap(callWaits, callTaken) {
 			calls = append(calls, c)
 			n += len(c.batch)
 		}

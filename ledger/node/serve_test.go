@@ -353,24 +353,51 @@ func TestEngineErrors(t *testing.T) {
 	}
 }
 
-// TestCommitOutlivesCaller: the work goes on when the caller has gone, and the server waits for it.
-func TestCommitOutlivesCaller(t *testing.T) {
-	entered, leave, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	e := &stub{commit: func(ctx context.Context, _ []wallet.Transfer, out []wallet.Result) error {
+// TestAbandonedCommit: an attempt whose caller gave up is not applied after a later attempt of the
+// same payment was refused, or a client would be told of a refusal and be debited all the same. The
+// first attempt is held up before the engine, in whose place a SIGSTOP of the node would hold it.
+func TestAbandonedCommit(t *testing.T) {
+	inner := node.OpenMemory(node.Options{Now: newClock().Now})
+	entered, leave, late := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	var calls atomic.Int64
+	conn := raw(t, &stub{commit: func(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+		if calls.Add(1) > 1 {
+			return inner.Commit(ctx, batch, out)
+		}
 		close(entered)
 		<-leave
-		done <- ctx.Err()
-		return nil
-	}}
-	conn := raw(t, e, node.ServeOptions{})
-	ctx, cancel := context.WithCancel(context.Background())
+		err := inner.Commit(ctx, batch, out)
+		late <- err
+		return err
+	}}, node.ServeOptions{})
+	c := ledgerpb.NewLedgerNodeClient(conn)
+	burn, issue := good(), good()
+	burn.Op, burn.From, burn.To = ledgerpb.Op_OP_BURN, issue.To, ""
+	issue.IdempotencyKey = "other"
+	once := func(ctx context.Context, p *ledgerpb.Transfer) (ledgerpb.Verdict, error) {
+		res, err := c.Commit(ctx, &ledgerpb.CommitRequest{Transfers: []*ledgerpb.Transfer{p}})
+		if err != nil {
+			return 0, err
+		}
+		return res.GetResults()[0].GetVerdict(), nil
+	}
+	ctx, cancel := context.WithCancel(within(t))
 	go func() { <-entered; cancel() }()
-	if _, err := ledgerpb.NewLedgerNodeClient(conn).Commit(ctx, &ledgerpb.CommitRequest{}); status.Code(err) != codes.Canceled {
-		t.Errorf("the caller got %v", err)
+	if _, err := once(ctx, burn); status.Code(err) != codes.Canceled {
+		t.Errorf("the caller that gave up got %v", err)
+	}
+	if v, err := once(within(t), burn); err != nil || v != ledgerpb.Verdict_VERDICT_INSUFFICIENT_FUNDS {
+		t.Fatalf("the second attempt: %v %v", v, err)
+	}
+	if v, err := once(within(t), issue); err != nil || v != ledgerpb.Verdict_VERDICT_APPLIED {
+		t.Fatalf("the issue: %v %v", v, err)
 	}
 	close(leave)
-	if err := <-done; err != nil {
-		t.Errorf("the engine's context ended: %v", err)
+	if err := <-late; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first attempt was taken up in the end: %v", err)
+	}
+	if v, err := once(within(t), burn); err != nil || v != ledgerpb.Verdict_VERDICT_APPLIED {
+		t.Errorf("the refused payment, asked for once more: %v %v, want its first commit", v, err)
 	}
 }
 

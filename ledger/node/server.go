@@ -135,7 +135,10 @@ type server struct {
 	serving context.Context //nolint:containedctx // Serve's own; ends when closing starts
 }
 
-// Commit goes on when the caller goes away: past this point only the engine decides.
+// Commit hands the caller's context on: the engine does not begin what the caller has given up,
+// and finishes what it took up. A sidecar that gave up asks again over the same connection, where
+// the cancellation arrives first, so an attempt that was left behind cannot be applied after a
+// later one was refused (docs/decisions/001).
 func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledgerpb.CommitResponse, error) {
 	n := len(req.GetTransfers())
 	if n > MaxCommit {
@@ -145,7 +148,7 @@ func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledg
 	for i, p := range req.GetTransfers() {
 		batch[i] = transferFromWire(p)
 	}
-	if err := s.engine.Commit(context.WithoutCancel(ctx), batch, out); err != nil {
+	if err := s.engine.Commit(ctx, batch, out); err != nil {
 		return nil, s.status("commit", err)
 	}
 	return resultsToWire(out), nil
