@@ -26,6 +26,8 @@ var imports = map[string]string{
 	"ledger/node":      "wallet ledger/ledgerpb",
 	"ledger/contract":  "wallet ledger",
 	"proxy":            "wallet config filters ledger",
+	"xds/xdspb":        "",
+	"xds":              "wallet config xds/xdspb",
 	"bench/apicheck":   "",
 	".":                "wallet config filters ledger ledger/node proxy",
 }
@@ -38,15 +40,15 @@ var homes = map[string][]string{
 	"github.com/panjf2000/ants":              {"ledger/committer.go"},
 	"github.com/afex/hystrix-go":             {"ledger/breaker.go"},
 	"github.com/envoyproxy/go-control-plane": {"xds"},
-	"google.golang.org/grpc":                 {"ledger", "ledger/node", "ledger/ledgerpb"},
-	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb"},
+	"google.golang.org/grpc":                 {"ledger", "ledger/node", "ledger/ledgerpb", "xds"},
+	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb", "xds", "xds/xdspb"},
 	"github.com/cockroachdb/pebble":          {"ledger/node"},
 	"github.com/knadh/koanf":                 {"config"},
 	"github.com/spf13/cobra":                 {"."},
 	"lukechampine.com/uint128":               {"wallet/amount.go"},
 	"github.com/pb33f/libopenapi":            {"bench/apicheck"},
 	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "."},
-	"github.com/go-json-experiment/json":     {"wallet", "filters", "config"},
+	"github.com/go-json-experiment/json":     {"wallet", "filters", "config", "xds"},
 	"github.com/cenkalti/backoff":            {"ledger"},
 }
 
