@@ -30,6 +30,7 @@ var imports = map[string]string{
 	"xds":              "wallet config xds/xdspb",
 	"xds/control":      "wallet config xds xds/xdspb",
 	"bench/apicheck":   "",
+	"bench/xds":        "wallet config xds",
 	".":                "wallet config filters ledger ledger/node proxy xds xds/control",
 }
 
@@ -51,8 +52,8 @@ var homes = map[string][]string{
 	"lukechampine.com/uint128":               {"wallet/amount.go"},
 	"github.com/pb33f/libopenapi":            {"bench/apicheck"},
 	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "."},
-	"github.com/go-json-experiment/json":     {"wallet", "filters", "config"},
-	"github.com/cenkalti/backoff":            {"ledger", "xds"},
+	"github.com/go-json-experiment/json":     {"wallet", "filters", "config", "xds", "xds/control"},
+	"github.com/cenkalti/backoff":            {"ledger"},
 }
 
 // TestImports holds every import of the product's code against the two tables above, by parsing

@@ -1,0 +1,328 @@
+package xds
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/sirupsen/logrus"
+
+	"svc-wallet/config"
+)
+
+// Targets is where what was accepted goes. Each method is all or nothing: an error leaves
+// everything as it was, and is the reason of the NACK. They are called one at a time. A nil
+// function takes what comes and does nothing.
+type Targets struct {
+	Stack *config.Stack
+	// Endpoints takes the ledger's addresses, unix:PATH or HOST:PORT, the preferred one first.
+	// nil: the static one again.
+	Endpoints func(addrs []string) error
+	// Certificate takes the wallet listener's. Both nil: that of the static files again.
+	Certificate func(certPEM, keyPEM []byte) error
+	// ClientCA takes what client certificates are verified against. nil: the static file again.
+	ClientCA func(pem []byte) error
+	// RootKeys takes the text of a root key file. nil: the static file again.
+	RootKeys func(text []byte) error
+}
+
+// Options are what a Client has besides its configuration and targets.
+type Options struct {
+	Now      func() int64       // Unix nanoseconds, never backwards
+	Log      logrus.FieldLogger // a line for each change that was accepted or refused
+	Version  string             // of the program, which control planes show
+	Hostname string             // node id where xds.node_id is not set
+}
+
+// Client obeys the control planes of one configuration.
+type Client struct {
+	cfg     *config.Config
+	to      Targets
+	opts    Options
+	timing  timing
+	node    *core.Node
+	tls     func() (*tls.Config, error) // nil: plain
+	sources []*source
+	topics  []*topic // of all sources, those whose removal others depend on last
+	log     *floodLog
+	store   *store // nil: nothing is kept
+
+	counts [numTypes][numOutcomes]atomic.Uint64
+
+	mu        sync.Mutex
+	vouched   int64    // when the control planes last were all there; or what is in force is from
+	endpoints []string // the ledger's, as the target has them; nil: the static one
+	secrets   applied
+}
+
+// timing are the periods and rates that do not come from the configuration.
+type timing struct {
+	backoff, backoffTop time.Duration // before a new stream, full jitter
+	nack, nackTop       time.Duration // before a repeated NACK
+	preferred           time.Duration // between attempts at the first address
+	write               time.Duration // between two writes of the last good file
+	rate, burst         int64         // bytes of responses a second, and at once
+	jitter              func(n int64) int64
+}
+
+func realTiming() timing {
+	return timing{
+		backoff: 500 * time.Millisecond, backoffTop: 30 * time.Second,
+		nack: time.Second, nackTop: 30 * time.Second,
+		preferred: time.Minute,
+		write:     100 * time.Millisecond,
+		rate:      4 << 20, burst: 16 << 20,
+		jitter: rand.Int64N,
+	}
+}
+
+// New makes the client of cfg.XDS and puts the last good file in force. Its error is an unreadable
+// file of TLS or metadata.
+func New(cfg *config.Config, to Targets, opts Options) (*Client, error) {
+	return newClient(cfg, to, opts, realTiming())
+}
+
+func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Client, error) {
+	c := &Client{cfg: cfg, to: to, opts: opts, timing: timing, vouched: opts.Now()}
+	c.log = &floodLog{log: opts.Log, now: opts.Now}
+	var err error
+	if c.node, err = nodeOf(cfg, opts); err != nil {
+		return nil, err
+	}
+	if cfg.XDS.TLSCAFile != "" {
+		c.tls = func() (*tls.Config, error) { return tlsOf(&cfg.XDS, opts.Now) }
+		if _, err := c.tls(); err != nil {
+			return nil, err
+		}
+	}
+	c.build()
+	if cfg.XDS.LastGoodFile != "" && !cfg.Amnesia {
+		c.store = newStore(cfg.XDS.LastGoodFile, timing.write)
+		c.restore()
+	}
+	return c, nil
+}
+
+// build makes the topics and the sources that they come from.
+func (c *Client) build() {
+	x := &c.cfg.XDS
+	add := func(k kind, names func() []string, put func(map[string]*held) error) *topic {
+		t := &topic{kind: k, names: names, put: put, held: map[string]*held{}, missing: map[string]bool{}}
+		c.topics = append(c.topics, t)
+		return t
+	}
+	fixed := func(names ...string) func() []string { return func() []string { return names } }
+	wants := func(name string) bool { return len(x.Addrs) > 0 && slices.Contains(x.Types, name) }
+
+	plane := &source{c: c, name: "control plane", addrs: x.Addrs, tls: c.tls, open: openADS(x.Protocol)}
+	if wants(config.XDSLimits) {
+		plane.topics = append(plane.topics, add(limitsKind(), fixed(x.LimitsName), c.putLimits))
+	}
+	if wants(config.XDSRuntime) && len(x.RuntimeNames) > 0 {
+		plane.topics = append(plane.topics, add(runtimeKind(), fixed(x.RuntimeNames...), c.putRuntime))
+	}
+	var clusters, endpoints *topic
+	if wants(config.XDSCluster) {
+		clusters = add(clusterKind(), fixed(ledgerCluster, authCluster, policyCluster),
+			func(next map[string]*held) error { return c.putClusters(next, endpoints) })
+		plane.topics = append(plane.topics, clusters)
+	}
+	if clusters != nil && wants(config.XDSEndpoint) {
+		endpoints = add(endpointKind(), func() []string { return servicesOf(clusters.held) },
+			func(next map[string]*held) error { return c.putEndpoints(next, clusters, endpoints) })
+		plane.topics = append(plane.topics, endpoints)
+	}
+	agent := &source{c: c, name: "agent", addrs: []string{x.SDSAddr}, open: openSDS}
+	if names := c.secretNames(); len(names) > 0 {
+		from := plane
+		if x.SDSAddr != "" {
+			from = agent
+		}
+		from.topics = append(from.topics, add(secretKind(), fixed(names...), c.putSecrets))
+	}
+	for _, s := range []*source{plane, agent} {
+		if len(s.topics) > 0 {
+			c.sources = append(c.sources, s)
+		}
+	}
+}
+
+// Run obeys the control planes until ctx ends, and then returns nil. It is called once.
+func (c *Client) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for _, s := range c.sources {
+		all.Go(func() { s.run(ctx) })
+	}
+	if c.store != nil {
+		all.Go(func() { c.store.run(ctx, c.snapshot, c.log) })
+	}
+	<-ctx.Done()
+	all.Wait()
+	if c.store != nil {
+		c.store.flush(c.snapshot, c.log)
+	}
+	return nil
+}
+
+// Connected reports whether each source has a stream that has brought a message.
+func (c *Client) Connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.connected()
+}
+
+func (c *Client) connected() bool {
+	return !slices.ContainsFunc(c.sources, func(s *source) bool { return !s.connected })
+}
+
+// VersionAge is how long nobody has vouched for what is in force; 0 while connected.
+func (c *Client) VersionAge() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connected() {
+		return 0
+	}
+	return max(0, time.Duration(c.opts.Now()-c.vouched))
+}
+
+// Outcomes of updates.
+const (
+	accepted   = iota // a response that was put in force
+	refusedOut        // a response that was refused, each time that it came
+	removed           // a resource that was taken away
+	rolledBack        // an accepted response with a version that was in force before
+	timedOut          // a resource that was asked for and did not come in time
+	unexpected        // a resource, or a response, that nobody asked for
+	numOutcomes
+)
+
+const (
+	typeLastGood = "last_good" // refused: a file that was passed over
+	typeOther    = "other"     // unexpected: a response of a type that was not asked for
+	numTypes     = 7
+)
+
+// Types are the types that Updates counts by.
+func (c *Client) Types() []string { return types() }
+
+func types() []string {
+	return []string{config.XDSLimits, config.XDSRuntime, config.XDSCluster, config.XDSEndpoint, typeSecret, typeLastGood, typeOther}
+}
+
+// Outcomes are the outcomes that Updates counts by.
+func (c *Client) Outcomes() []string { return outcomes() }
+
+func outcomes() []string {
+	return []string{"accepted", "refused", "removed", "rolled_back", "timed_out", "unexpected"}
+}
+
+// Updates counts what came: responses that were accepted, refused or rolled_back (which are
+// accepted ones too), and resources that were removed, timed_out or unexpected. It is 0 for a type
+// or outcome that there is not.
+func (c *Client) Updates(typ, outcome string) uint64 {
+	t, o := slices.Index(types(), typ), slices.Index(outcomes(), outcome)
+	if t < 0 || o < 0 {
+		return 0
+	}
+	return c.counts[t][o].Load()
+}
+
+func (c *Client) count(typ string, outcome int, n int) {
+	c.counts[slices.Index(types(), typ)][outcome].Add(uint64(max(0, n)))
+}
+
+// take judges a response and puts it in force. The reason is "" where it was accepted, and else
+// the NACK's, which is to wait so long.
+func (c *Client) take(t *topic, r *response) (reason string, wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.opts.Now()
+	if f := &t.refused; f.known(r, r.digest, now, c.to.Stack.Config()) {
+		f.times++
+		f.shown = now
+		c.count(t.name, refusedOut, 1)
+		return f.reason, c.timing.nackAfter(f.times)
+	}
+	under := c.to.Stack.Config()
+	ch, err := t.read(r, now)
+	if err == nil {
+		err = c.try(t, ch.next)
+	}
+	if err != nil {
+		f := refused{sum: r.digest(), times: 1, version: r.version, reason: cut(err.Error(), maxReason), at: now, shown: now, under: under}
+		if f.sum == t.refused.sum {
+			f.times += t.refused.times
+		}
+		t.refused = f
+		c.count(t.name, refusedOut, 1)
+		c.log.warn("xds refused", logrus.Fields{"type": t.name, "version": cut(r.version, 80), "reason": f.reason})
+		return f.reason, c.timing.nackAfter(f.times)
+	}
+	c.accept(t, r, ch)
+	return "", 0
+}
+
+// try puts a set in force.
+func (c *Client) try(t *topic, next map[string]*held) error {
+	err := t.put(next)
+	var own config.Faults
+	if errors.As(err, &own) && len(next) > 0 { // the stack names the key, and not yet the resource
+		return fault(t.culprit(next), err)
+	}
+	return err
+}
+
+// culprit names the resource, or the resources, of which the stack takes one push.
+func (t *topic) culprit(next map[string]*held) string {
+	name := ""
+	for _, n := range t.names() {
+		if next[n] != nil && (name == "" || !t.wild) {
+			name = n // of several layers the last one is on top
+		}
+	}
+	return cmp.Or(name, t.name)
+}
+
+func (c *Client) accept(t *topic, r *response, ch change) {
+	c.count(t.name, accepted, 1)
+	c.count(t.name, removed, len(ch.removed))
+	c.count(t.name, unexpected, ch.unexpected)
+	if ch.rolledBack {
+		c.count(t.name, rolledBack, 1)
+	}
+	fields := logrus.Fields{"type": t.name, "version": cut(r.version, 80)}
+	if len(ch.removed) > 0 {
+		fields["removed"] = ch.removed
+	}
+	if ch.rolledBack {
+		fields["rolled_back"] = true
+	}
+	c.log.info("xds accepted", fields)
+	t.adopt(r, ch)
+	if c.store != nil && !t.secret {
+		c.store.touch()
+	}
+}
+
+// nackAfter is the wait before the NACK of a response that was refused for the nth time in a row.
+func (t *timing) nackAfter(times int) time.Duration {
+	if times < 2 {
+		return 0
+	}
+	return doubled(t.nack, times-2, t.nackTop)
+}
+
+// doubled is d, doubled n times, and at most top.
+func doubled(d time.Duration, n int, top time.Duration) time.Duration {
+	if n > 30 || d<<n > top {
+		return top
+	}
+	return d << n
+}

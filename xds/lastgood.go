@@ -1,0 +1,257 @@
+package xds
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/sirupsen/logrus"
+	"lukechampine.com/blake3"
+)
+
+const (
+	// lastGoodFormat grows when an older program could not read the file as it was meant.
+	lastGoodFormat = 1
+	maxLastGood    = 32 << 20 // eight runtime layers and the limits, each of 1 MiB, and room
+)
+
+// lastGood is the file: what was accepted last, but no secret.
+type lastGood struct {
+	Format int            `json:"format"`
+	Sum    string         `json:"blake3"` // of Body as it stands in the file
+	Body   jsontext.Value `json:"body"`
+}
+
+type lastGoodBody struct {
+	Written   int64      `json:"written"` // Unix nanoseconds
+	Resources []lastItem `json:"resources"`
+}
+
+type lastItem struct {
+	Type    string         `json:"type"`
+	Name    string         `json:"name"`
+	Version string         `json:"version"`
+	At      int64          `json:"at"` // Unix nanoseconds
+	Value   jsontext.Value `json:"value"`
+}
+
+func sumOf(body []byte) string {
+	sum := blake3.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}
+
+// encodeLastGood is the file of a body.
+func encodeLastGood(b lastGoodBody) ([]byte, error) {
+	body, err := json.Marshal(b, json.Deterministic(true))
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(lastGood{lastGoodFormat, sumOf(body), body})
+}
+
+// decodeLastGood reads a file, any bytes.
+func decodeLastGood(raw []byte) (lastGoodBody, error) {
+	var f lastGood
+	var b lastGoodBody
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return b, errors.New("is damaged: it is not the JSON that was written")
+	}
+	if f.Format != lastGoodFormat {
+		return b, fmt.Errorf("has format %d, and this program knows %d", f.Format, lastGoodFormat)
+	}
+	if sumOf(f.Body) != f.Sum {
+		return b, errors.New("is damaged: its checksum is wrong")
+	}
+	if err := json.Unmarshal(f.Body, &b); err != nil {
+		return b, errors.New("is damaged: its body is not what was written")
+	}
+	return b, nil
+}
+
+// restore puts what the last run knew in force, topic by topic. What is damaged, or does not fit
+// the configuration any more, is passed over.
+func (c *Client) restore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	raw, err := readFile(c.store.path, maxLastGood)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var b lastGoodBody
+	if err == nil {
+		b, err = decodeLastGood(raw)
+	}
+	if err != nil {
+		c.count(typeLastGood, refusedOut, 1)
+		c.log.warn("xds last good file passed over", logrus.Fields{"file": c.store.path, "reason": err.Error()})
+		return
+	}
+	for _, t := range c.topics {
+		next, err := t.restored(b.Resources)
+		if err == nil && len(next) > 0 {
+			err = c.try(t, next)
+		}
+		if err != nil {
+			c.count(t.name, refusedOut, 1)
+			c.log.warn("xds last good passed over", logrus.Fields{"type": t.name, "reason": cut(err.Error(), maxReason)})
+			continue
+		}
+		t.held = next
+		if len(next) > 0 {
+			c.vouched = min(c.vouched, b.Written)
+		}
+	}
+}
+
+// restored are the topic's resources of a last good file.
+func (t *topic) restored(items []lastItem) (map[string]*held, error) {
+	next := map[string]*held{}
+	if t.unpack == nil {
+		return next, nil
+	}
+	names := t.names()
+	for _, item := range items {
+		if item.Type != t.name || !slices.Contains(names, item.Name) {
+			continue
+		}
+		value, err := t.unpack(item.Value)
+		if err != nil {
+			return nil, fault(item.Name, err)
+		}
+		next[item.Name] = &held{version: item.Version, at: item.At, disk: true, value: value}
+	}
+	return next, nil
+}
+
+// snapshot is the last good file of now.
+func (c *Client) snapshot() ([]byte, error) {
+	c.mu.Lock()
+	b := lastGoodBody{Written: c.opts.Now()}
+	var err error
+	for _, t := range c.topics {
+		if t.secret {
+			continue
+		}
+		for name, h := range t.held {
+			item := lastItem{Type: t.name, Name: name, Version: h.version, At: h.at}
+			var bad error
+			if item.Value, bad = json.Marshal(t.pack(h.value)); bad != nil {
+				err = errors.Join(err, bad)
+			}
+			b.Resources = append(b.Resources, item)
+		}
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(b.Resources, func(x, y lastItem) int {
+		return cmp.Or(strings.Compare(x.Type, y.Type), strings.Compare(x.Name, y.Name))
+	})
+	return encodeLastGood(b)
+}
+
+// store writes the last good file off the path of a push: the newest state, and not more often
+// than every so often.
+type store struct {
+	path  string
+	every time.Duration
+	dirty atomic.Bool
+	wake  chan struct{} // capacity 1
+
+	mu  sync.Mutex
+	err error // of the last attempt
+}
+
+func newStore(path string, every time.Duration) *store {
+	return &store{path: path, every: every, wake: make(chan struct{}, 1)}
+}
+
+// touch says that there is something to write.
+func (s *store) touch() {
+	s.dirty.Store(true)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx ends.
+func (s *store) run(ctx context.Context, snapshot func() ([]byte, error), log *floodLog) {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		}
+		s.flush(snapshot, log)
+		pause(ctx, s.every)
+	}
+}
+
+// flush writes what is not written yet. A failure is logged once, until a write succeeds.
+func (s *store) flush(snapshot func() ([]byte, error), log *floodLog) {
+	if !s.dirty.Swap(false) {
+		return
+	}
+	text, err := snapshot()
+	if err == nil {
+		err = writeFile(s.path, text)
+	}
+	s.mu.Lock()
+	before := s.err
+	s.err = err
+	s.mu.Unlock()
+	if err != nil && before == nil {
+		log.warn("xds last good file cannot be written", logrus.Fields{"file": s.path, "reason": err.Error()})
+	}
+}
+
+func (s *store) failure() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		return ""
+	}
+	return s.err.Error()
+}
+
+// writeFile replaces a file as a whole: a crash at any line leaves the old one or the new one.
+func writeFile(path string, text []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // what is wrong has been said
+		}
+	}()
+	_, err = f.ReadFrom(bytes.NewReader(text))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir) //nolint:gosec // the operator names it
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,218 @@
+package xds
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	runtime "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"svc-wallet/config"
+)
+
+const (
+	runtimeURL    = typePrefix + "envoy.service.runtime.v3.Runtime"
+	runtimePrefix = "svc-wallet"
+)
+
+// knobs are the settings of one runtime layer: JSON by the path of the member, such as queue or
+// shadow.queue.
+type knobs map[string]string
+
+// runtimeKind is RTDS: single settings over all others. Its value is knobs.
+func runtimeKind() kind {
+	return kind{
+		name:   config.XDSRuntime,
+		url:    runtimeURL,
+		blank:  func() proto.Message { return new(runtime.Runtime) },
+		nameOf: func(m proto.Message) string { return m.(*runtime.Runtime).GetName() },                   //nolint:forcetypeassert // blank makes it
+		read:   func(m proto.Message) (any, error) { return readKnobs(m.(*runtime.Runtime).GetLayer()) }, //nolint:forcetypeassert // blank makes it
+		pack:   func(value any) any { return value },
+		unpack: func(raw []byte) (any, error) {
+			var k knobs
+			if err := json.Unmarshal(raw, &k); err != nil {
+				return nil, err
+			}
+			for path, text := range k {
+				if !jsontext.Value(text).IsValid() {
+					return nil, fmt.Errorf("%s: is not JSON", plain(path))
+				}
+			}
+			_, err := k.push()
+			return k, err
+		},
+	}
+}
+
+// putRuntime lays the layers over one another, in the order of xds.runtime_names, and puts the
+// result in force.
+func (c *Client) putRuntime(next map[string]*held) error {
+	all := knobs{}
+	var top *held
+	var from []string
+	for _, name := range c.cfg.XDS.RuntimeNames {
+		if h := next[name]; h != nil {
+			maps.Copy(all, h.value.(knobs)) //nolint:forcetypeassert // read makes it
+			top = h
+			from = append(from, name)
+		}
+	}
+	if top == nil {
+		return c.to.Stack.Set(config.LayerRuntime, nil, config.Origin{})
+	}
+	p, err := all.push()
+	if err != nil {
+		return err
+	}
+	return c.to.Stack.Set(config.LayerRuntime, p, top.origin("runtime "+strings.Join(from, "+")))
+}
+
+// push is the layer as the push that it stands for.
+func (k knobs) push() (*config.Push, error) {
+	top, shadow := []byte{'{'}, []byte{'{'}
+	add := func(dst []byte, name, text string) []byte {
+		if len(dst) > 1 {
+			dst = append(dst, ',')
+		}
+		return append(append(appendText(dst, name), ':'), text...)
+	}
+	for _, path := range slices.Sorted(maps.Keys(k)) {
+		if watched, ok := strings.CutPrefix(path, "shadow."); ok {
+			shadow = add(shadow, watched, k[path])
+		} else {
+			top = add(top, path, k[path])
+		}
+	}
+	if len(shadow) > 1 {
+		top = add(top, "shadow", string(append(shadow, '}')))
+	}
+	return config.ParsePush(append(top, '}'))
+}
+
+// readKnobs reads a layer. A dot in a key is the same as a struct within the struct.
+func readKnobs(layer *structpb.Struct) (knobs, error) {
+	k := knobs{}
+	var faults []error
+	k.walk(layer, "", 0, func(err error) { faults = append(faults, err) })
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	_, err := k.push()
+	return k, err
+}
+
+// walk takes the keys of a struct that are ours.
+func (k knobs) walk(s *structpb.Struct, path string, depth int, fail func(error)) {
+	if depth > maxNesting {
+		fail(fmt.Errorf("%s: is nested more than %d deep", plain(path), maxNesting))
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.GetFields())) {
+		key, v := join(path, name), s.GetFields()[name]
+		ours := key == runtimePrefix || strings.HasPrefix(key, runtimePrefix+".")
+		inner := v.GetStructValue()
+		switch {
+		case !ours: // somebody else's, whatever it is
+		case inner != nil && !isFraction(inner):
+			k.walk(inner, key, depth+1, fail)
+		default:
+			if err := k.take(strings.TrimPrefix(key, runtimePrefix+"."), v); err != nil {
+				fail(fmt.Errorf("%s: %w", plain(key), err))
+			}
+		}
+	}
+}
+
+// take takes one key without its prefix.
+func (k knobs) take(key string, v *structpb.Value) error {
+	member := key
+	if route, ok := strings.CutPrefix(key, "route."); ok {
+		if route, ok = strings.CutSuffix(route, ".enabled"); !ok || strings.Contains(route, ".") {
+			return errors.New("unknown key")
+		}
+		member = route + "_enabled"
+	}
+	if _, again := k[member]; again {
+		return errors.New("is there twice")
+	}
+	if strings.HasSuffix(member, "_enabled") {
+		text, err := share(v)
+		if err != nil {
+			return err
+		}
+		k[member] = text
+		return nil
+	}
+	if v.GetStructValue() != nil {
+		return errors.New("is a fraction, and only switches have one")
+	}
+	if _, isNull := v.GetKind().(*structpb.Value_NullValue); isNull {
+		return errors.New("is null: leave the key out to give up its setting")
+	}
+	text, err := appendValue(nil, v, "value", 0)
+	if err != nil {
+		return err
+	}
+	k[member] = string(text)
+	return nil
+}
+
+// isFraction tells a FractionalPercent from a struct of keys, as Envoy does.
+func isFraction(s *structpb.Struct) bool {
+	return s.GetFields()["numerator"] != nil || s.GetFields()["denominator"] != nil
+}
+
+// share is a switch as a push has it: true, false, or a percentage.
+func share(v *structpb.Value) (string, error) {
+	switch v := v.GetKind().(type) {
+	case *structpb.Value_BoolValue:
+		return strconv.FormatBool(v.BoolValue), nil
+	case *structpb.Value_NumberValue:
+		return percent(v.NumberValue, 100)
+	case *structpb.Value_StructValue:
+		return fraction(v.StructValue)
+	default:
+		return "", errors.New("is not true, false, an integer percentage or a fraction")
+	}
+}
+
+// fraction reads an envoy.type.v3.FractionalPercent in its JSON form.
+func fraction(s *structpb.Struct) (string, error) {
+	for _, name := range slices.Sorted(maps.Keys(s.GetFields())) {
+		if name != "numerator" && name != "denominator" {
+			return "", fmt.Errorf("%s is not a part of a fraction", plain(name))
+		}
+	}
+	n := s.GetFields()["numerator"]
+	if _, isNumber := n.GetKind().(*structpb.Value_NumberValue); n != nil && !isNumber {
+		return "", errors.New("the numerator is not a number")
+	}
+	whole := 100
+	if d := s.GetFields()["denominator"]; d != nil {
+		known := map[string]int{"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
+		if whole = known[d.GetStringValue()]; whole == 0 {
+			return "", errors.New("the denominator is not HUNDRED, TEN_THOUSAND or MILLION")
+		}
+	}
+	return percent(n.GetNumberValue(), whole)
+}
+
+// percent is n parts of whole as a percentage, exactly.
+func percent(f float64, parts int) (string, error) {
+	n, err := whole(f)
+	if err != nil {
+		return "", err
+	}
+	if n < 0 || n > int64(parts) {
+		return "", fmt.Errorf("%d is not in 0…%d", n, parts)
+	}
+	millionths := n * int64(1_000_000/parts)
+	return fmt.Sprintf(`"%d.%04d%%"`, millionths/10_000, millionths%10_000), nil
+}
