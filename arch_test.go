@@ -26,27 +26,28 @@ var imports = map[string]string{
 	"ledger/node":      "wallet ledger/ledgerpb",
 	"ledger/contract":  "wallet ledger",
 	"proxy":            "wallet config filters ledger",
+	"xds/control":      "wallet config",
 	"bench/apicheck":   "",
-	".":                "wallet config filters ledger ledger/node proxy",
+	".":                "wallet config filters ledger ledger/node proxy xds/control",
 }
 
 // homes names the one package (or file) that may import a dependency, so that it can be replaced
 // in one place.
 var homes = map[string][]string{
 	"github.com/valyala/fasthttp":            {"proxy"},
-	"github.com/prometheus/client_golang":    {"proxy/metrics.go"},
+	"github.com/prometheus/client_golang":    {"proxy/metrics.go", "xds/control/metrics.go"},
 	"github.com/panjf2000/ants":              {"ledger/committer.go"},
 	"github.com/afex/hystrix-go":             {"ledger/breaker.go"},
-	"github.com/envoyproxy/go-control-plane": {"xds"},
-	"google.golang.org/grpc":                 {"ledger", "ledger/node", "ledger/ledgerpb"},
-	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb"},
+	"github.com/envoyproxy/go-control-plane": {"xds", "xds/control"},
+	"google.golang.org/grpc":                 {"ledger", "ledger/node", "ledger/ledgerpb", "xds/control"},
+	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb", "xds/control"},
 	"github.com/cockroachdb/pebble":          {"ledger/node"},
 	"github.com/knadh/koanf":                 {"config"},
 	"github.com/spf13/cobra":                 {"."},
 	"lukechampine.com/uint128":               {"wallet/amount.go"},
 	"github.com/pb33f/libopenapi":            {"bench/apicheck"},
 	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "."},
-	"github.com/go-json-experiment/json":     {"wallet", "filters", "config"},
+	"github.com/go-json-experiment/json":     {"wallet", "filters", "config", "xds/control"},
 	"github.com/cenkalti/backoff":            {"ledger"},
 }
 
