@@ -76,7 +76,7 @@ func newRoot(hup <-chan os.Signal) *cobra.Command {
 			return usageError{errors.New("a subcommand is needed")}
 		},
 	}
-	root.AddCommand(devCommand(), serveCommand(hup), ledgerCommand(), tokenCommand(),
+	root.AddCommand(devCommand(), serveCommand(hup), ledgerCommand(), controlCommand(hup), tokenCommand(),
 		checkCommand(), verifyReceiptCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root

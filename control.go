@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"svc-wallet/xds/control"
+)
+
+func controlCommand(hup <-chan os.Signal) *cobra.Command {
+	var o control.Options
+	var format, level string
+	cmd := &cobra.Command{
+		Use:   "control --limits FILE|FOLDER --listen unix:PATH|HOST:PORT",
+		Short: "Run a control plane that pushes limits to sidecars",
+		Long: `Runs a control plane. --limits is a file, which is the group "default", or a folder of
+GROUP.json, .yaml, .yml or .toml. Files are watched; SIGHUP reads them again at once. A file that
+cannot be read as it should is refused, and what it said before stays in force.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := required(cmd, "limits", "listen"); err != nil {
+				return err
+			}
+			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
+				return usageError{err}
+			}
+			o.Now = newClock()
+			plane, err := control.New(o)
+			if err != nil {
+				return join(err)
+			}
+			if err := plane.Listen(); err != nil {
+				return join(err)
+			}
+			log := o.Log.WithField("addr", plane.Addr())
+			if addr := plane.APIAddr(); addr != nil {
+				log = log.WithField("api", addr.String())
+			}
+			log.Info("listening")
+			return runControl(cmd.Context(), plane, hup)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Source, "limits", "", "file or folder of limits")
+	f.StringVar(&o.Listen, "listen", "", "unix:PATH or HOST:PORT, for sidecars")
+	f.StringVar(&o.API, "api", "", "unix:PATH or HOST:PORT of the HTTP API; none by default")
+	f.StringVar(&o.TLS.CertFile, "tls-cert", "", "certificate of both listeners")
+	f.StringVar(&o.TLS.KeyFile, "tls-key", "", "key of the certificate")
+	f.StringVar(&o.TLS.CAFile, "tls-ca", "", "authority of the clients' certificates, which both listeners then demand")
+	f.StringArrayVar(&o.ClientIDs, "client-id", nil, "URI SAN of a client that may change limits, * is any characters; may be repeated")
+	f.StringVar(&o.Names.Limits, "limits-name", "svc-wallet.limits", "name of the resource of limits")
+	f.StringVar(&o.Names.Runtime, "runtime-name", "svc-wallet.runtime", "name of the runtime layer")
+	f.IntVar(&o.MaxSidecars, "max-sidecars", 10_000, "sidecars that are known at once; those that left longest ago are forgotten first")
+	f.StringVar(&format, "log-format", "json", "json or text")
+	f.StringVar(&level, "log-level", "info", "debug, info, warning or error")
+	return cmd
+}
+
+// runControl serves until ctx ends, and reads everything again on each SIGHUP.
+func runControl(ctx context.Context, plane *control.Plane, hup <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error {
+		defer cancel()
+		return plane.Run(ctx)
+	})
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hup:
+				plane.Reload()
+			}
+		}
+	})
+	return join(g.Wait())
+}

@@ -1,0 +1,311 @@
+package control
+
+import (
+	"container/list"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// Bounds of what is known of sidecars.
+const (
+	maxSidecars    = 10_000 // by default
+	streamsPerNode = 16     // one for each kind, twice while it reconnects
+	typesPerStream = 32     // that are asked for, served or not
+	maxReason      = 1024   // runes of a NACK that are kept
+)
+
+// fleet knows the sidecars: who is connected, and what each has been sent, has taken and has
+// refused. It is the callbacks of go-control-plane's server.
+type fleet struct {
+	most    int // rows
+	now     func() int64
+	log     logrus.FieldLogger
+	metrics *metrics
+	board   *board
+
+	mu      sync.Mutex
+	rows    map[string]*sidecar // by node id
+	gone    *list.List          // of *sidecar without a stream, the longest gone first
+	streams map[streamKey]*stream
+}
+
+// sidecar is a row. Everything is guarded by the fleet's mutex.
+type sidecar struct {
+	id, cluster           string
+	region, zone, subZone string
+	delta                 bool
+	since                 int64 // connected or gone since then, Unix nanoseconds
+	streams               int
+	place                 *list.Element // among those that are gone
+	kinds                 [numKinds]progress
+}
+
+// progress is how far a sidecar is with one kind.
+type progress struct {
+	served, acked string // versions
+	servedAt      int64
+	waiting       bool // for an answer to served
+	refused       refusal
+}
+
+// refusal is the last NACK.
+type refusal struct {
+	version, reason string
+	at              int64
+}
+
+// streamKey tells streams apart: go-control-plane numbers them for each protocol.
+type streamKey struct {
+	delta bool
+	id    int64
+}
+
+type stream struct {
+	url     string // the one type of a stream that is not aggregated
+	row     *sidecar
+	types   map[string]bool
+	pending [numKinds]response
+}
+
+// response is one that was sent and has not been answered.
+type response struct{ nonce, version string }
+
+func newFleet(most int, now func() int64, log logrus.FieldLogger, m *metrics, b *board) *fleet {
+	if most <= 0 {
+		most = maxSidecars
+	}
+	return &fleet{
+		most: most, now: now, log: log, metrics: m, board: b,
+		rows: map[string]*sidecar{}, gone: list.New(), streams: map[streamKey]*stream{},
+	}
+}
+
+// open takes a stream, unless there are too many. Whose it is, its first request says.
+func (f *fleet) open(key streamKey, url string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.streams) >= 2*f.most {
+		return status.Error(codes.ResourceExhausted, "too many streams")
+	}
+	f.streams[key] = &stream{url: url, types: map[string]bool{}}
+	return nil
+}
+
+func (f *fleet) close(key streamKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[key]
+	delete(f.streams, key)
+	if s == nil || s.row == nil {
+		return
+	}
+	if s.row.streams--; s.row.streams > 0 {
+		return
+	}
+	s.row.since = f.now()
+	s.row.place = f.gone.PushBack(s.row)
+	for k := range s.row.kinds {
+		s.row.kinds[k].waiting = false // nobody will answer
+	}
+}
+
+// asked is what a request says, in either protocol.
+type asked struct {
+	node       *core.Node
+	url, nonce string
+	refused    bool              // it is a NACK
+	reason     string            // the NACK's
+	has        map[string]string // initial_resource_versions
+}
+
+// request notes what a request tells. An error ends the stream.
+func (f *fleet) request(key streamKey, r asked) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[key]
+	if s == nil {
+		return status.Error(codes.Internal, "no such stream")
+	}
+	if s.row == nil {
+		if err := f.join(s, key, r.node); err != nil {
+			return err
+		}
+	}
+	if r.node != nil { // what else it said is kept by nobody, and it cannot become another
+		proto.Reset(r.node)
+		r.node.Id, r.node.Cluster = s.row.id, s.row.cluster
+	}
+	if r.url == "" {
+		r.url = s.url
+	}
+	if s.types[r.url] = true; len(s.types) > typesPerStream || len(r.url) > maxName {
+		return status.Error(codes.ResourceExhausted, "too many types on one stream")
+	}
+	k, served := kindOf(r.url)
+	if !served {
+		return nil
+	}
+	if p := s.pending[k]; r.nonce != "" && r.nonce == p.nonce {
+		s.pending[k] = response{}
+		f.answered(s.row, k, p.version, r)
+	} else if r.nonce == "" && len(r.has) > 0 {
+		f.recognise(s.row, k, r.has)
+	}
+	return nil
+}
+
+// join gives a stream its row.
+func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
+	id, cluster := node.GetId(), node.GetCluster()
+	if !isName(id) || (cluster != "" && !isName(cluster)) {
+		return status.Errorf(codes.InvalidArgument, "node.id and node.cluster are 1 to %d visible ASCII characters", maxName)
+	}
+	row := f.rows[id]
+	switch {
+	case row == nil && len(f.rows) >= f.most && f.gone.Len() == 0:
+		return status.Error(codes.ResourceExhausted, "too many sidecars")
+	case row == nil && len(f.rows) >= f.most:
+		oldest := f.gone.Remove(f.gone.Front()).(*sidecar) //nolint:forcetypeassert // the list holds nothing else
+		delete(f.rows, oldest.id)
+		fallthrough
+	case row == nil:
+		row = &sidecar{id: strings.Clone(id)}
+		f.rows[row.id] = row
+	case row.streams >= streamsPerNode:
+		return status.Error(codes.ResourceExhausted, "too many streams of one node")
+	case row.place != nil:
+		f.gone.Remove(row.place)
+		row.place = nil
+	}
+	if row.streams++; row.streams == 1 {
+		row.since = f.now()
+	}
+	place := node.GetLocality()
+	row.cluster, row.delta = strings.Clone(cluster), key.delta
+	row.region, row.zone, row.subZone = cut(place.GetRegion(), maxName), cut(place.GetZone(), maxName), cut(place.GetSubZone(), maxName)
+	s.row = row
+	return nil
+}
+
+// answered notes an ACK or a NACK of version.
+func (f *fleet) answered(row *sidecar, k kind, version string, r asked) {
+	p := &row.kinds[k]
+	now := f.now()
+	if version == p.served {
+		p.waiting = false
+	}
+	if !r.refused {
+		p.acked = version
+		f.metrics.acked(k, now-p.servedAt)
+		return
+	}
+	p.refused = refusal{version, cut(r.reason, maxReason), now}
+	f.metrics.nacks[k].Inc()
+	f.log.WithFields(logrus.Fields{"node": row.id, "type": k.String(), "version": version, "reason": p.refused.reason}).Warn("push_refused")
+}
+
+// recognise notes that a sidecar that came back has what it would be sent.
+func (f *fleet) recognise(row *sidecar, k kind, has map[string]string) {
+	g := f.board.now.Load()
+	r := &g.serves(g.route.group(row.id, row.cluster)).delta[k]
+	if len(has) != len(r.names) {
+		return
+	}
+	for name, version := range has {
+		if r.byName[name].GetVersion() != version {
+			return
+		}
+	}
+	row.kinds[k].served, row.kinds[k].acked, row.kinds[k].waiting = r.version, r.version, false
+}
+
+// sent notes a response.
+func (f *fleet) sent(key streamKey, url, nonce, version string) {
+	k, served := kindOf(url)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[key]
+	if !served || s == nil || s.row == nil {
+		return
+	}
+	s.pending[k] = response{nonce, version}
+	p := &s.row.kinds[k]
+	p.served, p.servedAt, p.waiting = version, f.now(), true
+	f.metrics.pushes[k].Inc()
+}
+
+// connected counts the sidecars that are, by group.
+func (f *fleet) connected(route *router) (total int, byGroup map[string]int) {
+	byGroup = map[string]int{}
+	for _, row := range f.list() {
+		if row.streams > 0 {
+			byGroup[route.group(row.id, row.cluster)]++
+			total++
+		}
+	}
+	return total, byGroup
+}
+
+// list is a copy of all rows, by id.
+func (f *fleet) list() []sidecar {
+	f.mu.Lock()
+	rows := make([]sidecar, 0, len(f.rows))
+	for _, row := range f.rows {
+		rows = append(rows, *row)
+	}
+	f.mu.Unlock()
+	slices.SortFunc(rows, func(a, b sidecar) int { return strings.Compare(a.id, b.id) })
+	return rows
+}
+
+// OnStreamOpen and the methods below are go-control-plane's server.Callbacks.
+func (f *fleet) OnStreamOpen(_ context.Context, id int64, url string) error {
+	return f.open(streamKey{false, id}, url)
+}
+
+// OnStreamClosed ends a stream of the state of the world.
+func (f *fleet) OnStreamClosed(id int64, _ *core.Node) { f.close(streamKey{false, id}) }
+
+// OnStreamRequest notes a request of the state of the world.
+func (f *fleet) OnStreamRequest(id int64, r *discovery.DiscoveryRequest) error {
+	err := f.request(streamKey{false, id}, asked{node: r.GetNode(), url: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refused: r.GetErrorDetail() != nil, reason: r.GetErrorDetail().GetMessage()})
+	r.ErrorDetail = nil // the watch keeps the request
+	return err
+}
+
+// OnStreamResponse notes a response of the state of the world.
+func (f *fleet) OnStreamResponse(_ context.Context, id int64, _ *discovery.DiscoveryRequest, r *discovery.DiscoveryResponse) {
+	f.sent(streamKey{false, id}, r.GetTypeUrl(), r.GetNonce(), r.GetVersionInfo())
+}
+
+// OnDeltaStreamOpen begins a stream of deltas.
+func (f *fleet) OnDeltaStreamOpen(_ context.Context, id int64, url string) error {
+	return f.open(streamKey{true, id}, url)
+}
+
+// OnDeltaStreamClosed ends a stream of deltas.
+func (f *fleet) OnDeltaStreamClosed(id int64, _ *core.Node) { f.close(streamKey{true, id}) }
+
+// OnStreamDeltaRequest notes a request of a stream of deltas.
+func (f *fleet) OnStreamDeltaRequest(id int64, r *discovery.DeltaDiscoveryRequest) error {
+	err := f.request(streamKey{true, id}, asked{
+		node: r.GetNode(), url: r.GetTypeUrl(), nonce: r.GetResponseNonce(),
+		refused: r.GetErrorDetail() != nil, reason: r.GetErrorDetail().GetMessage(), has: r.GetInitialResourceVersions(),
+	})
+	r.ErrorDetail = nil
+	return err
+}
+
+// OnStreamDeltaResponse notes a response of a stream of deltas.
+func (f *fleet) OnStreamDeltaResponse(id int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
+	f.sent(streamKey{true, id}, r.GetTypeUrl(), r.GetNonce(), r.GetSystemVersionInfo())
+}

@@ -1,0 +1,263 @@
+// Package control is a control plane for teams that have no mesh: it tells sidecars over xDS what
+// stands in a file or a folder, and takes changes over a small HTTP API.
+//
+// New reads the source, Listen binds, Run serves. A document gets to the sidecars only after all of
+// it was checked, and what cannot be read as it should changes nothing: the last good document of
+// that group stays in force.
+//
+// A change goes Plane.Reload → parseDocument → board.show → the streams that wait for it. fleet
+// notes what each sidecar makes of it.
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Options say what is served, and where. Source and Listen must be set.
+type Options struct {
+	Source      string   // file (the group default) or folder of GROUP.json, .yaml, .yml or .toml
+	Listen      string   // for sidecars: unix:PATH or HOST:PORT
+	API         string   // for operators, likewise; "": none
+	TLS         TLS      // of both listeners; without, they must be Unix sockets or on loopback
+	ClientIDs   []string // URI SANs, or globs of them, that may change limits where TLS is spoken
+	Names       Names
+	MaxSidecars int // that are known at once; 10,000 by default
+	Log         *logrus.Logger
+	Now         func() int64 // Unix nanoseconds; by default the wall clock
+}
+
+// Plane is the control plane.
+type Plane struct {
+	opts    Options
+	source  source
+	certs   *certs // nil: plain text
+	log     logrus.FieldLogger
+	board   *board
+	fleet   *fleet
+	metrics *metrics
+	timing  timing
+
+	listener, api net.Listener // Listen's
+
+	mu    sync.Mutex // one change at a time
+	state atomic.Pointer[state]
+}
+
+// timing is how long things may take.
+type timing struct {
+	settle, settleMost time.Duration // from a change of a file to its reading
+	poll               time.Duration // readings without any sign of a change
+	silence            time.Duration // from the opening of a stream to its first request
+	drain              time.Duration
+}
+
+// state is what the last reading left. It is immutable.
+type state struct {
+	groups map[string]group
+	served *groups // those of groups that have a document
+	failed error   // the source could not be read at all
+}
+
+// group is one file.
+type group struct {
+	file    string
+	raw     []byte    // as read last
+	doc     *document // in force; nil: there was no good one yet
+	refused Faults    // of raw
+}
+
+// New reads the source. It refuses one with anything wrong in it: there is no last good yet. The
+// error is Faults then.
+func New(opts Options) (*Plane, error) {
+	opts.Names = opts.Names.withDefaults()
+	if opts.Log == nil {
+		opts.Log = logrus.New()
+		opts.Log.SetOutput(io.Discard)
+	}
+	if opts.Now == nil {
+		opts.Now = func() int64 { return time.Now().UnixNano() } //nolint:forbidigo // the default of an injected clock
+	}
+	if len(opts.ClientIDs) > 0 && !opts.TLS.on() {
+		return nil, errors.New("client ids mean nothing without TLS")
+	}
+	none, err := newSnapshot(contents{}, opts.Names)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plane{opts: opts, log: opts.Log, board: newBoard(), metrics: newMetrics(), timing: timing{
+		settle: 50 * time.Millisecond, settleMost: time.Second, poll: 5 * time.Second, silence: 15 * time.Second, drain: time.Second,
+	}}
+	if p.certs, err = newCerts(opts.TLS); err != nil {
+		return nil, err
+	}
+	if p.source, err = openSource(opts.Source); err != nil {
+		return nil, err
+	}
+	p.state.Store(&state{served: newGroups(nil, nil, none)})
+	p.fleet = newFleet(opts.MaxSidecars, opts.Now, p.log, p.metrics, p.board)
+	p.metrics.sidecarsFn = func() float64 { n, _ := p.fleet.connected(p.state.Load().served.route); return float64(n) }
+	p.metrics.groupsFn = func() float64 { return float64(len(p.state.Load().served.docs)) }
+	p.Reload()
+	return p, p.state.Load().faults()
+}
+
+// faults are nil where there are none.
+func (s *state) faults() error {
+	if s.failed != nil {
+		return s.failed
+	}
+	var all Faults
+	for _, name := range slices.Sorted(maps.Keys(s.groups)) {
+		for _, f := range s.groups[name].refused {
+			all = append(all, fmt.Sprintf("%s: %s", s.groups[name].file, f))
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	return nil
+}
+
+// Reload reads the source and the certificates again and puts in force what is good and new.
+func (p *Plane) Reload() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reload()
+	if changed, err := p.certs.refresh(); err != nil {
+		p.log.WithError(err).Error("certificates_refused")
+	} else if changed {
+		p.log.Info("certificates_reloaded")
+	}
+}
+
+// reload is called under p.mu.
+func (p *Plane) reload() {
+	before := p.state.Load()
+	next := &state{groups: map[string]group{}, served: before.served}
+	files, err := p.source.read()
+	if err != nil {
+		next.groups, next.failed = before.groups, err
+		p.state.Store(next)
+		p.metrics.reloads[reloadRefused].Inc()
+		if before.failed == nil || before.failed.Error() != err.Error() {
+			p.log.WithError(err).Error("limits_unreadable")
+		}
+		return
+	}
+	outcome := reloadUnchanged
+	docs := map[string]*document{}
+	for name, f := range files {
+		g := p.judge(before.groups[name], f)
+		if next.groups[name] = g; g.doc != nil {
+			docs[name] = g.doc
+		}
+		if len(g.refused) > 0 {
+			outcome = reloadRefused
+		}
+		if !slices.Equal(g.refused, before.groups[name].refused) {
+			p.log.WithFields(logrus.Fields{"group": name, "file": g.file, "reason": g.refused.Error()}).Warn("limits_refused")
+		}
+	}
+	same := func(a, b *document) bool { return a.version == b.version }
+	if before.groups == nil || !maps.EqualFunc(docs, before.served.docs, same) {
+		outcome = max(outcome, reloadApplied)
+		next.served = newGroups(docs, before.served, before.served.none)
+		p.board.show(next.served)
+		p.log.WithField("groups", len(docs)).Info("limits_applied")
+	}
+	p.state.Store(next)
+	p.metrics.reloads[outcome].Inc()
+}
+
+// judge is a group after its file was read. Content that is as it was needs no second look.
+func (p *Plane) judge(before group, f file) group {
+	next := group{file: f.path, raw: f.raw, doc: before.doc}
+	switch {
+	case f.err != nil:
+		next.refused = Faults{f.err.Error()}
+		return next
+	case before.raw != nil && before.file == f.path && bytes.Equal(before.raw, f.raw):
+		next.refused = before.refused
+		return next
+	}
+	doc, err := p.parse(f.path, f.raw)
+	if err != nil {
+		next.refused = err.(Faults) //nolint:errorlint,forcetypeassert // parse's only error
+		return next
+	}
+	next.doc = doc
+	return next
+}
+
+// Addr is where sidecars are served, in the form of Options.Listen.
+func (p *Plane) Addr() string {
+	if p.listener.Addr().Network() == "unix" {
+		return "unix:" + p.listener.Addr().String()
+	}
+	return p.listener.Addr().String()
+}
+
+// APIAddr is where the API is; nil where there is none.
+func (p *Plane) APIAddr() net.Addr {
+	if p.api == nil {
+		return nil
+	}
+	return p.api.Addr()
+}
+
+// Listen binds. Nothing is answered until Run.
+func (p *Plane) Listen() error {
+	var err error
+	if p.listener, err = listen(p.opts.Listen, p.certs != nil); err != nil {
+		return err
+	}
+	if p.opts.API == "" {
+		return nil
+	}
+	if p.api, err = listen(p.opts.API, p.certs != nil); err != nil {
+		return errors.Join(err, p.listener.Close())
+	}
+	return nil
+}
+
+// Run serves until ctx ends, then ends the streams and waits for everything that it started.
+func (p *Plane) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	until := func(serve func(context.Context) error) {
+		g.Go(func() error {
+			defer cancel()
+			return serve(ctx)
+		})
+	}
+	until(p.serveSidecars)
+	until(p.watch)
+	if p.api != nil {
+		until(p.serveAPI)
+	}
+	return g.Wait()
+}
+
+// parse reads a document in the form that path's extension names. The error is Faults.
+func (p *Plane) parse(path string, raw []byte) (*document, error) {
+	text, err := toJSON(filepath.Ext(path), raw)
+	if err != nil {
+		return nil, Faults{err.Error()}
+	}
+	return parseDocument(text, p.opts.Names)
+}
