@@ -99,7 +99,7 @@ func TestEmptyChain(t *testing.T) {
 // and only those that take something settle. Method: a list.
 func TestNames(t *testing.T) {
 	all := Chain{
-		Ready{},
+		Ready{}, Switch{},
 		NewInFlight(), NewRate(), NewSubjectRate(1), NewPayload(),
 		Caps{},
 		NewIdempotency(1, 1, 1), NewNonce(1, 1),
@@ -111,7 +111,7 @@ func TestNames(t *testing.T) {
 			settlers = append(settlers, f.Name())
 		}
 	}
-	if want := strings.Fields("ready in_flight rate subject_rate payload caps idempotency nonce"); !slices.Equal(names, want) {
+	if want := strings.Fields("ready switch in_flight rate subject_rate payload caps idempotency nonce"); !slices.Equal(names, want) {
 		t.Errorf("names are %v, not %v", names, want)
 	}
 	if want := strings.Fields("in_flight idempotency nonce"); !slices.Equal(settlers, want) {

@@ -21,6 +21,7 @@ import (
 // The byte slices of the request point into a buffer that dies with the handler.
 type Exchange struct {
 	// The request, set by the edge.
+	Route    config.Route
 	Op       wallet.Op
 	Limits   *config.Limits // the one version of the limits that this exchange sees
 	Now      int64          // arrival, Unix nanoseconds
