@@ -99,7 +99,8 @@ func TestEmptyChain(t *testing.T) {
 // and only those that take something settle. Method: a list.
 func TestNames(t *testing.T) {
 	all := Chain{
-		Ready{}, Switch{},
+		Ready{},
+		Switch{},
 		NewInFlight(), NewRate(), NewSubjectRate(1), NewPayload(),
 		Caps{},
 		NewIdempotency(1, 1, 1), NewNonce(1, 1),

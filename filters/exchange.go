@@ -71,6 +71,12 @@ func (x *Exchange) Reset() {
 	*x = Exchange{Reply: x.Reply[:0]}
 }
 
+// asker is what exceptions from the limits are chosen by, as far as it is known before the request
+// is decoded.
+func (x *Exchange) asker() config.Asker {
+	return config.Asker{Route: x.Route, Token: x.Grant.TokenID, Subject: x.Grant.subject}
+}
+
 // Filter takes one decision. Check returns wallet.OK to go on, or the answer. It does not block
 // (a duplicate's wait for its first is the one exception, bounded by Deadline), retains nothing,
 // and on the read path does not allocate.
