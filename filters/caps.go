@@ -18,7 +18,7 @@ type Caps struct {
 // Name implements Filter.
 func (Caps) Name() string { return "caps" }
 
-// Check holds the amount against the caps of the limits and of the capability. One amount that
+// Check holds the amount against the caps that hold for the payment and of the capability. One amount that
 // is over a day's ceiling or over an account's total by itself can never be applied; sums are
 // the ledger's. A refusal speaks of this attempt: limits may have been wider when an earlier one
 // was applied (docs/decisions/007). A read passes.
@@ -26,20 +26,23 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 	if x.Op == wallet.Read {
 		return wallet.OK
 	}
-	amount, daily := x.Transfer.Amount, x.Limits.DailyCeiling.Min(x.Grant.Daily)
+	who := x.asker()
+	who.Account, who.Asset = x.Transfer.Holder(), x.Transfer.Asset
+	caps := x.Limits.CapsFor(&who)
+	amount, daily := x.Transfer.Amount, caps.DailyCeiling.Min(x.Grant.Daily)
 	switch {
-	case amount.Cmp(x.Limits.MaxAmountPerOp) > 0:
+	case amount.Cmp(caps.MaxAmountPerOp) > 0:
 		x.Detail = "amount_minor is over the cap of one operation"
 	case amount.Cmp(x.Grant.MaxAmount) > 0:
 		x.Detail = "amount_minor is over the capability's max_amount"
 	case amount.Cmp(daily) > 0:
 		x.Detail = "amount_minor is over the daily ceiling by itself"
-	case x.Op != wallet.Burn && amount.Cmp(x.Limits.MaxAccountTotal) > 0:
+	case x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0:
 		x.Detail = "amount_minor is over the account total by itself"
 	default:
 		x.Transfer.Rules = wallet.Rules{
 			DailyCeiling:    daily,
-			MaxAccountTotal: x.Limits.MaxAccountTotal,
+			MaxAccountTotal: caps.MaxAccountTotal,
 			NonceStart:      f.NonceStart,
 			NonceMaxGap:     f.NonceMaxGap,
 			KeyTTL:          f.KeyTTL,

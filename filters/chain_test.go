@@ -100,6 +100,7 @@ func TestEmptyChain(t *testing.T) {
 func TestNames(t *testing.T) {
 	all := Chain{
 		Ready{},
+		Switch{},
 		NewInFlight(), NewRate(), NewSubjectRate(1), NewPayload(),
 		Caps{},
 		NewIdempotency(1, 1, 1), NewNonce(1, 1),
@@ -111,7 +112,7 @@ func TestNames(t *testing.T) {
 			settlers = append(settlers, f.Name())
 		}
 	}
-	if want := strings.Fields("ready in_flight rate subject_rate payload caps idempotency nonce"); !slices.Equal(names, want) {
+	if want := strings.Fields("ready switch in_flight rate subject_rate payload caps idempotency nonce"); !slices.Equal(names, want) {
 		t.Errorf("names are %v, not %v", names, want)
 	}
 	if want := strings.Fields("in_flight idempotency nonce"); !slices.Equal(settlers, want) {

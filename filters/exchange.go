@@ -21,6 +21,7 @@ import (
 // The byte slices of the request point into a buffer that dies with the handler.
 type Exchange struct {
 	// The request, set by the edge.
+	Route    config.Route
 	Op       wallet.Op
 	Limits   *config.Limits // the one version of the limits that this exchange sees
 	Now      int64          // arrival, Unix nanoseconds
@@ -68,6 +69,12 @@ type RateState struct {
 // Reset readies the exchange for another request. It keeps Reply's memory.
 func (x *Exchange) Reset() {
 	*x = Exchange{Reply: x.Reply[:0]}
+}
+
+// asker is what exceptions from the limits are chosen by, as far as it is known before the request
+// is decoded.
+func (x *Exchange) asker() config.Asker {
+	return config.Asker{Route: x.Route, Token: x.Grant.TokenID, Subject: x.Grant.subject}
 }
 
 // Filter takes one decision. Check returns wallet.OK to go on, or the answer. It does not block

@@ -1,13 +1,12 @@
 package filters
 
 import (
-	"hash/maphash"
 	"math"
 	"math/bits"
-	"strings"
 	"sync"
 	"sync/atomic"
 
+	"svc-wallet/config"
 	"svc-wallet/wallet"
 )
 
@@ -17,22 +16,12 @@ import (
 // is there as long as that time is not more than burst periods ahead of now. One integer is the
 // whole state, and a bucket at rest costs nothing.
 
-// Rate is the filter "rate": the sidecar's own token bucket. The zero value is ready, with a
-// full bucket.
+// Rate is the filter "rate": the sidecar's own token buckets. A route with a rate of its own has a
+// bucket of its own, and the other routes share one. The zero value is ready, with full buckets.
 type Rate struct {
-	bucket atomic.Pointer[bucket]
-
-	mu sync.Mutex // held while a push of limits replaces the bucket
+	shared slot
+	routes [config.NumRoutes]slot
 }
-
-// bucket is one integer and what it means. A push replaces both at once: it first marks the
-// integer as replaced, so that nobody takes a token from a bucket that is no longer there.
-type bucket struct {
-	shape  *shape
-	fullAt atomic.Int64 // Unix nanoseconds, or replaced
-}
-
-const replaced = math.MaxInt64
 
 // NewRate makes the filter "rate".
 func NewRate() *Rate { return &Rate{} }
@@ -43,152 +32,87 @@ func (*Rate) Name() string { return "rate" }
 // Check takes a token, without a lock and without allocating, or answers RateLimited and says in
 // x.RateLimit when one will be there.
 func (f *Rate) Check(x *Exchange) wallet.Code {
+	rate, burst, own := x.Limits.RateFor(x.Route)
+	var ok bool
+	if own {
+		x.RateLimit, ok = f.routes[x.Route].take(rate, burst, x.Now, &f.shared)
+	} else {
+		x.RateLimit, ok = f.shared.take(rate, burst, x.Now, nil)
+	}
+	if !ok {
+		return wallet.RateLimited
+	}
+	return wallet.OK
+}
+
+// slot holds a bucket, which a push of limits may replace. The zero value holds a full one.
+type slot struct {
+	bucket atomic.Pointer[bucket]
+
+	mu sync.Mutex // held while a push of limits replaces the bucket
+}
+
+// bucket is one integer and what it means. A push replaces both at once: it first marks the
+// integer as replaced, so that nobody takes a token from a bucket that is no longer there.
+type bucket struct {
+	shape  shape
+	fullAt atomic.Int64 // Unix nanoseconds, or replaced
+}
+
+const replaced = math.MaxInt64
+
+// take takes a token; where there is none it says when one will be. from is the slot that
+// served the same requests before there was this one, nil for none.
+func (s *slot) take(rate, burst uint64, now int64, from *slot) (RateState, bool) {
 	for {
-		b := f.bucket.Load()
-		if b == nil || !b.shape.is(x.Limits.RatePerSecond, x.Limits.RateBurst) {
-			b = f.reshape(x)
+		b := s.bucket.Load()
+		if b == nil || !b.shape.is(rate, burst) {
+			b = s.reshape(rate, burst, now, from)
 		}
 		fullAt := b.fullAt.Load()
 		if fullAt == replaced {
-			f.reshape(x) // waits for the push that is at it
+			s.reshape(rate, burst, now, from) // waits for the push that is at it
 			continue
 		}
-		next, ok := b.shape.spend(fullAt, x.Now)
+		next, ok := b.shape.spend(fullAt, now)
 		if !ok {
-			x.RateLimit = b.shape.refusal(fullAt, x.Now)
-			return wallet.RateLimited
+			return b.shape.refusal(fullAt, now), false
 		}
 		if b.fullAt.CompareAndSwap(fullAt, next) {
-			return wallet.OK
+			return RateState{}, true
 		}
 	}
 }
 
-// reshape puts the bucket under the limits of x. While exchanges with older and newer limits
-// overlap it may go to and fro; no token appears by that.
-func (f *Rate) reshape(x *Exchange) *bucket {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	old := f.bucket.Load()
-	if old != nil && old.shape.is(x.Limits.RatePerSecond, x.Limits.RateBurst) {
+// reshape puts the bucket under other limits. While exchanges with older and newer limits overlap
+// it may go to and fro; no token appears by that. A route's first bucket of its own has the
+// tokens that the shared one has left, because the push that splits it off must not refill either.
+func (s *slot) reshape(rate, burst uint64, now int64, from *slot) *bucket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.bucket.Load()
+	if old != nil && old.shape.is(rate, burst) {
 		return old
 	}
-	b := &bucket{shape: makeShape(x.Limits.RatePerSecond, x.Limits.RateBurst, x.Now)}
+	b := &bucket{shape: makeShape(rate, burst, now)}
 	if old != nil {
-		b.fullAt.Store(b.shape.adopt(old.shape, old.fullAt.Swap(replaced)))
+		b.fullAt.Store(b.shape.adopt(&old.shape, old.fullAt.Swap(replaced)))
+	} else if from != nil {
+		b.fullAt.Store(from.fullAtUnder(&b.shape))
 	}
-	f.bucket.Store(b)
+	s.bucket.Store(b)
 	return b
 }
 
-// SubjectRate is the filter "subject_rate": a token bucket for each Grant.RateKey, the part of a
-// capability that its holder cannot change. It is off where the limits SubjectRate and
-// SubjectBurst are both zero, and denies where one of them is.
-//
-// It knows a bounded number of subjects. A full bucket can go at any time, because a new one is
-// full too; a bucket that owes tokens is never thrown away, or a flood of subjects would refill
-// it. Where no bucket can go, a subject that has none is refused until one can: that is when as
-// many subjects as there are entries have all been active within burst/rate seconds.
-type SubjectRate struct {
-	seed   maphash.Seed
-	shards []subjectShard // a power of two of them
-	share  int            // subjects that one shard knows
-	shape  atomic.Pointer[shape]
-}
-
-type subjectShard struct {
-	mu       sync.Mutex
-	subjects map[string]*subject
-	swept    *shape // the limits at the last sweep
-	soonest  int64  // under those, no bucket is full before, Unix nanoseconds
-}
-
-type subject struct {
-	shape  *shape
-	fullAt int64 // Unix nanoseconds
-}
-
-// subjectsPerShard bounds what a sweep looks at under the lock: some microseconds' worth.
-const subjectsPerShard = 256
-
-// NewSubjectRate makes the filter "subject_rate" for about entries subjects at a time.
-func NewSubjectRate(entries int) *SubjectRate {
-	n := 1 << bits.Len(uint(max(entries, 0)/(2*subjectsPerShard)))
-	f := &SubjectRate{seed: maphash.MakeSeed(), shards: make([]subjectShard, n), share: (entries + n - 1) / n}
-	for i := range f.shards {
-		f.shards[i].subjects = make(map[string]*subject)
+// fullAtUnder is what the slot's time is under another shape.
+func (s *slot) fullAtUnder(to *shape) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.bucket.Load()
+	if b == nil {
+		return 0
 	}
-	return f
-}
-
-// Name implements Filter.
-func (*SubjectRate) Name() string { return "subject_rate" }
-
-// Check takes a token of x.Grant's subject, without allocating for a subject that is known, or
-// answers RateLimited and says in x.RateLimit when to come back.
-func (f *SubjectRate) Check(x *Exchange) wallet.Code {
-	rate, burst := x.Limits.SubjectRate, x.Limits.SubjectBurst
-	if rate == 0 && burst == 0 {
-		return wallet.OK
-	}
-	s := f.shape.Load()
-	if !s.is(rate, burst) {
-		s = makeShape(rate, burst, x.Now)
-		f.shape.Store(s)
-	}
-	name := x.Grant.RateKey()
-	shard := &f.shards[maphash.String(f.seed, name)&uint64(len(f.shards)-1)] //nolint:gosec // not negative
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	if b := shard.subjects[name]; b != nil {
-		return b.take(s, x)
-	}
-	if len(shard.subjects) >= f.share && !shard.sweep(s, x.Now) {
-		x.RateLimit = RateState{Limit: rate, ResetMillis: ceilMillis(shard.soonest - x.Now)}
-		return wallet.RateLimited
-	}
-	b := &subject{shape: s}
-	shard.subjects[strings.Clone(name)] = b
-	code := b.take(s, x)
-	shard.soonest = min(shard.soonest, b.fullAt)
-	return code
-}
-
-// sweep drops every full bucket and reports whether there was one. It looks only when there may
-// be one, so that a flood of newcomers does not pay for a look each.
-func (s *subjectShard) sweep(to *shape, now int64) bool {
-	if s.swept == to && now < s.soonest {
-		return false
-	}
-	before := len(s.subjects)
-	s.swept, s.soonest = to, math.MaxInt64
-	for name, b := range s.subjects {
-		b.reshape(to)
-		if b.fullAt <= now {
-			delete(s.subjects, name)
-		} else {
-			s.soonest = min(s.soonest, b.fullAt)
-		}
-	}
-	return len(s.subjects) < before
-}
-
-func (b *subject) reshape(to *shape) {
-	if b.shape != to {
-		b.fullAt = to.adopt(b.shape, b.fullAt)
-		b.shape = to
-	}
-}
-
-func (b *subject) take(s *shape, x *Exchange) wallet.Code {
-	b.reshape(s)
-	next, ok := s.spend(b.fullAt, x.Now)
-	if !ok {
-		x.RateLimit = s.refusal(b.fullAt, x.Now)
-		return wallet.RateLimited
-	}
-	b.fullAt = next
-	return wallet.OK
+	return to.adopt(&b.shape, b.fullAt.Load()) // never replaced: that is done under mu
 }
 
 // shape is what a bucket's integer means under one setting of the limits. It is immutable.
@@ -203,9 +127,9 @@ type shape struct {
 // maxSpan bounds spans to 73 years, so that now + span cannot overflow.
 const maxSpan = math.MaxInt64 / 4
 
-func makeShape(rate, burst uint64, now int64) *shape {
+func makeShape(rate, burst uint64, now int64) shape {
 	period := (1e9-1)/max(rate, 1) + 1 // 1 to 1e9
-	return &shape{
+	return shape{
 		rate:   rate,
 		burst:  burst,
 		shut:   rate == 0 || burst == 0,
@@ -216,7 +140,7 @@ func makeShape(rate, burst uint64, now int64) *shape {
 }
 
 func (s *shape) is(rate, burst uint64) bool {
-	return s != nil && s.rate == rate && s.burst == burst
+	return s.rate == rate && s.burst == burst
 }
 
 // spend takes a token from a bucket that is full at the time fullAt: it returns the bucket's new

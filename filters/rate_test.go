@@ -110,11 +110,11 @@ func TestRateKeepsTokensAcrossPush(t *testing.T) {
 func TestPushOutOfOrder(t *testing.T) {
 	old, fresh := makeShape(10, 5, 0), makeShape(20, 5, 3600*second)
 	empty := fresh.since + fresh.span
-	back := old.adopt(fresh, empty)
+	back := old.adopt(&fresh, empty)
 	if _, ok := old.spend(back, fresh.since); ok {
 		t.Error("a token appeared on the way back")
 	}
-	if again := fresh.adopt(old, back); again != empty {
+	if again := fresh.adopt(&old, back); again != empty {
 		t.Errorf("there and back moved the bucket by %d ns", again-empty)
 	}
 }
@@ -294,15 +294,15 @@ func TestSubjectFlood(t *testing.T) {
 			}
 		}
 		known := 0
-		for i := range f.shards {
-			known += len(f.shards[i].subjects)
+		for i := range f.subjects.shards {
+			known += len(f.subjects.shards[i].subjects)
 		}
-		if known > entries+len(f.shards) {
+		if known > entries+len(f.subjects.shards) {
 			t.Fatalf("%d subjects known, the bound is %d", known, entries)
 		}
 		return admitted
 	}
-	room := f.share * len(f.shards)
+	room := f.subjects.share * len(f.subjects.shards)
 	if got := flood(1, 10, 0); got != room-1 {
 		t.Errorf("%d newcomers, there was room for %d", got, room-1)
 	}
@@ -341,7 +341,7 @@ func TestSubjectFlood(t *testing.T) {
 func TestRateDuringPush(t *testing.T) {
 	f := NewRate()
 	drain(f, atRate(1, 10, second))
-	old := f.bucket.Load()
+	old := f.shared.bucket.Load()
 	f.Check(atRate(2, 10, second))
 	if old.fullAt.Load() != replaced {
 		t.Error("the old bucket is open")
@@ -349,14 +349,14 @@ func TestRateDuringPush(t *testing.T) {
 
 	f = NewRate()
 	f.Check(atRate(1, 10, second))
-	f.mu.Lock()
-	f.bucket.Load().fullAt.Store(replaced)
+	f.shared.mu.Lock()
+	f.shared.bucket.Load().fullAt.Store(replaced)
 	answer := make(chan wallet.Code)
 	go func() { answer <- f.Check(atRate(1, 10, second)) }()
 	runtime.Gosched()
 	full := &bucket{shape: makeShape(1, 10, second)}
-	f.bucket.Store(full)
-	f.mu.Unlock()
+	f.shared.bucket.Store(full)
+	f.shared.mu.Unlock()
 	if got := <-answer; got != wallet.OK || full.fullAt.Load() != 2*second {
 		t.Errorf("%v, the new bucket is full at %d", got, full.fullAt.Load())
 	}

@@ -178,7 +178,7 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 		return wallet.BadRequest
 	}
 	v.route = s.find(path)
-	v.Op = v.route.op
+	v.Op, v.Route = v.route.op, v.route.name
 	switch {
 	case v.route.id == routeNone:
 		return wallet.NotFound

@@ -86,6 +86,7 @@ func TestCodes(t *testing.T) {
 		{"nonce spent", wallet.NonceConflict, nil, pay(r.transfer("rich", "x", 1, 5)), nil},
 		{"key of another request", wallet.KeyReused, nil, pay(good, "Idempotency-Key", "used"), nil},
 		{"in flight", wallet.Busy, func() { r.limit(func(l *config.Limits) { l.InFlight = 0 }) }, pay(good), nil},
+		{"switched off", wallet.RetryLater, func() { r.limit(func(l *config.Limits) { l.ReadsEnabled = 0 }) }, get("/v1/balance?account=rich&asset=ron"), nil},
 		{"rate", wallet.RateLimited, func() { r.limit(func(l *config.Limits) { l.RatePerSecond = 0 }) }, pay(good), map[string]string{"X-Ratelimit-Limit": "0", "X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1"}},
 		{"commit times out", wallet.Uncertain, func() { r.failCommits(context.DeadlineExceeded) }, pay(good), nil},
 		{"node is away", wallet.UpstreamUnavailable, func() { r.failCommits(ledger.ErrNotSent) }, pay(good), nil},
@@ -187,6 +188,7 @@ func TestPrecedence(t *testing.T) {
 	token, key := "", "used"
 	limits := func(l *config.Limits) {
 		l.MaxBodyBytes, l.InFlight, l.RatePerSecond = 1, 0, 0
+		l.RouteEnabled[config.RouteTransfer] = 0
 		l.SubjectRate, l.SubjectBurst = 0, 1
 		l.MaxAmountPerOp, l.Queue, l.DailyCeiling = wallet.Minor(1), 0, wallet.Minor(1000)
 	}
@@ -201,6 +203,7 @@ func TestPrecedence(t *testing.T) {
 		return r.send(method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n" + twin + "Authorization: Bearer " + token +
 			"\r\nContent-Type: " + media + "\r\nIdempotency-Key: " + key + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body)
 	}
+	var later []string // what the two answers say that have one code
 	for _, step := range []struct {
 		code wallet.Code
 		mend func()
@@ -211,6 +214,7 @@ func TestPrecedence(t *testing.T) {
 		{wallet.BodyTooLarge, func() { lim.MaxBodyBytes = good.MaxBodyBytes }},
 		{wallet.UnsupportedMediaType, func() { media = "application/json" }},
 		{wallet.RetryLater, func() { ready = true }},
+		{wallet.RetryLater, func() { lim.RouteEnabled = good.RouteEnabled }}, // switched off
 		{wallet.Busy, func() { lim.InFlight = good.InFlight }},
 		{wallet.RateLimited, func() { lim.RatePerSecond = good.RatePerSecond }},
 		{wallet.Unauthorized, func() { token = r.mint("actions = transfer", "accounts = other", "assets = *") }},
@@ -230,7 +234,13 @@ func TestPrecedence(t *testing.T) {
 		if a.status != want.HTTP() || (want != wallet.OK && a.problem(t).Code != want.Name()) {
 			t.Fatalf("%d %s, want %v", a.status, a.body, want)
 		}
+		if want == wallet.RetryLater {
+			later = append(later, a.problem(t).Message)
+		}
 		step.mend()
+	}
+	if len(later) != 2 || later[0] != wallet.RetryLater.When() || !strings.Contains(later[1], "is switched off") {
+		t.Errorf("not ready and switched off say %q", later)
 	}
 }
 

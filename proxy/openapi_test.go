@@ -87,6 +87,7 @@ func TestOpenAPI(t *testing.T) {
 		r.server.SetWritable(func() bool { return false })
 		post(1)
 		r.server.SetWritable(func() bool { return true })
+		under(func(l *config.Limits) { l.WritesEnabled = 0 }, func() { post(1) })
 	}
 	for _, path := range gets {
 		r.call(c, "GET", path, "")
@@ -96,6 +97,7 @@ func TestOpenAPI(t *testing.T) {
 		r.call(c, "POST", path, "{}")
 		under(func(l *config.Limits) { l.InFlight = 0 }, func() { r.call(c, "GET", path, "") })
 		under(func(l *config.Limits) { l.RatePerSecond = 0 }, func() { r.call(c, "GET", path, "") })
+		under(func(l *config.Limits) { l.ReadsEnabled = 0 }, func() { r.call(c, "GET", path, "") })
 		under(func(l *config.Limits) { l.RequestDeadline = 3e8 }, func() {
 			r.call(c, "GET", path, "", "X-Min-Ledger-Seq", "18446744073709551615")
 		})

@@ -11,6 +11,7 @@ type status struct {
 	keys    [numReadyKeys]bool
 	breaker ledger.BreakerState
 	stale   bool // reads come from a cache that the ledger no longer keeps current
+	partial bool // a switch keeps requests out: meant, so it is no reason to send clients elsewhere
 }
 
 // The keys of CONTRACT §4.
@@ -41,6 +42,7 @@ func (s *Server) status() status {
 		},
 		breaker: s.deps.Breaker.State(),
 		stale:   !healthy,
+		partial: limits.Switched(),
 	}
 }
 
@@ -63,7 +65,7 @@ func (st *status) ready() bool {
 func (st *status) appendJSON(dst []byte) []byte {
 	ready := st.ready()
 	dst = strconv.AppendBool(append(dst, `{"ready":`...), ready)
-	dst = strconv.AppendBool(append(dst, `,"degraded":`...), st.stale || st.breaker != ledger.BreakerClosed)
+	dst = strconv.AppendBool(append(dst, `,"degraded":`...), st.stale || st.partial || st.breaker != ledger.BreakerClosed)
 	dst = append(dst, `,"missing":[`...)
 	first := true
 	for i, ok := range st.keys {

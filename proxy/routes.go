@@ -51,7 +51,8 @@ const txPrefix = "/v1/tx/"
 // at last.
 type route struct {
 	id    routeID
-	op    wallet.Op // NoOp for what is no business of the wallet
+	name  config.Route // what limits call it
+	op    wallet.Op    // NoOp for what is no business of the wallet
 	chain filters.Chain
 	last  func(*filters.Exchange) wallet.Code
 }
@@ -62,6 +63,9 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 	var (
 		// First, so that a sidecar that drains or a ledger that stalls costs nobody anything.
 		ready = filters.Ready{Writable: s.writable}
+		// Next, and first of a read: what an operator has switched off must cost nothing either, and
+		// must not be counted against anybody's rate.
+		onOff = filters.Switch{}
 		// Before any work, because they protect the process: they cost a few nanoseconds.
 		inFlight = filters.NewInFlight()
 		rate     = filters.NewRate()
@@ -85,17 +89,17 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)
 		nonce       = filters.NewNonce(cfg.Wallet.Shards, cfg.Wallet.NonceEntries)
 
-		read  = filters.Chain{inFlight, rate, auth, subjectRate, query, payload, scope}
-		write = filters.Chain{ready, inFlight, rate, auth, subjectRate, query, payload, scope, caps, idempotency, nonce}
+		read  = filters.Chain{onOff, inFlight, rate, auth, subjectRate, query, payload, scope}
+		write = filters.Chain{ready, onOff, inFlight, rate, auth, subjectRate, query, payload, scope, caps, idempotency, nonce}
 	)
 	return [numRoutes]route{
-		routeBalance:  {routeBalance, wallet.Read, read, s.balance},
-		routeTx:       {routeTx, wallet.Read, read, s.transaction},
-		routeIssue:    {routeIssue, wallet.Issue, write, s.pay},
-		routeTransfer: {routeTransfer, wallet.Pay, write, s.pay},
-		routeBurn:     {routeBurn, wallet.Burn, write, s.pay},
-		routeHealthz:  {routeHealthz, wallet.NoOp, nil, s.healthz},
-		routeReadyz:   {routeReadyz, wallet.NoOp, nil, s.readyz},
+		routeBalance:  {routeBalance, config.RouteBalance, wallet.Read, read, s.balance},
+		routeTx:       {routeTx, config.RouteTx, wallet.Read, read, s.transaction},
+		routeIssue:    {routeIssue, config.RouteIssue, wallet.Issue, write, s.pay},
+		routeTransfer: {routeTransfer, config.RouteTransfer, wallet.Pay, write, s.pay},
+		routeBurn:     {routeBurn, config.RouteBurn, wallet.Burn, write, s.pay},
+		routeHealthz:  {routeHealthz, config.RouteNone, wallet.NoOp, nil, s.healthz},
+		routeReadyz:   {routeReadyz, config.RouteNone, wallet.NoOp, nil, s.readyz},
 	}
 }
 

@@ -1,0 +1,21 @@
+package filters
+
+import "svc-wallet/wallet"
+
+// Switch is the filter "switch": it keeps out what an operator has switched off, wholly or for a
+// share of requests. Which ones of a share is chance, so a client that retries gets through where
+// its like do.
+type Switch struct{}
+
+// Name implements Filter.
+func (Switch) Name() string { return "switch" }
+
+// Check answers RetryLater for a route that is off: nothing was done. Zero limits, and an exchange
+// without a route, are off.
+func (Switch) Check(x *Exchange) wallet.Code {
+	if !x.Limits.Enabled(x.Route).Takes() {
+		x.Detail = "this operation is switched off by the operator"
+		return wallet.RetryLater
+	}
+	return wallet.OK
+}

@@ -1,0 +1,79 @@
+package filters
+
+import (
+	"testing"
+
+	"svc-wallet/config"
+	"svc-wallet/wallet"
+)
+
+// pushed are limits as a control plane pushes them over the defaults.
+func pushed(t testing.TB, text string) *config.Limits {
+	t.Helper()
+	l, err := config.ParseLimits([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestSwitch: a switch keeps out its own routes and no others, with the reason for the client, and
+// a share of a route is let through in that proportion. Method: a table of pushes, 2,000 draws
+// each; 6 standard deviations are allowed, so one run in 500 million fails by chance.
+func TestSwitch(t *testing.T) {
+	const draws = 2000
+	reads := []config.Route{config.RouteBalance, config.RouteTx}
+	writes := []config.Route{config.RouteIssue, config.RouteTransfer, config.RouteBurn}
+	for _, c := range []struct {
+		push          string
+		reads, writes float64 // share that passes
+	}{
+		{`{}`, 1, 1},
+		{`{"writes_enabled":false}`, 1, 0},
+		{`{"reads_enabled":false}`, 0, 1},
+		{`{"writes_enabled":"25%"}`, 1, 0.25},
+		{`{"writes_enabled":false,"reads_enabled":"50%"}`, 0.5, 0},
+	} {
+		l := pushed(t, c.push)
+		for share, routes := range map[*float64][]config.Route{&c.reads: reads, &c.writes: writes} {
+			for _, route := range routes {
+				passed := 0
+				for range draws {
+					x := &Exchange{Route: route, Limits: l}
+					code := Switch{}.Check(x)
+					if code == wallet.OK {
+						passed++
+					} else if code != wallet.RetryLater || x.Detail == "" {
+						t.Fatalf("%s %v: %v, detail %q", c.push, route, code, x.Detail)
+					}
+				}
+				variance := draws * *share * (1 - *share)
+				if off := float64(passed) - draws**share; off*off > 36*variance {
+					t.Errorf("%s: %d of %d on route %v, wanted the share %v", c.push, passed, draws, route, *share)
+				}
+			}
+		}
+	}
+	for name, x := range map[string]*Exchange{
+		"zero limits": {Route: config.RouteBalance, Limits: &config.Limits{}},
+		"no route":    {Limits: pushed(t, `{}`)},
+	} {
+		if got := (Switch{}).Check(x); got != wallet.RetryLater {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestSwitchAllocations: a switch costs no allocation, on, off or in between. Method:
+// testing.AllocsPerRun.
+func TestSwitchAllocations(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector allocates")
+	}
+	for _, push := range []string{`{}`, `{"reads_enabled":"50%"}`, `{"reads_enabled":false}`} {
+		x := &Exchange{Route: config.RouteBalance, Limits: pushed(t, push)}
+		if n := testing.AllocsPerRun(1000, func() { Switch{}.Check(x) }); n != 0 {
+			t.Errorf("%s: %v allocations", push, n)
+		}
+	}
+}
