@@ -187,11 +187,8 @@ func (c *Config) resolveShadow() {
 	shadow := c.limits
 	rows := shadow.shadowed()
 	for i, s := range c.shadow.shadowed() {
-		if !c.watched[i] {
-			continue
-		}
-		if problem := rows[i].value.set(word(s.value.String())); problem != "" {
-			panic("config: a valid value is not taken back: " + s.key + " " + problem)
+		if c.watched[i] {
+			rows[i].value.from(s.value)
 		}
 	}
 	c.limits.Shadow = &shadow
