@@ -264,5 +264,5 @@ Rates go by what is known when they are judged: ` + "`rate_per_second` and `rate
 const referenceShadow = `
 ### Limits under watch
 
-` + "`shadow`" + ` holds limits as they might become. They are not in force: a request that they would refuse, and the limits in force would not, is counted in ` + "`wallet_shadow_refusals_total{limit}`" + ` and goes on. What ` + "`shadow`" + ` leaves out is taken from the limits in force. Its members are the keys of [` + "`[shadow]`" + `](#shadow), without that word.
+` + "`shadow`" + ` holds limits as they might become. They are not in force: a request that they would refuse, and the limits in force would not, is counted in ` + "`wallet_shadow_refusals_total{limit}`" + ` and goes on. What ` + "`shadow`" + ` leaves out is taken from the limits in force. Its members are the keys of [` + "`[shadow]`" + `](#shadow), without that word; an empty variable takes a limit from watch that a file put there.
 `

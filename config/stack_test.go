@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +99,44 @@ func TestStack(t *testing.T) {
 	if s.Config().Limits().Shadow != nil || describe(s.Config()) != describe(static) {
 		t.Error("something is left of what was pushed")
 	}
+}
+
+// TestStackSwaps pushes a hundred versions while others look at the limits (the race detector looks
+// too): nobody ever sees two versions in one.
+func TestStackSwaps(t *testing.T) {
+	live := new(Live)
+	s := NewStack(mustLoad(t, Sources{Env: required("SVC_WALLET_LIMITS_QUEUE=1", "SVC_WALLET_LIMITS_INFLIGHT=1")}), live)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				l, c := live.Load(), s.Config().Limits()
+				if l.Queue != l.InFlight || (l.Shadow != nil && l.Shadow.Queue != l.Queue) || c.Queue != c.InFlight {
+					t.Errorf("a queue of %d with %d in flight", l.Queue, l.InFlight)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	for n := 1; n <= 100; n++ {
+		if err := s.Set(LayerLimits, mustPush(t, fmt.Sprintf(`{"queue":%d,"inflight":%d,"shadow":{"max_body_bytes":300}}`, n, n)), Origin{}); err != nil {
+			t.Error(err)
+		}
+		if n%25 == 0 {
+			if err := s.Set(LayerLimits, nil, Origin{}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	close(done)
+	readers.Wait()
 }
 
 // TestStackHidesNoFault pushes, below a layer that hides it, what is over a ceiling: were it taken,
