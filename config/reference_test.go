@@ -208,7 +208,7 @@ A ceiling is the hard upper bound of the limit of the same name: a file whose li
 const referencePush = `
 ## Limits as they are pushed
 
-A control plane ([xds.md](xds.md)) pushes a JSON object of at most 1 MiB with any of the members below. ` + "`svc-wallet control`" + ` serves such objects from its files, a TypedStruct holds one, and a runtime key ` + "`svc-wallet.X`" + ` is its member ` + "`X`" + `.
+A control plane ([xds.md](xds.md)) pushes a JSON object of at most 1 MiB with any of the members below. ` + "`svc-wallet control`" + ` serves such objects from its files, a TypedStruct holds one, and a runtime key ` + "`svc-wallet.X`" + ` is its member ` + "`X`" + ` (the switch ` + "`issue_enabled`" + ` of a route is spelled ` + "`svc-wallet.route.issue.enabled`" + ` there).
 
 Each setting has the value of the topmost place that speaks of it:
 
@@ -246,7 +246,7 @@ A request that a switch keeps out gets 503 ` + "`RETRY_LATER`" + `; nothing was 
 
 ### Exceptions
 
-` + "`overrides`" + ` is a list of at most 4096 objects. Each names whom it fits, by any of the first five members, and the limits that then hold. For each limit the first exception in the list that fits and speaks of it counts. At most 256 may name the same token, subject or whole account, or name an asset or none of these and nothing rarer, because these are looked through for every payment.
+` + "`overrides`" + ` is a list of at most 4096 objects. Each names whom it fits, by any of the first five members, and the limits that then hold. For each limit the first exception in the list that fits and speaks of it counts. At most 256 may name the same token, the same subject or the same whole account; of those that name none of these, at most 256 may name the same asset, and at most 256 none: they may all have to be tried for one payment.
 
 An exception may widen a limit, up to the ceiling, except by ` + "`subject`" + `: exceptions that name a subject are looked through by themselves, and the first one that fits only narrows what holds without it. Whoever holds a token without ` + "`sub`" + ` may add one, so a subject must not be worth having.
 
