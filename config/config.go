@@ -3,8 +3,8 @@
 // defaults, environment names, flags, the effective print, the reference page and the limits
 // that a control plane pushes all follow from it.
 //
-// Invariant: a *Config that Load returned and a *Limits that it or ParseLimits returned lie
-// within every range and ceiling, and nobody changes them afterwards.
+// Invariant: a *Config that Load or Stack returned, and a *Limits that these or ParseLimits returned,
+// lie within every range and ceiling, and nobody changes them afterwards.
 package config
 
 import (
@@ -187,11 +187,8 @@ func (c *Config) resolveShadow() {
 	shadow := c.limits
 	rows := shadow.shadowed()
 	for i, s := range c.shadow.shadowed() {
-		if !c.watched[i] {
-			continue
-		}
-		if problem := rows[i].value.set(word(s.value.String())); problem != "" {
-			panic("config: a valid value is not taken back: " + s.key + " " + problem)
+		if c.watched[i] {
+			rows[i].value.from(s.value)
 		}
 	}
 	c.limits.Shadow = &shadow

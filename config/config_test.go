@@ -253,8 +253,9 @@ func TestEffective(t *testing.T) {
 	}
 }
 
-// TestTable holds every row against the rules of the table: names, help, and that a default that
-// is pushed lies under its ceiling (which Load checks).
+// TestTable holds every row against the rules of the table: names, help, that a field keeps what it
+// had when something is wrong, and that a default that is pushed lies under its ceiling (which Load
+// checks).
 func TestTable(t *testing.T) {
 	name := regexp.MustCompile(`^([a-z]+\.)?[a-z]+(_[a-z]+)*$`)
 	seen := map[string]string{}
@@ -267,6 +268,9 @@ func TestTable(t *testing.T) {
 	for _, s := range defaults().settings() {
 		if !name.MatchString(s.key) || s.help == "" || s.value.kind() == "" || s.value.allowed() == "" || strings.ContainsAny(s.help, "|`") {
 			t.Errorf("%+v is not a proper row", s)
+		}
+		if before := s.value.String(); s.value.set([]any{[]any{}}) == "" || s.value.String() != before {
+			t.Errorf("%s: %q is now %q, from a list of a list", s.key, before, s.value)
 		}
 		once("variable", s.env(), s.key)
 		once("flag", s.flag, s.key)

@@ -30,11 +30,17 @@ func (f Fault) String() string {
 // Faults is everything that is wrong, so that one look at it is enough.
 type Faults []Fault
 
-// Error has a line for each fault.
+// maxLines bounds the text of faults, which a NACK carries and a log line holds.
+const maxLines = 100
+
+// Error has a line for each fault, and counts those beyond the first hundred.
 func (f Faults) Error() string {
-	lines := make([]string, len(f))
-	for i := range f {
-		lines[i] = f[i].String()
+	var lines []string
+	for i := range f[:min(len(f), maxLines)] {
+		lines = append(lines, f[i].String())
+	}
+	if more := len(f) - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "\n")
 }

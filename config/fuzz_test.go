@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"encoding/json"
 	"net"
 	"strings"
 	"testing"
@@ -49,8 +51,9 @@ func fuzzFile(f *testing.F, ext, is, open, shut string) {
 	})
 }
 
-// FuzzParseLimits feeds the bytes of a push.
-func FuzzParseLimits(f *testing.F) {
+// FuzzParsePush feeds the bytes of a push: what is accepted reads back from its own text as the same
+// push, and where it fits under the ceilings its limits lie in every range.
+func FuzzParsePush(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"queue":1,"queue":2}`))
 	f.Add([]byte(`{"revoked_keys":["a","b"],"max_amount_per_op":"5","staleness_window":"1s","inflight":1e3}`))
@@ -59,15 +62,59 @@ func FuzzParseLimits(f *testing.F) {
 			f.Add([]byte(pushText(s, examples(s)[0])))
 		}
 	}
+	f.Add([]byte(`{"shadow":{"queue":1,"subject_rate_per_second":1,"subject_burst":1},"writes_enabled":"1.5%"}`))
+	f.Add([]byte(`{"overrides":[{"token":"t","subject":"s","account":"a*","asset":"ron","route":"tx","max_amount_per_op":"1","max_account_total":"1"},{"token":"t","subject_burst":1,"subject_rate_per_second":1}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		l, err := ParseLimits(raw)
+		p, err := ParsePush(raw)
 		if err != nil {
-			if err.Error() == "" {
-				t.Error("refused without a reason")
+			if err.Error() == "" || len(err.Error()) > 1<<20 {
+				t.Errorf("refused with a reason of %d bytes", len(err.Error()))
 			}
 			return
 		}
-		checkLimits(t, l, &defaults().Ceilings)
+		again, err := ParsePush(p.JSON())
+		if err != nil || !bytes.Equal(p.JSON(), again.JSON()) || p.Len() != again.Len() {
+			t.Fatalf("%s reads back as %v %v", p.JSON(), again, err)
+		}
+		s := NewStack(defaults(), new(Live))
+		if err := s.Set(LayerLimits, p, Origin{}); err != nil {
+			return
+		}
+		l, top := s.Config().Limits(), &s.Config().Ceilings
+		if checkLimits(t, l, top); l.Shadow != nil {
+			checkLimits(t, l.Shadow, top)
+		}
+		who := Asker{Route: RouteTx, Token: "t", Subject: "s"}
+		caps := l.CapsFor(&who)
+		if caps.MaxAmountPerOp.IsZero() || caps.MaxAmountPerOp.Cmp(top.MaxAmountPerOp) > 0 {
+			t.Errorf("an exception gives %v", caps.MaxAmountPerOp)
+		}
+	})
+}
+
+// FuzzOverrides feeds exceptions as a variable or a flag holds them: what is accepted reads back from
+// its own print, which is JSON.
+func FuzzOverrides(f *testing.F) {
+	f.Add("")
+	f.Add("[]")
+	f.Add(`[{"asset":"ron","max_amount_per_op":"1"}]`)
+	f.Add(`[{"token":"t","subject":"a \"b","daily_ceiling":"2","max_account_total":"3"},{"route":"issue","rate_per_second":1,"rate_burst":2}]`)
+	f.Add(`[{"account":"a*","asset":"ron","route":"burn","max_amount_per_op":"1"},{"subject":"s","subject_rate_per_second":1,"subject_burst":1}]`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var o, again *Overrides
+		if problem := (overrides{&o}).set(word(text)); problem != "" {
+			if o != nil {
+				t.Error("what is refused has changed the field")
+			}
+			return
+		}
+		print := (overrides{&o}).String()
+		if problem := (overrides{&again}).set(word(print)); problem != "" || (overrides{&again}).String() != print {
+			t.Errorf("%q prints as %q, which reads back as %q %s", text, print, (overrides{&again}).String(), problem)
+		}
+		if o != nil && !json.Valid([]byte(print)) {
+			t.Errorf("%q is not JSON", print)
+		}
 	})
 }
 

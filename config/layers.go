@@ -128,19 +128,22 @@ func oneLine(err error) string {
 // and queue = 2 in [limits] are both limits.queue to it, and which one it takes is chance.
 type strict struct{ koanf.Parser }
 
-// maxNesting is far more brackets in a file, and dots in a line, than a configuration needs, and
-// far fewer than it takes to overflow the stack or fill the memory by way of the TOML parser,
-// which descends without a bound (TestHostileFiles).
-const maxNesting = 1000
+// These are more brackets in a file (4096 exceptions have two each), and far more dots in a line,
+// than a configuration needs, and far fewer than it takes to overflow the stack or fill the memory by
+// way of the TOML parser, which descends without a bound (TestHostileFiles).
+const (
+	maxBrackets = 10_000
+	maxDots     = 1000
+)
 
 // Unmarshal parses a file.
 func (s strict) Unmarshal(raw []byte) (map[string]any, error) {
-	if bytes.Count(raw, []byte("["))+bytes.Count(raw, []byte("{")) > maxNesting {
-		return nil, fmt.Errorf("there are more than %d opening brackets", maxNesting)
+	if bytes.Count(raw, []byte("["))+bytes.Count(raw, []byte("{")) > maxBrackets {
+		return nil, fmt.Errorf("there are more than %d opening brackets", maxBrackets)
 	}
 	for line := range bytes.Lines(raw) {
-		if bytes.Count(line, []byte(".")) > maxNesting {
-			return nil, fmt.Errorf("there are more than %d dots in a line", maxNesting)
+		if bytes.Count(line, []byte(".")) > maxDots {
+			return nil, fmt.Errorf("there are more than %d dots in a line", maxDots)
 		}
 	}
 	tree, err := s.Parser.Unmarshal(raw)

@@ -71,6 +71,8 @@ func examples(s setting) []word {
 	switch s.key {
 	case "xds.addr":
 		return []word{"", "unix:/run/x", "[::1]:1,localhost:65535"}
+	case "xds.limits_name":
+		return []word{"a", "b.c"}
 	case "xds.types":
 		return []word{"", "limits", "endpoint,cluster"}
 	case "xds.sds_addr":
@@ -111,6 +113,11 @@ func tomlText(s setting, w word) string {
 	switch s.value.kind() {
 	case "integer", "bool":
 		return string(w)
+	case "share":
+		if w == "true" || w == "false" {
+			return string(w)
+		}
+		return `"` + string(w) + `"`
 	case "overrides":
 		return strings.ReplaceAll(jsonText(s, w), `":`, `"=`)
 	case "list":
@@ -136,9 +143,6 @@ func pushText(s setting, w word) string {
 	text := jsonText(s, w)
 	if name, inShadow := strings.CutPrefix(s.pushName(), shadowSection+"."); inShadow {
 		return `{"shadow":{"` + name + `":` + text + `}}`
-	}
-	if s.value.kind() == "share" && (w == "true" || w == "false") {
-		text = string(w)
 	}
 	return `{"` + s.pushName() + `":` + text + `}`
 }

@@ -9,7 +9,7 @@ import (
 
 // Limits are the settings that may change while the sidecar runs. A *Limits is immutable: a
 // change is a new one, and an exchange sees only one. The zero value denies everything; it never
-// means unlimited. Only Load and ParseLimits make a valid one.
+// means unlimited. Only Load, ParseLimits and Stack make a valid one.
 type Limits struct {
 	MaxBodyBytes       int
 	DecompressRatioCap int

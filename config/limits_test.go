@@ -94,7 +94,7 @@ func TestParseLimitsFaults(t *testing.T) {
 		{``, `push: is not a JSON object`},
 		{`[]`, `push: is not a JSON object`},
 		{`null`, `push: is not a JSON object`},
-		{`{} {}`, `push: there is something after the JSON object`},
+		{`{} {}`, `push: there is something after the JSON value`},
 		{`{"queue":1,}`, `push: jsontext: invalid character ',' at start of value after offset 10`},
 		{`{"queue"`, `push: jsontext: unexpected EOF within "/queue" after offset 8`},
 		{`{"queue":1`, `push: jsontext: unexpected EOF after offset 10`},

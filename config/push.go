@@ -2,56 +2,59 @@ package config
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
-	"io"
 	"strings"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Push is what a control plane says of the limits: a JSON object of the members that
 // docs/configuration.md lists. It is right by itself; whether it fits under a configuration's
 // ceilings is for Stack to say. It is immutable.
 type Push struct {
-	values map[string]any // by key
-	text   []byte
+	said *Config         // the fields of keys count
+	keys map[string]bool // of the settings it speaks of
+	text []byte
 }
 
-// ParsePush reads a push: a JSON object (RFC 8259) of at most 1 MiB, with names in any order, none
-// twice. The error is Faults: everything that is wrong.
+// ParsePush reads a push: a JSON object (RFC 8259) of at most 1 MiB, its members in any order and
+// none twice. The error is Faults: everything that is wrong with it by itself.
 func ParsePush(raw []byte) (*Push, error) {
 	l, members, faults := pushLayer(raw)
-	if l.values != nil {
-		scratch := defaults()
-		faults = append(faults, scratch.apply(l)...)
-		faults = append(faults, pairs(l)...)
-		scratch.resolveShadow()
-		faults = append(faults, scratch.broken(scratch.pairRules(), faults)...)
-	}
+	p := &Push{said: defaults(), keys: map[string]bool{}}
+	faults = append(faults, p.said.apply(l)...)
+	faults = append(faults, pairs(l)...)
+	faults = append(faults, p.said.broken(p.said.pairRules(), faults)...)
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	return &Push{values: l.values, text: appendValue(nil, members)}, nil
+	for key := range l.values {
+		p.keys[key] = true
+	}
+	p.text = appendValue(nil, members)
+	return p, nil
 }
 
-// JSON is the push in the form that ParsePush takes, its members by name: equal pushes have equal
-// texts.
+// JSON is the push in the form that ParsePush takes, without spaces and with its members by name,
+// so what is pushed again in another order has the same text.
 func (p *Push) JSON() []byte { return bytes.Clone(p.text) }
 
 // Len is how many settings the push speaks of.
-func (p *Push) Len() int { return len(p.values) }
+func (p *Push) Len() int { return len(p.keys) }
 
-// layer is the push as one source of settings.
-func (p *Push) layer(source string) layer {
-	return layer{p.values, func(string) string { return source }}
+// takePush sets the fields that p speaks of.
+func (c *Config) takePush(p *Push, from Origin) {
+	said, source := p.said.settings(), from.String()
+	for i, s := range c.settings() {
+		if p.keys[s.key] {
+			s.value.from(said[i].value)
+			c.sources[s.key], c.origins[s.key] = source, from
+		}
+	}
 }
 
 // shadowSection is the section of limits that are counted and not enforced.
 const shadowSection = "shadow"
 
-// pushLayer reads the JSON object of a push. It has faults of its own: only what is pushed live
-// is a member, and none comes twice.
+// pushLayer reads the JSON object of a push. It has faults of its own: only what may be pushed is a
+// member, and none comes twice.
 func pushLayer(raw []byte) (layer, object, Faults) {
 	l := layer{values: map[string]any{}, source: func(string) string { return "push" }}
 	whole := func(problem string) (layer, object, Faults) {
@@ -119,90 +122,4 @@ func pairs(l layer) (faults Faults) {
 		}
 	}
 	return faults
-}
-
-// member is a member of a JSON object.
-type member struct {
-	name  string
-	value any
-}
-
-// maxDepth is far deeper than a push goes.
-const maxDepth = 8
-
-// readObject reads a JSON object and nothing after it. Numbers stay as they are written, and a
-// name may come twice.
-func readObject(raw []byte) (object, error) {
-	dec := jsontext.NewDecoder(bytes.NewReader(raw), jsontext.AllowDuplicateNames(true))
-	if dec.PeekKind() != '{' {
-		return nil, errors.New("is not a JSON object")
-	}
-	v, err := decodeValue(dec, 0)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after the JSON object")
-	}
-	return v.(object), nil //nolint:forcetypeassert // it begins with a brace
-}
-
-// readValue reads any JSON value and nothing after it.
-func readValue(text string) (any, error) {
-	dec := jsontext.NewDecoder(strings.NewReader(text), jsontext.AllowDuplicateNames(true))
-	v, err := decodeValue(dec, 0)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after the JSON value")
-	}
-	return v, nil
-}
-
-// decodeValue returns object, []any, string, jsonNumber, bool or nil.
-func decodeValue(dec *jsontext.Decoder, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, fmt.Errorf("is nested more than %d deep", maxDepth)
-	}
-	t, err := dec.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	switch t.Kind() {
-	case '{':
-		o := object{}
-		for dec.PeekKind() != '}' {
-			name, err := dec.ReadToken()
-			if err != nil {
-				return nil, err
-			}
-			m := member{name: name.String()}
-			if m.value, err = decodeValue(dec, depth+1); err != nil {
-				return nil, err
-			}
-			o = append(o, m)
-		}
-		_, err = dec.ReadToken()
-		return o, err
-	case '[':
-		list := []any{}
-		for dec.PeekKind() != ']' {
-			e, err := decodeValue(dec, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, e)
-		}
-		_, err = dec.ReadToken()
-		return list, err
-	case '"':
-		return t.String(), nil
-	case '0':
-		return jsonNumber(t.String()), nil
-	case 't', 'f':
-		return t.Bool(), nil
-	default:
-		return nil, nil //nolint:nilnil // JSON's null
-	}
 }

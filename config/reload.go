@@ -50,9 +50,7 @@ func (c *Config) keep(old *Config) (ignored []string) {
 		if s.effect != atRestart || s.value.String() == before[i].value.String() {
 			continue
 		}
-		if problem := s.value.set(word(before[i].value.String())); problem != "" {
-			panic("config: a value in force is not valid: " + s.key + " " + problem)
-		}
+		s.value.from(before[i].value)
 		c.sources[s.key] = old.source(s.key)
 		ignored = append(ignored, s.key)
 	}

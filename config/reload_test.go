@@ -31,7 +31,7 @@ func TestReload(t *testing.T) {
 		level      string
 	}{
 		{name: "what changes", file: "limits.queue = 100\nlog.level = \"debug\"", queue: 100, level: "debug"},
-		{name: "what waits", file: "limits.queue = 101\nbind_addr = \":1\"\nceilings.queue = 9000\nworkers = 7", ignored: []string{"bind_addr", "workers", "ceilings.queue"}, queue: 101, level: "info"},
+		{name: "what waits", file: "limits.queue = 101\nbind_addr = \":1\"\nceilings.queue = 9000\nworkers = 7\namnesia = true\nxds.addr = \"unix:/x\"\ntls.pq = \"off\"", ignored: []string{"bind_addr", "workers", "amnesia", "tls.pq", "xds.addr", "ceilings.queue"}, queue: 101, level: "info"},
 		{name: "what still waits", file: "limits.queue = 102\nbind_addr = \":1\"", ignored: []string{"bind_addr"}, queue: 102, level: "info"},
 		{name: "wrong", file: "limits.queue = 0", want: "limits.queue: 0 (from F) is not in 1…65536", queue: 102, level: "info"},
 		{
@@ -55,7 +55,8 @@ func TestReload(t *testing.T) {
 		if inForce.Limits().Queue != step.queue || inForce.Log.Level != step.level {
 			t.Errorf("%s: queue %d and level %s in force", step.name, inForce.Limits().Queue, inForce.Log.Level)
 		}
-		if inForce.BindAddr != "0.0.0.0:8443" || inForce.source("bind_addr") != "default" || inForce.Workers != 2 || inForce.Ceilings.Queue != 8192 {
+		if inForce.BindAddr != "0.0.0.0:8443" || inForce.source("bind_addr") != "default" || inForce.Workers != 2 || inForce.Ceilings.Queue != 8192 ||
+			inForce.Amnesia || inForce.TLS.PQ != PQHybrid || len(inForce.XDS.Addrs) != 0 {
 			t.Errorf("%s: what waits for a restart has changed: %+v", step.name, inForce)
 		}
 	}

@@ -61,14 +61,26 @@ func (c *Config) limitRules() []rule {
 	rules := append(c.pairRules(), []rule{
 		{l.StalenessWindow > c.Wallet.MaxStale, "wallet.staleness_window", "wallet.max_stale", "is over wallet.max_stale, " + showDuration(c.Wallet.MaxStale)},
 	}...)
-	for _, problem := range l.Overrides.over(&c.Ceilings) {
-		rules = append(rules, rule{true, "limits.overrides", "", problem})
+	if problem := l.Overrides.over(&c.Ceilings); problem != "" {
+		rules = append(rules, rule{true, "limits.overrides", "", "is wrong: " + problem})
 	}
-	ceilings := c.Ceilings.capped("ceilings")
-	for i, limit := range l.capped("limits") {
-		top := ceilings[i]
+	limits := l.capped("limits")
+	for i, s := range c.shadow.shadowed() {
+		if c.watched[i] { // it is there to be put in force one day
+			limits = append(limits, s)
+		}
+	}
+	tops := map[string]setting{}
+	for _, top := range c.Ceilings.capped("ceilings") {
+		tops[top.name()] = top
+	}
+	for _, s := range limits {
+		top, capped := tops[s.name()]
+		if !capped {
+			continue
+		}
 		problem := fmt.Sprintf("is over %s, %s (from %s)", top.key, top.value, c.source(top.key))
-		rules = append(rules, rule{limit.value.(bounded).above(top.value), limit.key, top.key, problem}) //nolint:forcetypeassert // all numbers
+		rules = append(rules, rule{s.value.(bounded).above(top.value), s.key, top.key, problem}) //nolint:forcetypeassert // all numbers
 	}
 	return rules
 }
@@ -76,9 +88,15 @@ func (c *Config) limitRules() []rule {
 // pairRules are the rules of limits that hold without regard to anything else.
 func (c *Config) pairRules() []rule {
 	odd := func(l *Limits) bool { return (l.SubjectRate == 0) != (l.SubjectBurst == 0) }
+	watched := map[string]bool{}
+	for i, s := range c.shadow.shadowed() {
+		watched[s.name()] = c.watched[i]
+	}
+	rate, burst := watched["subject_rate_per_second"], watched["subject_burst"]
 	return []rule{
 		{odd(&c.limits), "limits.subject_burst", "limits.subject_rate_per_second", "must be 0 exactly where limits.subject_rate_per_second is"},
-		{c.limits.Shadow != nil && odd(c.limits.Shadow) && !odd(&c.limits), "shadow.subject_burst", "shadow.subject_rate_per_second", "must be 0 exactly where shadow.subject_rate_per_second is"},
+		{rate != burst, "shadow.subject_burst", "shadow.subject_rate_per_second", "must be set exactly where shadow.subject_rate_per_second is"},
+		{rate && burst && odd(&c.shadow), "shadow.subject_burst", "shadow.subject_rate_per_second", "must be 0 exactly where shadow.subject_rate_per_second is"},
 	}
 }
 

@@ -31,6 +31,9 @@ func (e effect) String() string {
 	return [...]string{atRestart: "restart", onReload: "reload", onPush: "reload, push"}[e]
 }
 
+// name is the key without its section.
+func (s setting) name() string { return s.key[strings.LastIndexByte(s.key, '.')+1:] }
+
 // env is the name of the setting's environment variable.
 func (s setting) env() string {
 	return "SVC_WALLET_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
@@ -129,8 +132,7 @@ func (c *Config) settings() []setting {
 		setting{key: "log.sample_reads", def: "100", value: integer(&c.Log.SampleReads, 0, 1000000), help: "one in so many successful reads is logged; 0 is none, 1 is all"},
 	)
 	for _, s := range c.Ceilings.capped("ceilings") {
-		name := strings.TrimPrefix(s.key, "ceilings.")
-		add(setting{key: s.key, def: s.ceiling, value: s.value, help: "the most that limits." + name + " may be, here or pushed"})
+		add(setting{key: s.key, def: s.ceiling, value: s.value, help: "the most that limits." + s.name() + " may be, here or pushed"})
 	}
 	return all
 }
@@ -168,11 +170,10 @@ func (l *Limits) shadowed() (rows []setting) {
 		setting{key: "shadow.revoked_tokens", value: names{&l.RevokedTokens}},
 		setting{key: "shadow.revoked_keys", value: names{&l.RevokedKeys}})
 	for _, s := range all {
-		name := strings.TrimPrefix(s.key, "shadow.")
-		if name == "batch_max" { // it refuses nothing
+		if s.name() == "batch_max" { // it refuses nothing
 			continue
 		}
-		rows = append(rows, setting{key: s.key, value: s.value, effect: onPush, help: "limits." + name + " as it might become: what it would refuse is counted, and let through"})
+		rows = append(rows, setting{key: s.key, value: s.value, effect: onPush, help: "limits." + s.name() + " as it might become: what it would refuse is counted, and let through"})
 	}
 	return rows
 }

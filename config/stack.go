@@ -27,7 +27,7 @@ type Origin struct {
 }
 
 // String is the source of the settings, as Effective and faults name it.
-func (o *Origin) String() string {
+func (o Origin) String() string {
 	switch {
 	case o.Resource == "":
 		return "push" // that has not come from anywhere yet
@@ -41,7 +41,8 @@ func (o *Origin) String() string {
 // Stack is the static configuration with the pushed layers over it. It is the one writer of Live.
 //
 // A layer that is taken away uncovers what is below it, so removal falls back to the static
-// configuration and never to no limit at all.
+// configuration and never to no limit at all. Nor is it ever refused: each layer is held against
+// the static configuration by itself, so nothing unfit waits below another (decision 015).
 type Stack struct {
 	live  *Live
 	force atomic.Pointer[Config]
@@ -114,28 +115,34 @@ func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
 	return layers
 }
 
-// merge lays the layers over static. Each field is the topmost layer's that speaks of it.
+// merge lays the layers over static. Each field is the topmost layer's that speaks of it. Any of
+// them may go unfit over the ceilings, which is looked for in each by itself.
 func (s *Stack) merge(static *Config, layers [numLayers]pushed) (*Config, error) {
-	next := *static
-	next.sources, next.origins = maps.Clone(static.sources), map[string]Origin{}
 	var faults Faults
-	for i := range layers {
-		p := &layers[i]
-		if p.push == nil {
+	for _, l := range layers {
+		if l.push == nil {
 			continue
 		}
-		l := p.push.layer(p.from.String())
-		faults = append(faults, next.apply(l)...)
-		for key := range l.values {
-			next.origins[key] = p.from
-		}
+		one := static.under(l)
+		faults = append(faults, one.broken(one.limitRules(), nil)...)
 	}
-	next.resolveShadow()
-	faults = append(faults, next.broken(next.limitRules(), faults)...)
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	return &next, nil
+	return static.under(layers[:]...), nil
+}
+
+// under is c with layers over it, lowest first.
+func (c *Config) under(layers ...pushed) *Config {
+	next := *c
+	next.sources, next.origins = maps.Clone(c.sources), map[string]Origin{}
+	for _, l := range layers {
+		if l.push != nil {
+			next.takePush(l.push, l.from)
+		}
+	}
+	next.resolveShadow()
+	return &next
 }
 
 // when is a time as /config shows it.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -79,33 +80,36 @@ func (l *Limits) Switched() bool {
 type share struct{ field *Fraction }
 
 func (s share) set(raw any) string {
-	word, isText := letters(raw)
-	switch {
-	case raw == true, word == "true":
+	switch raw {
+	case true, word("true"):
 		*s.field = Always
-	case raw == false, word == "false":
+		return ""
+	case false, word("false"):
 		*s.field = 0
-	case isText && strings.HasSuffix(word, "%"):
-		f, ok := parsePercent(strings.TrimSuffix(word, "%"))
-		if !ok {
-			return "is not " + s.allowed()
-		}
-		*s.field = f
-	default:
+		return ""
+	}
+	text, _ := letters(raw)
+	f, ok := parsePercent(text)
+	if !ok {
 		return "is not " + s.allowed()
 	}
+	*s.field = f
 	return ""
 }
 
-// parsePercent reads a percentage of at most four decimals, which is exact in parts per million.
+// percent matches a percentage of at most four decimals, which is exact in parts per million.
+var percent = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(?:\.([0-9]{1,4}))?%$`)
+
 func parsePercent(text string) (Fraction, bool) {
-	whole, part, _ := strings.Cut(text, ".")
-	if len(part) > 4 || len(whole) > 3 {
+	m := percent.FindStringSubmatch(text)
+	if m == nil {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(whole+part+strings.Repeat("0", 4-len(part)), 10, 32)
-	return Fraction(n), err == nil && n <= uint64(Always) && whole != ""
+	n, err := strconv.ParseUint(m[1]+(m[2] + "0000")[:4], 10, 32)
+	return Fraction(n), err == nil && n <= uint64(Always)
 }
+
+func (s share) from(o value) { *s.field = *o.(share).field } //nolint:forcetypeassert // of the same row
 
 func (s share) String() string {
 	switch f := *s.field; f {

@@ -20,6 +20,8 @@ type value interface {
 	// is wrong with that, to be read after "KEY: VALUE (from SOURCE) ", and "" where nothing is. A
 	// field keeps what it had when something is wrong.
 	set(raw any) (problem string)
+	// from copies the field of other, which is of the same row of another table.
+	from(other value)
 	// String is the field as a word that set takes back.
 	String() string
 	// kind is the type in a word, for the flags' help and the reference.
@@ -58,6 +60,7 @@ func (n number[T]) set(raw any) string {
 	return ""
 }
 
+func (n number[T]) from(o value)    { *n.field = *o.(number[T]).field } //nolint:forcetypeassert // of the same row
 func (n number[T]) String() string  { return n.show(*n.field) }
 func (n number[T]) kind() string    { return n.name }
 func (n number[T]) allowed() string { return n.show(n.min) + "…" + n.show(n.max) }
@@ -202,6 +205,7 @@ func (t text) set(raw any) string {
 	return ""
 }
 
+func (t text) from(o value)    { *t.field = *o.(text).field } //nolint:forcetypeassert // of the same row
 func (t text) String() string  { return *t.field }
 func (t text) kind() string    { return t.name }
 func (t text) allowed() string { return t.noun }
@@ -250,6 +254,7 @@ func (c choice[T]) set(raw any) string {
 	return ""
 }
 
+func (c choice[T]) from(o value)   { *c.field = *o.(choice[T]).field } //nolint:forcetypeassert // of the same row
 func (c choice[T]) String() string { return string(*c.field) }
 func (c choice[T]) kind() string   { return "word" }
 
@@ -276,6 +281,7 @@ func (t toggle) set(raw any) string {
 	return ""
 }
 
+func (t toggle) from(o value)   { *t.field = *o.(toggle).field } //nolint:forcetypeassert // of the same row
 func (t toggle) String() string { return strconv.FormatBool(*t.field) }
 func (toggle) kind() string     { return "bool" }
 func (toggle) allowed() string  { return "true or false" }
@@ -316,6 +322,7 @@ func splitWord(w word) (list []any) {
 	return list
 }
 
+func (n names) from(o value)   { *n.field = *o.(names).field } //nolint:forcetypeassert // of the same row
 func (n names) String() string { return strings.Join(slices.Sorted(maps.Keys(*n.field)), ",") }
 func (names) kind() string     { return "list" }
 
@@ -337,6 +344,12 @@ func (m maybe) set(raw any) string {
 	problem := m.value.set(raw)
 	*m.there = *m.there || problem == ""
 	return problem
+}
+
+func (m maybe) from(o value) {
+	other := o.(maybe) //nolint:forcetypeassert // of the same row
+	m.value.from(other.value)
+	*m.there = *other.there
 }
 
 func (m maybe) String() string {

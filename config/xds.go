@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -66,7 +67,7 @@ func (c *Config) xdsSettings() []setting {
 		{key: "xds.tls_key_file", value: fileName(&x.TLSKeyFile), help: "private key of that certificate, PEM"},
 		{key: "xds.tls_server_name", value: hostName(&x.TLSServerName), help: "name expected in the control plane's certificate, where it is not the host of xds.addr"},
 		{key: "xds.spiffe_id", value: text{&x.SPIFFEID, "name", "a SPIFFE id, spiffe://…", isSPIFFE}, help: "the only URI SAN that the control plane's certificate may have; its host name is then not looked at"},
-		{key: "xds.limits_name", def: "svc-wallet.limits", value: hostName(&x.LimitsName), help: "name of the ECDS resource that holds the limits"},
+		{key: "xds.limits_name", def: "svc-wallet.limits", value: text{&x.LimitsName, "name", "a name of 1 to 253 visible ASCII characters", isResource}, help: "name of the ECDS resource that holds the limits"},
 		{key: "xds.runtime_names", def: "svc-wallet.runtime", value: words{&x.RuntimeNames, "list", "at most 8 names", 8, isResource}, help: "names of the RTDS layers; a later one wins"},
 		{key: "xds.sds_addr", value: text{&x.SDSAddr, "address", "unix:PATH", isUnix}, help: "local agent that serves secrets, such as SPIRE's; by default they come from xds.addr"},
 		{key: "xds.certificate", value: hostName(&x.Certificate), help: "name of the secret with the wallet listener's certificate; tls.cert_file holds until it comes"},
@@ -81,6 +82,7 @@ func (c *Config) xdsRules() []rule {
 	x := &c.XDS
 	on := len(x.Addrs) > 0
 	secrets := x.Certificate != "" || x.ClientCA != "" || x.RootKeys != ""
+	nowhere := !on && x.SDSAddr == ""
 	far := ""
 	for _, a := range x.Addrs {
 		if !strings.HasPrefix(a, "unix:") && !loopback(a) {
@@ -89,15 +91,19 @@ func (c *Config) xdsRules() []rule {
 	}
 	return []rule{
 		{far != "" && x.TLSCAFile == "", "xds.addr", "xds.tls_ca_file", fmt.Sprintf("needs xds.tls_ca_file: %s is neither a Unix socket nor a loopback address", plain(far))},
-		{on && len(x.Types) == 0 && !secrets, "xds.types", "", "names nothing to ask for"},
+		{on && len(x.Types) == 0 && (!secrets || x.SDSAddr != ""), "xds.types", "", "names nothing to ask for"},
+		{on && slices.Contains(x.Types, XDSRuntime) && len(x.RuntimeNames) == 0, "xds.runtime_names", "xds.types", "names nothing although xds.types has runtime"},
 		{x.TLSCertFile != "" && x.TLSKeyFile == "", "xds.tls_cert_file", "xds.tls_key_file", "needs xds.tls_key_file"},
 		{x.TLSKeyFile != "" && x.TLSCertFile == "", "xds.tls_key_file", "xds.tls_cert_file", "needs xds.tls_cert_file"},
 		{x.TLSCertFile != "" && x.TLSCAFile == "", "xds.tls_cert_file", "xds.tls_ca_file", "needs xds.tls_ca_file"},
+		{x.TLSServerName != "" && x.TLSCAFile == "", "xds.tls_server_name", "xds.tls_ca_file", "needs xds.tls_ca_file"},
 		{x.SPIFFEID != "" && x.TLSCAFile == "", "xds.spiffe_id", "xds.tls_ca_file", "needs xds.tls_ca_file"},
 		{x.TLSServerName != "" && x.SPIFFEID != "", "xds.tls_server_name", "xds.spiffe_id", "does nothing beside xds.spiffe_id"},
-		{secrets && !on && x.SDSAddr == "", "xds.certificate", "", "a secret needs xds.addr or xds.sds_addr"},
 		{x.SDSAddr != "" && !secrets, "xds.sds_addr", "", "does nothing: no secret is named"},
 		{x.ClientCA != "" && c.TLS.ClientAuth == ClientAuthOff, "xds.client_ca", "tls.client_auth", "does nothing while tls.client_auth is off"},
+		{x.Certificate != "" && nowhere, "xds.certificate", "xds.addr", "needs xds.addr or xds.sds_addr"},
+		{x.ClientCA != "" && nowhere, "xds.client_ca", "xds.addr", "needs xds.addr or xds.sds_addr"},
+		{x.RootKeys != "" && nowhere, "xds.root_keys", "xds.addr", "needs xds.addr or xds.sds_addr"},
 	}
 }
 
@@ -140,7 +146,6 @@ func (w words) set(raw any) string {
 	for i := 0; ok && i < len(list); i++ {
 		var s string
 		s, ok = list[i].(string)
-		s = strings.TrimSpace(s)
 		ok = ok && w.fits(s) && !strings.Contains(s, ",")
 		found = append(found, s)
 	}
@@ -151,6 +156,7 @@ func (w words) set(raw any) string {
 	return ""
 }
 
+func (w words) from(o value)    { *w.field = *o.(words).field } //nolint:forcetypeassert // of the same row
 func (w words) String() string  { return strings.Join(*w.field, ",") }
 func (w words) kind() string    { return w.name }
 func (w words) allowed() string { return w.noun }
