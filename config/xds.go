@@ -33,6 +33,9 @@ type XDS struct {
 	ResourceTimeout time.Duration
 }
 
+// On says whether anybody is obeyed.
+func (x *XDS) On() bool { return len(x.Addrs) > 0 || x.SDSAddr != "" }
+
 // XDSProtocol is the variant of xDS that is spoken.
 type XDSProtocol string
 
