@@ -48,7 +48,11 @@ func clusterKind() kind {
 		read:   func(m proto.Message) (any, error) { return readCluster(m.(*cluster.Cluster)) }, //nolint:forcetypeassert // blank makes it
 		pack: func(value any) any {
 			b := value.(*backend) //nolint:forcetypeassert // read makes it
-			return storedBackend{jsontext.Value(b.push.JSON()), b.addrs, b.service}
+			s := storedBackend{Push: b.push.JSON(), Service: b.service}
+			if b.addrs != nil {
+				s.Endpoints = &b.addrs
+			}
+			return s
 		},
 		unpack: unpackBackend,
 	}
@@ -57,7 +61,7 @@ func clusterKind() kind {
 // storedBackend is a backend in the last good file.
 type storedBackend struct {
 	Push      jsontext.Value `json:"push"`
-	Endpoints []string       `json:"endpoints,format:emitnull"`
+	Endpoints *[]string      `json:"endpoints,omitzero"` // absent: it tells of none
 	Service   string         `json:"service,omitempty"`
 }
 
@@ -70,8 +74,11 @@ func unpackBackend(raw []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := checkAddrs(s.Endpoints)
-	return &backend{p, addrs, s.Service}, err
+	b := &backend{push: p, service: s.Service}
+	if s.Endpoints != nil {
+		b.addrs, err = checkAddrs(*s.Endpoints)
+	}
+	return b, err
 }
 
 // readCluster takes of a cluster what means here what it means to Envoy.

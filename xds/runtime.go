@@ -123,45 +123,43 @@ func (k knobs) walk(s *structpb.Struct, path string, depth int, fail func(error)
 		case inner != nil && !isFraction(inner):
 			k.walk(inner, key, depth+1, fail)
 		default:
-			if err := k.take(strings.TrimPrefix(key, runtimePrefix+"."), v); err != nil {
-				fail(fmt.Errorf("%s: %w", plain(key), err))
+			if err := k.take(key, v); err != nil {
+				fail(err)
 			}
 		}
 	}
 }
 
-// take takes one key without its prefix.
+// take takes one key.
 func (k knobs) take(key string, v *structpb.Value) error {
-	member := key
-	if route, ok := strings.CutPrefix(key, "route."); ok {
+	wrong := func(err error) error { return fmt.Errorf("%s: %w", plain(key), err) }
+	member := strings.TrimPrefix(key, runtimePrefix+".")
+	if route, ok := strings.CutPrefix(member, "route."); ok {
 		if route, ok = strings.CutSuffix(route, ".enabled"); !ok || strings.Contains(route, ".") {
-			return errors.New("unknown key")
+			return wrong(errors.New("unknown key"))
 		}
 		member = route + "_enabled"
 	}
 	if _, again := k[member]; again {
-		return errors.New("is there twice")
+		return wrong(errors.New("is there twice"))
 	}
 	if strings.HasSuffix(member, "_enabled") {
 		text, err := share(v)
 		if err != nil {
-			return err
+			return wrong(err)
 		}
 		k[member] = text
 		return nil
 	}
 	if v.GetStructValue() != nil {
-		return errors.New("is a fraction, and only switches have one")
+		return wrong(errors.New("is a fraction, and only switches have one"))
 	}
 	if _, isNull := v.GetKind().(*structpb.Value_NullValue); isNull {
-		return errors.New("is null: leave the key out to give up its setting")
+		return wrong(errors.New("is null: leave the key out to give up its setting"))
 	}
-	text, err := appendValue(nil, v, "value", 0)
-	if err != nil {
-		return err
-	}
+	text, err := appendValue(nil, v, key, 0)
 	k[member] = string(text)
-	return nil
+	return err
 }
 
 // isFraction tells a FractionalPercent from a struct of keys, as Envoy does.
