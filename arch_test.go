@@ -26,6 +26,7 @@ var imports = map[string]string{
 	"ledger/node":      "wallet ledger/ledgerpb",
 	"ledger/contract":  "wallet ledger",
 	"proxy":            "wallet config filters ledger",
+	"xds":              "wallet config",
 	"xds/control":      "wallet config",
 	"bench/apicheck":   "",
 	".":                "wallet config filters ledger ledger/node proxy xds/control",
