@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,11 @@ cannot be read as it should is refused, and what it said before stays in force.`
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if err := required(cmd, "limits", "listen"); err != nil {
 				return err
+			}
+			if tls := o.TLS; tls != (control.TLS{}) && (tls.CertFile == "" || tls.KeyFile == "" || tls.CAFile == "") {
+				return usageError{errors.New("--tls-cert, --tls-key and --tls-ca go together")}
+			} else if len(o.ClientIDs) > 0 && tls.CAFile == "" {
+				return usageError{errors.New("--client-id means nothing without --tls-ca")}
 			}
 			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
 				return usageError{err}

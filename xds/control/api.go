@@ -5,17 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-	"github.com/sirupsen/logrus"
 	"golang.org/x/net/netutil"
 )
 
@@ -38,7 +34,7 @@ func (p *Plane) serveAPI(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // it may quote requests
 	}
 	served := make(chan error, 1)
-	ln := netutil.LimitListener(p.secured(p.api, "http/1.1"), apiConns)
+	ln := p.secured(netutil.LimitListener(p.api, apiConns), "http/1.1") // TLS outermost: net/http looks for it
 	go func() { served <- server.Serve(ln) }()
 	select {
 	case err := <-served:
@@ -50,7 +46,9 @@ func (p *Plane) serveAPI(ctx context.Context) error {
 	if server.Shutdown(drain) != nil {
 		_ = server.Close() // whoever is not done by now is cut off
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the API: %w", err)
+	}
 	return nil
 }
 
@@ -62,7 +60,9 @@ func (p *Plane) handler() http.Handler {
 	mux.HandleFunc("DELETE /limits/{group}", p.deleteGroup)
 	mux.HandleFunc("GET /sidecars", p.getSidecars)
 	mux.Handle("GET /metrics", p.metrics.handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, map[string]string{"status": "ok"}) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
 	// A web page in an operator's browser must not be able to change or to read: the first refuses
 	// cross-origin writes, the second a name that was rebound to loopback.
 	return http.NewCrossOriginProtection().Handler(p.refuseRebound(mux))
@@ -104,350 +104,44 @@ func (p *Plane) mayChange(r *http.Request) bool {
 	return false
 }
 
-// groupView is a group as the API shows it.
-type groupView struct {
-	Group    string   `json:"group"`
-	File     string   `json:"file"`
-	Version  string   `json:"version,omitempty"` // absent: no good document came yet
-	Sidecars int      `json:"sidecars"`
-	Refused  []string `json:"refused,omitempty"` // what is wrong with the file; an earlier version is served
-}
+// code is what kind of error it is.
+type code string
 
-func (p *Plane) view(s *state, name string, sidecars map[string]int) groupView {
-	g := s.groups[name]
-	v := groupView{Group: name, File: g.file, Sidecars: sidecars[name], Refused: g.refused}
-	if g.doc != nil {
-		v.Version = g.doc.version
-	}
-	return v
-}
-
-func (p *Plane) getGroups(w http.ResponseWriter, _ *http.Request) {
-	s := p.state.Load()
-	_, sidecars := p.fleet.connected(s.served.route)
-	out := struct {
-		Groups  []groupView `json:"groups"`
-		Failed  string      `json:"failed,omitempty"` // the source cannot be read; all is as it was
-		Without int         `json:"without_group"`    // sidecars in the default group while it has no document
-	}{Groups: []groupView{}}
-	for _, name := range slices.Sorted(maps.Keys(s.groups)) {
-		out.Groups = append(out.Groups, p.view(s, name, sidecars))
-	}
-	if s.failed != nil {
-		out.Failed = s.failed.Error()
-	}
-	if s.served.docs[defaultGroup] == nil {
-		out.Without = sidecars[defaultGroup]
-	}
-	writeJSON(w, http.StatusOK, out)
-}
-
-func (p *Plane) getGroup(w http.ResponseWriter, r *http.Request) {
-	g, ok := p.state.Load().groups[r.PathValue("group")]
-	if !ok || g.doc == nil {
-		refuse(w, notFound, "there is no such group, or no good document of it yet", g.refused)
-		return
-	}
-	w.Header().Set("ETag", g.doc.etag())
-	if match := r.Header.Get("If-None-Match"); match != "" && listed(match, g.doc.etag()) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	setHeaders(w)
-	_, _ = w.Write(g.doc.readable())
-}
-
-// etag is strong: equal tags are equal documents.
-func (d *document) etag() string { return `"` + d.version + `"` }
-
-// readable is the document as a person reads it, and as it is written to a file.
-func (d *document) readable() []byte {
-	text := d.text.Clone()
-	if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
-		panic("control: a document in force is no JSON: " + err.Error())
-	}
-	return append(text, '\n')
-}
-
-// listed says whether an If-Match or If-None-Match names tag.
-func listed(header, tag string) bool {
-	for one := range strings.SplitSeq(header, ",") {
-		if one = strings.TrimSpace(one); one == "*" || one == tag {
-			return true
-		}
-	}
-	return false
-}
-
-// change is what a PUT did, or with dry_run would do.
-type change struct {
-	Group    string         `json:"group"`
-	Version  string         `json:"version"`
-	Sidecars int            `json:"sidecars"` // connected ones, in the group after the change
-	Changes  []memberChange `json:"changes"`
-	DryRun   bool           `json:"dry_run,omitempty"`
-}
-
-// memberChange is a member of the document that differs; null is absent.
-type memberChange struct {
-	Member string          `json:"member"`
-	From   json.RawMessage `json:"from"`
-	To     json.RawMessage `json:"to"`
-}
-
-func (p *Plane) putGroup(w http.ResponseWriter, r *http.Request) {
-	name, dry := r.PathValue("group"), r.URL.Query().Get("dry_run")
-	switch {
-	case !p.mayChange(r):
-		refuse(w, forbidden, "this client may not change limits", nil)
-		return
-	case !isGroup(name):
-		refuse(w, badRequest, "the name of a group is [a-z0-9][a-z0-9_.-]{0,62}", nil)
-		return
-	case dry != "" && dry != "true" && dry != "false":
-		refuse(w, badRequest, "dry_run is true or false", nil)
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDocument))
-	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
-		refuse(w, tooLarge, "a document has at most 1MiB", nil)
-		return
-	} else if err != nil {
-		return // the client is gone
-	}
-	doc, err := parseDocument(body, p.opts.Names)
-	if err != nil {
-		refuse(w, badRequest, "the document is refused", err.(Faults)) //nolint:errorlint,forcetypeassert // its only error
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	before, ok := p.mayReplace(w, r, name)
-	if !ok {
-		return
-	}
-	out := p.compare(name, before.doc, doc)
-	if out.DryRun = dry == "true"; out.DryRun {
-		writeJSON(w, http.StatusOK, out)
-		return
-	}
-	if err := write(p.source.file(name), doc.readable()); err != nil {
-		p.fail(w, name, err)
-		return
-	}
-	p.log.WithFields(logrus.Fields{"group": name, "version": doc.version, "peer": r.RemoteAddr}).Info("limits_put")
-	p.reload()
-	w.Header().Set("ETag", doc.etag())
-	if before.file == "" {
-		writeJSON(w, http.StatusCreated, out)
-		return
-	}
-	writeJSON(w, http.StatusOK, out)
-}
-
-// mayReplace reads the source again, so that what is judged is what is there, and holds the group
-// against the request's conditions. It is called under p.mu.
-func (p *Plane) mayReplace(w http.ResponseWriter, r *http.Request, name string) (group, bool) {
-	p.reload()
-	s := p.state.Load()
-	g, exists := s.groups[name]
-	tag := ""
-	if g.doc != nil {
-		tag = g.doc.etag()
-	}
-	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
-	switch {
-	case s.failed != nil:
-		refuse(w, internal, s.failed.Error(), nil)
-	case !p.source.dir && name != defaultGroup:
-		refuse(w, conflict, "the limits are one file, which is the group "+defaultGroup, nil)
-	case match != "" && (!exists || !listed(match, tag)), none != "" && exists && listed(none, tag):
-		refuse(w, failedCondition, "the document is another one by now, see its ETag", nil)
-	case exists && g.file != p.source.file(name), !p.source.dir && !strings.HasSuffix(p.source.path, ".json"):
-		refuse(w, conflict, "the group is kept in a file that is written by hand: change "+g.file, nil)
-	case !exists && len(s.groups) >= maxGroups:
-		refuse(w, conflict, fmt.Sprintf("there are %d groups already", maxGroups), nil)
-	default:
-		return g, true
-	}
-	return g, false
-}
-
-// compare says what doc changes in a group, and to how many sidecars.
-func (p *Plane) compare(name string, before, doc *document) change {
-	served := p.state.Load().served
-	docs := maps.Clone(served.docs)
-	if docs == nil {
-		docs = map[string]*document{}
-	}
-	docs[name] = doc
-	_, sidecars := p.fleet.connected(newGroups(docs, served, served.none).route)
-	return change{Group: name, Version: doc.version, Sidecars: sidecars[name], Changes: differences(before, doc)}
-}
-
-func differences(before, after *document) []memberChange {
-	from, to := before.members(), after.members()
-	names := map[string]struct{}{}
-	for name := range from {
-		names[name] = struct{}{}
-	}
-	for name := range to {
-		names[name] = struct{}{}
-	}
-	list := []memberChange{}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if string(from[name]) != string(to[name]) {
-			list = append(list, memberChange{name, json.RawMessage(from[name]), json.RawMessage(to[name])})
-		}
-	}
-	return list
-}
-
-func (d *document) members() map[string]jsontext.Value {
-	if d == nil {
-		return nil
-	}
-	list, err := readObject(d.text)
-	if err != nil {
-		panic("control: a document in force is no JSON object: " + err.Error())
-	}
-	found := map[string]jsontext.Value{}
-	for _, m := range list {
-		found[m.name] = m.value
-	}
-	return found
-}
-
-func (p *Plane) deleteGroup(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("group")
-	if !p.mayChange(r) {
-		refuse(w, forbidden, "this client may not change limits", nil)
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	g, ok := p.mayReplace(w, r, name)
-	switch {
-	case !ok:
-		return
-	case g.file == "":
-		refuse(w, notFound, "there is no such group", nil)
-		return
-	case !p.source.dir:
-		refuse(w, conflict, "the limits are one file, without which no control plane starts: put {} instead", nil)
-		return
-	}
-	if err := remove(g.file); err != nil {
-		p.fail(w, name, err)
-		return
-	}
-	p.log.WithFields(logrus.Fields{"group": name, "peer": r.RemoteAddr}).Info("limits_deleted")
-	p.reload()
-	setHeaders(w)
-	w.WriteHeader(http.StatusNoContent)
-}
-
-// fail answers a change that could not be written, or not made to last. What is in the file now is
-// served, whichever it is.
-func (p *Plane) fail(w http.ResponseWriter, name string, err error) {
-	p.log.WithError(err).WithField("group", name).Error("limits_not_written")
-	p.reload()
-	refuse(w, internal, "the change is not known to be written: "+err.Error(), nil)
-}
-
-// sidecarView is a sidecar as the API shows it.
-type sidecarView struct {
-	ID             string              `json:"id"`
-	Cluster        string              `json:"cluster"`
-	Group          string              `json:"group"`
-	Region         string              `json:"region,omitempty"`
-	Zone           string              `json:"zone,omitempty"`
-	SubZone        string              `json:"sub_zone,omitempty"`
-	Protocol       string              `json:"protocol"`
-	ConnectedSince string              `json:"connected_since,omitempty"`
-	GoneSince      string              `json:"gone_since,omitempty"`
-	Types          map[string]typeView `json:"types"`
-}
-
-type typeView struct {
-	Served  string       `json:"served"`
-	Acked   string       `json:"acked"`
-	LagMS   int64        `json:"lag_ms"` // since served was sent, while it is not answered
-	Refused *refusedView `json:"refused,omitempty"`
-}
-
-// refusedView is the last NACK, which stays when a later version was taken.
-type refusedView struct {
-	Version string `json:"version"`
-	Reason  string `json:"reason"`
-	At      string `json:"at"`
-}
-
-func (p *Plane) getSidecars(w http.ResponseWriter, _ *http.Request) {
-	route, now := p.state.Load().served.route, p.opts.Now()
-	list := []sidecarView{}
-	for _, row := range p.fleet.list() {
-		list = append(list, row.view(route, now))
-	}
-	writeJSON(w, http.StatusOK, map[string][]sidecarView{"sidecars": list})
-}
-
-func (s *sidecar) view(route *router, now int64) sidecarView {
-	v := sidecarView{
-		ID: s.id, Cluster: s.cluster, Group: route.group(s.id, s.cluster),
-		Region: s.region, Zone: s.zone, SubZone: s.subZone, Protocol: "sotw", Types: map[string]typeView{},
-	}
-	if s.delta {
-		v.Protocol = "delta"
-	}
-	if s.streams > 0 {
-		v.ConnectedSince = instant(s.since)
-	} else {
-		v.GoneSince = instant(s.since)
-	}
-	for k := range numKinds {
-		progress := &s.kinds[k]
-		if progress.served == "" {
-			continue
-		}
-		t := typeView{Served: progress.served, Acked: progress.acked}
-		if progress.waiting {
-			t.LagMS = (now - progress.servedAt) / int64(time.Millisecond)
-		}
-		if n := progress.refused; n.version != "" {
-			t.Refused = &refusedView{n.version, n.reason, instant(n.at)}
-		}
-		v.Types[k.String()] = t
-	}
-	return v
-}
-
-func instant(nanos int64) string {
-	return time.Unix(0, nanos).UTC().Format("2006-01-02T15:04:05.000Z07:00")
-}
-
-// refusalCode is the code of an error, with its HTTP status.
-type refusalCode struct {
-	name string
-	http int
-}
-
-var ( //nolint:gochecknoglobals // codes
-	badRequest      = refusalCode{"BAD_REQUEST", http.StatusBadRequest}
-	forbidden       = refusalCode{"FORBIDDEN", http.StatusForbidden}
-	notFound        = refusalCode{"NOT_FOUND", http.StatusNotFound}
-	conflict        = refusalCode{"CONFLICT", http.StatusConflict}
-	failedCondition = refusalCode{"PRECONDITION_FAILED", http.StatusPreconditionFailed}
-	tooLarge        = refusalCode{"TOO_LARGE", http.StatusRequestEntityTooLarge}
-	internal        = refusalCode{"INTERNAL_ERROR", http.StatusInternalServerError}
+const (
+	badRequest      code = "BAD_REQUEST"
+	forbidden       code = "FORBIDDEN"
+	notFound        code = "NOT_FOUND"
+	conflict        code = "CONFLICT"
+	failedCondition code = "PRECONDITION_FAILED"
+	tooLarge        code = "TOO_LARGE"
+	internal        code = "INTERNAL_ERROR"
 )
 
-func refuse(w http.ResponseWriter, code refusalCode, message string, faults Faults) {
-	writeJSON(w, code.http, struct {
-		Code    string   `json:"code"`
+func (c code) http() int {
+	switch c {
+	case badRequest:
+		return http.StatusBadRequest
+	case forbidden:
+		return http.StatusForbidden
+	case notFound:
+		return http.StatusNotFound
+	case conflict:
+		return http.StatusConflict
+	case failedCondition:
+		return http.StatusPreconditionFailed
+	case tooLarge:
+		return http.StatusRequestEntityTooLarge
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+func refuse(w http.ResponseWriter, c code, message string, faults Faults) {
+	writeJSON(w, c.http(), struct {
+		Code    code     `json:"code"`
 		Message string   `json:"message"`
 		Faults  []string `json:"faults,omitempty"`
-	}{code.name, message, faults})
+	}{c, message, faults})
 }
 
 func setHeaders(w http.ResponseWriter) {
@@ -458,9 +152,9 @@ func setHeaders(w http.ResponseWriter) {
 }
 
 // writeJSON writes what always encodes.
-func writeJSON(w http.ResponseWriter, code int, v any) {
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	setHeaders(w)
-	w.WriteHeader(code)
+	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(v) // fails only where the client is gone

@@ -232,7 +232,7 @@ func (c clusterSpec) assignment() *endpoint.ClusterLoadAssignment {
 	out := &endpoint.ClusterLoadAssignment{ClusterName: c.name}
 	for i, addr := range c.endpoints {
 		out.Endpoints = append(out.Endpoints, &endpoint.LocalityLbEndpoints{
-			Priority: uint32(i), //nolint:gosec // at most maxEndpoints
+			Priority: uint32(i),
 			LbEndpoints: []*endpoint.LbEndpoint{{
 				HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: address(addr)}},
 			}},

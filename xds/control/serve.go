@@ -56,7 +56,10 @@ func (p *Plane) serveSidecars(ctx context.Context) error {
 	hard := time.AfterFunc(p.timing.drain, g.Stop)
 	g.GracefulStop()
 	hard.Stop()
-	return <-served
+	if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // as it is where ctx ended before Serve began
+		return err
+	}
+	return nil
 }
 
 func (p *Plane) newServer(ctx context.Context) *grpc.Server {
@@ -71,7 +74,7 @@ func (p *Plane) newServer(ctx context.Context) *grpc.Server {
 		grpc.MaxSendMsgSize(maxResponse),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(handshakeMax),
-		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: idleLimit}),
 		grpc.StreamInterceptor(p.stream),

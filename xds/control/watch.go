@@ -24,6 +24,7 @@ func (p *Plane) watch(ctx context.Context) error {
 		events, failures = watcher.Events, watcher.Errors
 	}
 	p.watchFolders(watcher)
+	p.Reload() // what changed since New told nobody
 	poll := time.NewTicker(p.timing.poll)
 	defer poll.Stop()
 	settled, longest := stoppedTimer(), stoppedTimer()

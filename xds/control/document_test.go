@@ -1,0 +1,210 @@
+package control
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// TestDocument walks documents and everything that is wrong with each.
+func TestDocument(t *testing.T) {
+	for _, tc := range []struct {
+		doc  string
+		want string // faults, a line each; "" is none
+	}{
+		{`{}`, ``},
+		{`{"queue":5,"match":{"ids":["a*","b"],"clusters":["*"]}}`, ``},
+		{`{"runtime":{"svc-wallet.writes_enabled":false,"svc-wallet.reads_enabled":50,"svc-wallet.route.tx.enabled":{"numerator":1,"denominator":"MILLION"},"svc-wallet.max_amount_per_op":"12"}}`, ``},
+		{`{"clusters":{"policy":{},"ledger":{"endpoints":["[::1]:7000","ledger.svc:1"]}}}`, ``},
+
+		{``, `the document is not a JSON object`},
+		{`[]`, `the document is not a JSON object`},
+		{`{"queue":5} {}`, `there is something after the JSON object`},
+		{`{"queue":5,"queue":6}`, `jsontext: duplicate object member name "queue"`},
+		{`{"runtime":{"a":1,"a":2}}`, `jsontext: duplicate object member name "a" within "/runtime"`},
+		{`{"queue":5`, `jsontext: unexpected EOF after offset 10`},
+		{`{"queue":5,}`, `jsontext: invalid character ',' at start of value after offset 10`},
+		{`{"queue":0,"quue":1,"max_amount_per_op":5}`, "quue: unknown key (from push)\nlimits.max_amount_per_op: 5 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455\nlimits.queue: 0 (from push) is not in 1…65536"},
+		{`{"queue":1.5}`, `limits.queue: 1.5 (from push) is not an integer in 1…65536`},
+		{`{"max_amount_per_op":5e3}`, `limits.max_amount_per_op: 5e3 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455`},
+		{`{"match":5,"runtime":[],"clusters":"x"}`, "match: is not an object\nruntime: is not an object\nclusters: is not an object"},
+		{`{"match":{"ids":[],"clusters":[1],"zones":["a"]}}`, "match.ids: is not a list of 1 to 256 different names or globs\nmatch.clusters: is not a list of 1 to 256 different names or globs\nmatch.zones: unknown key"},
+		{`{"match":{"ids":["a","a"],"clusters":["b c"]}}`, "match.ids: is not a list of 1 to 256 different names or globs\nmatch.clusters: is not a list of 1 to 256 different names or globs"},
+		{`{"match":{"ids":"a"}}`, "match.ids: is not a list of 1 to 256 different names or globs"},
+		{`{"runtime":{"queue":5,"svc-wallet.quue":5,"svc-wallet.":1,"svc-wallet.queue":0}}`, "runtime.queue: does not begin with svc-wallet.\nruntime.svc-wallet.: unknown key\nruntime: quue: unknown key (from push)\nruntime: limits.queue: 0 (from push) is not in 1…65536"},
+		{`{"runtime":{"svc-wallet.route.fly.enabled":true,"svc-wallet.issue_enabled":true,"svc-wallet.overrides":[],"svc-wallet.shadow":{}}}`, "runtime.svc-wallet.route.fly.enabled: unknown key\nruntime.svc-wallet.issue_enabled: unknown key\nruntime.svc-wallet.overrides: unknown key\nruntime.svc-wallet.shadow: unknown key"},
+		{`{"runtime":{"svc-wallet.writes_enabled":101}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
+		{`{"runtime":{"svc-wallet.writes_enabled":1.5}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
+		{`{"runtime":{"svc-wallet.writes_enabled":"50%"}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
+		{`{"runtime":{"svc-wallet.writes_enabled":{"numerator":-1}}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
+		{`{"runtime":{"svc-wallet.writes_enabled":{"numerator":101}}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
+		{`{"clusters":{"db":{},"ledger":{"max_conns":5,"max_requests":0,"endpoints":["nowhere"]},"auth":5}}`, "clusters.db: is none of ledger, auth and policy\nclusters.ledger.max_conns: unknown key\nclusters.ledger.endpoints: is not a list of 1 to 64 different endpoints, each unix:PATH or HOST:PORT\nclusters.ledger: limits.inflight: 0 (from push) is not in 1…1048576\nclusters.auth: is not an object"},
+		{`{"clusters":{"ledger":{"connect_timeout":5}}}`, `clusters.ledger: ledger.connect_timeout: 5 (from push) is not a duration with its unit, such as 250ms, in 1ms…1m`},
+		{`{"\u001b[31m":1,"match":{"\n":1}}`, "match.\"\\n\": unknown key\n\"\\x1b[31m\": unknown key (from push)"},
+		{`{"revoked_keys":["` + strings.Repeat("x", 1<<20) + `"]}`, `the document is larger than 1MiB`},
+	} {
+		_, err := parseDocument([]byte(tc.doc), Names{}.withDefaults())
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tc.want {
+			t.Errorf("%.80s:\n got %s\nwant %s", tc.doc, got, tc.want)
+		}
+	}
+}
+
+const notAShare = `is not true, false, a percentage from 0 to 100 or a fraction such as {"numerator": 25, "denominator": "HUNDRED"}`
+
+// TestDocumentVersion holds the version to the content, not to how it is written.
+func TestDocumentVersion(t *testing.T) {
+	version := func(text string) string {
+		t.Helper()
+		d, err := parseDocument([]byte(text), Names{}.withDefaults())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.version
+	}
+	a := version(`{"queue":5,"inflight":6}`)
+	if a != version(" {\"inflight\" : 6,\n\"queue\":5 }") {
+		t.Error("spaces and order count")
+	}
+	if a == version(`{"queue":5,"inflight":7}`) || a == version(`{"queue":5}`) {
+		t.Error("content does not count")
+	}
+}
+
+// TestFormats reads the same document in each form, and what cannot be said exactly.
+func TestFormats(t *testing.T) {
+	for _, tc := range []struct {
+		ext, text string
+		want      string // JSON
+		err       string
+	}{
+		{".json", `{"a":1}`, `{"a":1}`, ""},
+		{".yaml", "queue: 5\nmax_amount_per_op: \"5000000000000000000001\"\nmatch:\n  ids: [a*, 'b']\nwrites_enabled: true\n", `{"queue":5,"max_amount_per_op":"5000000000000000000001","match":{"ids":["a*","b"]},"writes_enabled":true}`, ""},
+		{".yml", "max_amount_per_op: 5000000000000000000001\nnot: -3", `{"max_amount_per_op":5000000000000000000001,"not":-3}`, ""}, // digit by digit, for the limits to refuse
+		{".yaml", "when: 2024-01-01\nnothing:\nyes: no\n", `{"when":"2024-01-01","nothing":null,"yes":"no"}`, ""},
+		{".yaml", "{}", `{}`, ""},
+		{".yaml", "", "", "there is no document: write {} for an empty one"},
+		{".yaml", "# only a comment\n", "", "there is no document: write {} for an empty one"},
+		{".yaml", "a: 1\n---\nb: 2\n", "", "there is more than one YAML document"},
+		{".yaml", "a: 1\na: 2\n", "", "line 2, column 1: a is there twice"},
+		{".yaml", "a: 1.5\n", "", `line 1, column 4: "1.5" is not a whole decimal number; write text in quotes`},
+		{".yaml", "a: 0x10\n", "", `line 1, column 4: "0x10" is not a whole decimal number; write text in quotes`},
+		{".yaml", "a: .inf\n", "", `line 1, column 4: ".inf" is not a whole decimal number; write text in quotes`},
+		{".yaml", "a: 1_000\n", "", `line 1, column 4: "1_000" is not a whole decimal number; write text in quotes`},
+		{".yaml", "a: &x 1\nb: *x\n", "", "line 1, column 4: anchors and aliases are refused"},
+		{".yaml", "b: !!binary aGk=\n", "", `line 1, column 4: "aGk=" has the tag "!!binary", which is refused`},
+		{".yaml", "b: True\n", "", `line 1, column 4: "True" has the tag "!!bool", which is refused`},
+		{".yaml", "1: 2\n", "", "line 1, column 1: a name is not text"},
+		{".yaml", "a: [1, {b: &x 2}]\n", "", "line 1, column 12: anchors and aliases are refused"},
+		{".yaml", "a: [\n", "", "yaml: line 1: did not find expected node content"},
+		{".yaml", strings.Repeat("[", 100) + strings.Repeat("]", 100), "", "line 1, column 18: is nested more than 16 deep"},
+		{".toml", "queue = 5\nmax_amount_per_op = \"5000000000000000000001\"\nwrites_enabled = true\n[match]\nids = [\"a*\", \"b\"]\n", `{"match":{"ids":["a*","b"]},"max_amount_per_op":"5000000000000000000001","queue":5,"writes_enabled":true}`, ""},
+		{".toml", "[[overrides]]\ntoken = \"x\"\nqueue = 1\n", `{"overrides":[{"queue":1,"token":"x"}]}`, ""},
+		{".toml", "", `{}`, ""},
+		{".toml", "a = 1.5\n", "", "a: 1.5 is neither text, a whole number nor true or false"},
+		{".toml", "[b]\na = 2024-01-01\n", "", "b.a: 2024-01-01 is neither text, a whole number nor true or false"},
+		{".toml", "a = 1\na = 2\n", "", "toml: key a is already defined"},
+		{".toml", "a = \n", "", "line 1, column 5: toml: incomplete number"},
+		{".toml", "a = [1.5]", "", "a: 1.5 is neither text, a whole number nor true or false"},
+		{".toml", "a = " + strings.Repeat("[", 100) + strings.Repeat("]", 100), "", ".a is nested more than 16 deep"},
+		{".toml", "a = " + strings.Repeat("[", 1<<19), "", "there are more than 16384 opening brackets"},
+		{".toml", strings.Repeat("a.", 5000) + "a = 1", "", "there are more than 1000 dots in a line"},
+		{".json", strings.Repeat(" ", 1<<20+1), "", "is larger than 1MiB"},
+	} {
+		got, err := toJSON(tc.ext, []byte(tc.text))
+		if err != nil {
+			if err.Error() != tc.err {
+				t.Errorf("%s %.60q: %v", tc.ext, tc.text, err)
+			}
+			continue
+		}
+		if string(got) != tc.want || tc.err != "" {
+			t.Errorf("%s %.60q: %s, want %s %s", tc.ext, tc.text, got, tc.want, tc.err)
+		}
+	}
+}
+
+// TestGlobs compares globs with what a person expects.
+func TestGlobs(t *testing.T) {
+	for _, tc := range []struct {
+		glob, s string
+		want    bool
+	}{
+		{"a", "a", true},
+		{"a", "ab", false},
+		{"a*", "a", true},
+		{"a*a", "a", false},
+		{"a*a", "aa", true},
+		{"*", "", true},
+		{"*b*", "abc", true},
+		{"*b*", "ac", false},
+		{"a**c", "abc", true},
+		{"a*b*c", "axxbyyc", true},
+		{"a*b*c", "axxcyyb", false},
+		{"*.mesh", "wallet.mesh", true},
+		{"spiffe://mesh/ops/*", "spiffe://mesh/ops/a/b", true},
+		{"[a]?", "a", false},
+		{strings.Repeat("a*", 120) + "b", strings.Repeat("a", 250), false}, // and soon
+	} {
+		if matches(tc.glob, tc.s) != tc.want {
+			t.Errorf("%q %q: want %v", tc.glob, tc.s, tc.want)
+		}
+	}
+}
+
+// TestRouting gives ties to the first group by name, and everybody else to default.
+func TestRouting(t *testing.T) {
+	docs := map[string]*document{
+		"b":       {match: match{ids: []string{"x", "w*"}, clusters: []string{"pay*", "cards"}}},
+		"a":       {match: match{ids: []string{"x", "w-*"}, clusters: []string{"p*", "cards"}}},
+		"default": {match: match{ids: []string{"kept"}}},
+	}
+	g := newGroups(docs, nil, snapshot{})
+	for _, tc := range [][3]string{
+		{"x", "", "a"}, {"w-1", "", "a"}, {"w1", "cards", "b"}, {"y", "cards", "a"}, {"y", "payments", "a"}, {"y", "z", "default"}, {"kept", "cards", "default"},
+	} {
+		if got := g.route.group(tc[0], tc[1]); got != tc[2] {
+			t.Errorf("%s@%s is in %s, want %s", tc[0], tc[1], got, tc[2])
+		}
+	}
+	same := newGroups(map[string]*document{"b": {match: docs["b"].match}, "a": {match: docs["a"].match}, "default": docs["default"]}, g, snapshot{})
+	if same.route != g.route {
+		t.Error("a change of limits makes everybody be routed anew")
+	}
+}
+
+// FuzzDocument holds that reading ends without a panic, and that what is taken is taken again from
+// what is written to the group's file, to the same version.
+func FuzzDocument(f *testing.F) {
+	for _, seed := range []string{everything, `{"match":{"ids":["a*"]},"queue":5}`, "queue: 5\nmatch:\n  ids: [a]\n", "queue = 5\n[runtime]\n\"svc-wallet.queue\" = 5\n", `{"overrides":[{"token":"a","max_amount_per_op":"5"}]}`} {
+		for _, ext := range []string{".json", ".yaml", ".toml"} {
+			f.Add(ext, []byte(seed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, ext string, raw []byte) {
+		text, err := toJSON(ext, raw)
+		if err != nil {
+			return
+		}
+		d, err := parseDocument(text, Names{}.withDefaults())
+		if err != nil {
+			if bytes.ContainsAny([]byte(strings.ReplaceAll(err.Error(), "\n", "")), "\x00\x1b\r") {
+				t.Errorf("control characters in %q", err)
+			}
+			return
+		}
+		again, err := parseDocument(d.readable(), Names{}.withDefaults())
+		if err != nil || again.version != d.version {
+			t.Fatalf("%q: %v", d.readable(), err)
+		}
+		for k := range numKinds {
+			if again.serves.delta[k].version != d.serves.delta[k].version {
+				t.Errorf("%s differs", k)
+			}
+		}
+	})
+}

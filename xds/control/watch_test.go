@@ -1,0 +1,247 @@
+package control
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// queueOf says what the group's document has for queue, as the API shows it.
+func (r *rig) queueOf(group string) string {
+	r.t.Helper()
+	_, after, _ := strings.Cut(r.call("GET", "/limits/"+group, "").body, `"queue": `)
+	value, _, _ := strings.Cut(after, "\n")
+	return value
+}
+
+// TestWatch changes files in the ways that editors and people do.
+func TestWatch(t *testing.T) {
+	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"queue":1}`}})
+	comes := func(group, want string) {
+		t.Helper()
+		r.eventually(group+" "+want, func() bool { return r.queueOf(group) == want })
+	}
+	r.write("default.json", `{"queue":2}`) // renamed over
+	comes("default", "2")
+	if err := os.WriteFile(r.path("default.json"), []byte(`{"queue":3}`), 0o600); err != nil { // in place
+		t.Fatal(err)
+	}
+	comes("default", "3")
+	if err := os.Rename(r.path("default.json"), r.path("default.json~")); err != nil { // with a backup
+		t.Fatal(err)
+	}
+	r.write("default.json", `{"queue":4}`)
+	comes("default", "4")
+	r.write("payments.toml", "queue = 5\n")
+	comes("payments", "5")
+	r.write("default.json", `{"queue":0}`)
+	r.eventually("refused", func() bool {
+		return strings.Contains(r.call("GET", "/limits", "").body, `"refused":["limits.queue: 0 (from push) is not in 1…65536"]`)
+	})
+	comes("default", "4") // the last good one
+	if !r.log.has("limits_refused") {
+		t.Error(r.log)
+	}
+	r.write("default.json", `{"queue":6}`)
+	comes("default", "6")
+	if err := os.Remove(r.path("payments.toml")); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("removed", func() bool { return r.call("GET", "/limits/payments", "").status == 404 })
+	r.write("bad.json", `{`)
+	r.eventually("a new bad one", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, `"group":"bad"`) })
+	if got := r.call("GET", "/limits/bad", ""); got.status != 404 || !strings.Contains(got.body, `"faults":[`) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
+// TestConfigMap swaps a folder the way the kubelet does: files are links through ..data, which is a
+// link that is replaced.
+func TestConfigMap(t *testing.T) {
+	dir := t.TempDir()
+	lay := func(version, text string) {
+		t.Helper()
+		real := filepath.Join(dir, "..2026_"+version)
+		for _, err := range []error{
+			os.Mkdir(real, 0o700),
+			os.WriteFile(filepath.Join(real, "default.json"), []byte(text), 0o600),
+			os.Symlink(filepath.Base(real), filepath.Join(dir, "..data_tmp")),
+			os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lay("1", `{"queue":1}`)
+	if err := os.Symlink("..data/default.json", filepath.Join(dir, "default.json")); err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range []string{dir, filepath.Join(dir, "default.json")} {
+		r := newRig(t, rigOptions{change: func(o *Options) { o.Source = source }})
+		for i := 2; i < 5; i++ {
+			lay(fmt.Sprint(len(source), i), fmt.Sprintf(`{"queue":%d}`, i))
+			r.eventually("swapped", func() bool { return r.queueOf("default") == fmt.Sprint(i) })
+		}
+	}
+}
+
+// TestPoll finds what no event tells of: a change behind a link into another folder.
+func TestPoll(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "real.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(elsewhere, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"queue":1}`)
+	dir := t.TempDir()
+	if err := os.Symlink(elsewhere, filepath.Join(dir, "default.json")); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, rigOptions{
+		change: func(o *Options) { o.Source = dir },
+		timing: func(d *timing) { d.poll = 10 * time.Millisecond },
+	})
+	write(`{"queue":2}`)
+	r.eventually("polled", func() bool { return r.queueOf("default") == "2" })
+}
+
+// TestBusyFolder reads at last, although something changes all the time.
+func TestBusyFolder(t *testing.T) {
+	r := newRig(t, rigOptions{
+		files:  map[string]string{"default.json": `{"queue":1}`},
+		timing: func(d *timing) { d.settle, d.settleMost = time.Hour, 10*time.Millisecond },
+	})
+	r.write("default.json", `{"queue":2}`)
+	r.eventually("read", func() bool { return r.queueOf("default") == "2" })
+}
+
+// TestStart refuses at start whatever is wrong, all at once.
+func TestStart(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a.json", `{"queue":0}`)
+	put("b.json", `{`)
+	put("c.json", `{}`)
+	put("c.yaml", `{}`)
+	put("Big.json", `{}`)
+	put("d.yaml", "queue: 1.5")
+	put("e.json", strings.Repeat(" ", 1<<20+1))
+	put("README.md", "no document")
+	put(".hidden.json", "{")
+	if err := syscall.Mkfifo(filepath.Join(dir, "f.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir, "g.json")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(Options{Source: dir, Listen: "127.0.0.1:0"})
+	want := []string{
+		"Big.json: the name of a group is [a-z0-9][a-z0-9_.-]{0,62}", "a.json: limits.queue: 0", "b.json: jsontext: unexpected EOF",
+		"c.json: c.yaml is there as well: a group has one file", "d.yaml: line 1", "e.json: is larger than 1MiB", "f.json: is not a regular file",
+	}
+	if err == nil || strings.Count(err.Error(), "\n") != len(want)-1 {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(err.Error(), "\n") {
+		if !strings.HasPrefix(line, filepath.Join(dir, want[i])) {
+			t.Errorf("%s, want %s", line, want[i])
+		}
+	}
+	for _, o := range []Options{
+		{Source: filepath.Join(dir, "nothing")},
+		{Source: filepath.Join(dir, "README.md")},
+		{Source: dir, ClientIDs: []string{"a"}},
+		{Source: dir, TLS: TLS{CertFile: "a"}},
+		{Source: dir, TLS: TLS{"a", "b", "c"}},
+	} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%+v was taken", o)
+		}
+	}
+}
+
+// TestTooManyGroups leaves everything as it was.
+func TestTooManyGroups(t *testing.T) {
+	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"queue":1}`}, timing: func(d *timing) { d.settle, d.settleMost = time.Hour, time.Hour }})
+	for i := range maxGroups - 1 {
+		if err := os.WriteFile(r.path(fmt.Sprintf("g%d.json", i)), []byte(`{}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.plane.Reload()
+	if got := r.call("PUT", "/limits/more", `{}`); got.status != 409 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	r.write("more.json", `{}`)
+	r.write("default.json", `{"queue":2}`)
+	r.plane.Reload()
+	if got := r.call("GET", "/limits", "").body; !strings.Contains(got, `"failed":"limits: there are more than 1024 groups`) || r.queueOf("default") != "1" {
+		t.Error(got[max(0, len(got)-300):])
+	}
+}
+
+// TestListen refuses addresses that are no addresses, out of reach, or open to others.
+func TestListen(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plane := func(listen, api string) error {
+		p, err := New(Options{Source: dir, Listen: listen, API: api})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = p.Listen()
+		if err == nil {
+			t.Cleanup(func() { p.listener.Close() })
+		}
+		if err == nil && p.api != nil {
+			t.Cleanup(func() { p.api.Close() })
+		}
+		return err
+	}
+	sock := "unix:" + filepath.Join(dir, "sock")
+	if err := plane(sock, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range [][3]string{
+		{"", "", "want unix:PATH or HOST:PORT"},
+		{"0.0.0.0:0", "", "only loopback may be served without TLS"},
+		{"127.0.0.1:0", "0.0.0.0:0", "only loopback may be served without TLS"},
+		{"127.0.0.1:99999", "", "invalid port"},
+		{sock, "", "another process answers on it"},
+		{"unix:" + filepath.Join(dir, "file"), "", "is no socket"},
+		{"unix:" + filepath.Join(dir, "no", "sock"), "", "no such file"},
+		{"unix:" + filepath.Join(dir, "file", "sock"), "", "not a directory"},
+	} {
+		if err := plane(tc[0], tc[1]); err == nil || !strings.Contains(err.Error(), tc[2]) {
+			t.Errorf("%v: %v", tc, err)
+		}
+	}
+	stale := filepath.Join(dir, "stale")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: stale}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	if err := plane("unix:"+stale, ""); err != nil {
+		t.Error(err)
+	}
+}
