@@ -187,6 +187,9 @@ func (v *visit) end(m *Metrics, now int64) {
 		m.begin(v.route.id, v.Op)
 	}
 	m.done(v.route.id, v.Op, v.code, now-v.Now)
+	if v.Shadowed != 0 {
+		m.shadowed(v.Shadowed)
+	}
 }
 
 // take begins a visit. It sees one version of the limits from here to its end.
