@@ -26,7 +26,10 @@ func TestShadowed(t *testing.T) {
 	r.issueTo(c, "rich", 1000)
 	nonce := uint64(0)
 	pay := func(amount uint64) func() answer {
-		return func() answer { nonce++; return r.call(c, "POST", "/v1/transfer", r.transfer("rich", "x", amount, nonce)) }
+		return func() answer {
+			nonce++
+			return r.call(c, "POST", "/v1/transfer", r.transfer("rich", "x", amount, nonce))
+		}
 	}
 	read := func() answer { return r.call(c, "GET", "/v1/balance?account=rich&asset=ron", "") }
 	for _, tc := range []struct {
