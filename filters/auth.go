@@ -98,7 +98,20 @@ func (a *Auth) Check(x *Exchange) wallet.Code {
 		return authStages[stage].code
 	}
 	x.Grant = g
+	if x.Limits.Shadow != nil {
+		g.watch(x)
+	}
 	return wallet.OK
+}
+
+// watch holds a grant that stands against the revocations under watch.
+func (g *Grant) watch(x *Exchange) {
+	if _, gone := x.Limits.Shadow.RevokedTokens[g.TokenID]; gone {
+		x.Shadowed.Add(WatchedTokens)
+	}
+	if _, gone := x.Limits.Shadow.RevokedKeys[g.KeyID]; gone {
+		x.Shadowed.Add(WatchedKeys)
+	}
 }
 
 // authenticate finds what the token grants, from the cache or by verifying it. Only what verified

@@ -26,9 +26,7 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 	if x.Op == wallet.Read {
 		return wallet.OK
 	}
-	who := x.asker()
-	who.Account, who.Asset = x.Transfer.Holder(), x.Transfer.Asset
-	caps := x.Limits.CapsFor(&who)
+	caps := x.capsUnder(x.Limits)
 	amount, daily := x.Transfer.Amount, caps.DailyCeiling.Min(x.Grant.Daily)
 	switch {
 	case amount.Cmp(caps.MaxAmountPerOp) > 0:
@@ -47,7 +45,24 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 			NonceMaxGap:     f.NonceMaxGap,
 			KeyTTL:          f.KeyTTL,
 		}
+		if x.Limits.Shadow != nil {
+			watchCaps(x)
+		}
 		return wallet.OK
 	}
 	return wallet.LimitsExceeded
+}
+
+// watchCaps holds an amount that passed against the caps under watch.
+func watchCaps(x *Exchange) {
+	amount, caps := x.Transfer.Amount, x.capsUnder(x.Limits.Shadow)
+	if amount.Cmp(caps.MaxAmountPerOp) > 0 {
+		x.Shadowed.Add(WatchedAmount)
+	}
+	if amount.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0 {
+		x.Shadowed.Add(WatchedDaily)
+	}
+	if x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0 {
+		x.Shadowed.Add(WatchedTotal)
+	}
 }

@@ -53,6 +53,7 @@ type Exchange struct {
 	NextNonce uint64 // with NonceConflict
 	RateLimit RateState
 	Detail    string // why, for the client; a constant text that holds no secret
+	Shadowed  WatchedSet
 
 	claims [numClaims]claimRef // what this exchange holds in the idempotency and nonce tables
 	inPlay bool                // counted by InFlight
@@ -75,6 +76,13 @@ func (x *Exchange) Reset() {
 // is decoded.
 func (x *Exchange) asker() config.Asker {
 	return config.Asker{Route: x.Route, Token: x.Grant.TokenID, Subject: x.Grant.subject}
+}
+
+// capsUnder are the caps of the decoded payment under the limits l.
+func (x *Exchange) capsUnder(l *config.Limits) config.Caps {
+	who := x.asker()
+	who.Account, who.Asset = x.Transfer.Holder(), x.Transfer.Asset
+	return l.CapsFor(&who)
 }
 
 // Filter takes one decision. Check returns wallet.OK to go on, or the answer. It does not block

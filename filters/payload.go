@@ -75,6 +75,9 @@ func (f *Payload) decodeWrite(x *Exchange) wallet.Code {
 	if len(x.Body) > x.Limits.MaxBodyBytes {
 		return refuse(x, errBodySize)
 	}
+	if x.Limits.Shadow != nil {
+		watchSizes(x, len(x.Body))
+	}
 	x.Transfer = wallet.Transfer{Op: x.Op, Idem: key, Origin: x.Origin}
 	if x.Gzip {
 		z := f.inflaters.Get().(*inflater)
@@ -83,9 +86,24 @@ func (f *Payload) decodeWrite(x *Exchange) wallet.Code {
 		if err != nil {
 			return refuse(x, err)
 		}
+		if x.Limits.Shadow != nil {
+			watchSizes(x, len(body))
+		}
 		return refuse(x, decodeBody(&x.Transfer, body))
 	}
 	return refuse(x, decodeBody(&x.Transfer, x.Body))
+}
+
+// watchSizes holds a body of the given size, before or after decompression, against the limits
+// under watch.
+func watchSizes(x *Exchange, size int) {
+	watched := x.Limits.Shadow
+	if size > watched.MaxBodyBytes {
+		x.Shadowed.Add(WatchedBody)
+	}
+	if x.Gzip && size > watched.DecompressRatioCap*len(x.Body) {
+		x.Shadowed.Add(WatchedRatio)
+	}
 }
 
 // give puts z back without the request's bytes.

@@ -21,6 +21,8 @@ import (
 type Rate struct {
 	shared slot
 	routes [config.NumRoutes]slot
+
+	watched slot // the shared one under config.Limits.Shadow
 }
 
 // NewRate makes the filter "rate".
@@ -42,7 +44,21 @@ func (f *Rate) Check(x *Exchange) wallet.Code {
 	if !ok {
 		return wallet.RateLimited
 	}
+	if x.Limits.Shadow != nil && !own {
+		f.watch(x, x.Limits.Shadow)
+	}
 	return wallet.OK
+}
+
+// watch takes a token of the bucket under watch, where the shared rate is. It is full at first.
+func (f *Rate) watch(x *Exchange, watched *config.Limits) {
+	rate, burst := watched.RatePerSecond, watched.RateBurst
+	if rate == x.Limits.RatePerSecond && burst == x.Limits.RateBurst {
+		return
+	}
+	if _, ok := f.watched.take(rate, burst, x.Now, nil); !ok {
+		x.Shadowed.Add(WatchedRate)
+	}
 }
 
 // slot holds a bucket, which a push of limits may replace. The zero value holds a full one.
@@ -208,6 +224,9 @@ func (f *InFlight) Check(x *Exchange) wallet.Code {
 		}
 		if f.n.CompareAndSwap(n, n+1) {
 			x.inPlay = true
+			if watched := x.Limits.Shadow; watched != nil && n >= int64(watched.InFlight) {
+				x.Shadowed.Add(WatchedInFlight)
+			}
 			return wallet.OK
 		}
 	}

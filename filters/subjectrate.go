@@ -23,11 +23,12 @@ import (
 // many subjects as there are entries have all been active within burst/rate seconds.
 type SubjectRate struct {
 	subjects *subjectTable
+	watched  *subjectTable // under config.Limits.Shadow
 }
 
 // NewSubjectRate makes the filter "subject_rate" for about entries subjects at a time.
 func NewSubjectRate(entries int) *SubjectRate {
-	return &SubjectRate{subjects: newSubjectTable(entries)}
+	return &SubjectRate{newSubjectTable(entries), newSubjectTable(entries)}
 }
 
 // Name implements Filter.
@@ -37,8 +38,16 @@ func (*SubjectRate) Name() string { return "subject_rate" }
 // answers RateLimited and says in x.RateLimit when to come back.
 func (f *SubjectRate) Check(x *Exchange) wallet.Code {
 	var ok bool
-	if x.RateLimit, ok = f.subjects.take(x, x.Limits); !ok {
+	r := rateOf(x, x.Limits)
+	if x.RateLimit, ok = f.subjects.take(&r, x.Limits, x.Now); !ok {
 		return wallet.RateLimited
+	}
+	if watched := x.Limits.Shadow; watched != nil {
+		if w := rateOf(x, watched); w.rate != r.rate || w.burst != r.burst {
+			if _, ok := f.watched.take(&w, watched, x.Now); !ok {
+				x.Shadowed.Add(WatchedSubjectRate)
+			}
+		}
 	}
 	return wallet.OK
 }
@@ -91,41 +100,46 @@ func newSubjectTable(entries int) *subjectTable {
 	return t
 }
 
-// take takes a token under the limits l; where there is none it says when one will be.
-func (t *subjectTable) take(x *Exchange, l *config.Limits) (RateState, bool) {
-	key, rate, burst := bucketOf(x, l)
-	if rate == 0 && burst == 0 {
-		return RateState{}, true
-	}
-	now := t.settingOf(l, x.Now)
-	shard := &t.shards[maphash.String(t.seed, key.name)&uint64(len(t.shards)-1)] //nolint:gosec // not negative
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	b := shard.subjects[key]
-	if b == nil {
-		if len(shard.subjects) >= t.share && !shard.sweep(now, l, x.Now) {
-			return RateState{Limit: rate, ResetMillis: ceilMillis(shard.soonest - x.Now)}, false
-		}
-		b = shard.add(key, rate, burst, now.since)
-	}
-	state, ok := b.take(rate, burst, now.since, x.Now)
-	shard.soonest = min(shard.soonest, b.fullAt)
-	return state, ok
+// subjectRate is what an exchange's subject may do, and the bucket that counts it.
+type subjectRate struct {
+	key         subjectKey
+	rate, burst uint64
 }
 
-// bucketOf finds the rate that holds for x, and its bucket: one of the route's own where an
-// exception makes the rate there another one than elsewhere.
-func bucketOf(x *Exchange, l *config.Limits) (key subjectKey, rate, burst uint64) {
+// rateOf finds the rate that holds for x under the limits l. Its bucket is one of the route's own
+// where an exception makes the rate there another one than elsewhere.
+func rateOf(x *Exchange, l *config.Limits) subjectRate {
 	who := x.asker()
-	rate, burst = l.SubjectRateFor(&who)
-	key.name = x.Grant.RateKey()
+	r := subjectRate{key: subjectKey{name: x.Grant.RateKey()}}
+	r.rate, r.burst = l.SubjectRateFor(&who)
 	if l.Overrides != nil {
 		who.Route = config.RouteNone
-		if r, b := l.SubjectRateFor(&who); r != rate || b != burst {
-			key.route = x.Route
+		if rate, burst := l.SubjectRateFor(&who); rate != r.rate || burst != r.burst {
+			r.key.route = x.Route
 		}
 	}
-	return key, rate, burst
+	return r
+}
+
+// take takes a token; where there is none it says when one will be. r is of the limits l.
+func (t *subjectTable) take(r *subjectRate, l *config.Limits, now int64) (RateState, bool) {
+	if r.rate == 0 && r.burst == 0 {
+		return RateState{}, true
+	}
+	set := t.settingOf(l, now)
+	shard := &t.shards[maphash.String(t.seed, r.key.name)&uint64(len(t.shards)-1)] //nolint:gosec // not negative
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	b := shard.subjects[r.key]
+	if b == nil {
+		if len(shard.subjects) >= t.share && !shard.sweep(set, l, now) {
+			return RateState{Limit: r.rate, ResetMillis: ceilMillis(shard.soonest - now)}, false
+		}
+		b = shard.add(r, set.since)
+	}
+	state, ok := b.take(r.rate, r.burst, set.since, now)
+	shard.soonest = min(shard.soonest, b.fullAt)
+	return state, ok
 }
 
 // settingOf is what l says of subjects. It allocates only after a push.
@@ -140,13 +154,12 @@ func (t *subjectTable) settingOf(l *config.Limits, now int64) *setting {
 
 // add makes a bucket: full, but for one that is split off from the subject's own and has the
 // tokens of that one.
-func (s *subjectShard) add(key subjectKey, rate, burst uint64, since int64) *subject {
-	b := &subject{shape: makeShape(rate, burst, since)}
-	if whole := s.subjects[subjectKey{name: key.name}]; whole != nil {
+func (s *subjectShard) add(r *subjectRate, since int64) *subject {
+	b := &subject{shape: makeShape(r.rate, r.burst, since)}
+	if whole := s.subjects[subjectKey{name: r.key.name}]; whole != nil {
 		*b = *whole
 	}
-	key.name = strings.Clone(key.name)
-	s.subjects[key] = b
+	s.subjects[subjectKey{strings.Clone(r.key.name), r.key.route}] = b
 	return b
 }
 

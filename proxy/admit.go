@@ -5,6 +5,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"svc-wallet/filters"
 	"svc-wallet/wallet"
 )
 
@@ -289,6 +290,9 @@ func (v *visit) writeRequest(ctx *fasthttp.RequestCtx, query []byte) wallet.Code
 	v.refuseQuery(query)
 	if max(len(v.Body), ctx.Request.Header.ContentLength()) > v.Limits.MaxBodyBytes {
 		return wallet.BodyTooLarge
+	}
+	if watched := v.Limits.Shadow; watched != nil && len(v.Body) > watched.MaxBodyBytes {
+		v.Shadowed.Add(filters.WatchedBody)
 	}
 	if !isJSON(v.header.values[hContentType]) {
 		v.Detail = "the content type must be application/json in UTF-8"

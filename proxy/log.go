@@ -87,6 +87,9 @@ func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
 	} else if id, ok := bytes.CutPrefix(v.Reply, []byte(`{"txid":"`)); ok {
 		f["txid"] = string(id[:bytes.IndexByte(id, '"')])
 	}
+	if v.Shadowed != 0 {
+		f["shadow"] = v.Shadowed.String()
+	}
 	l.payment(f, v)
 	l.log.WithFields(f).Log(level, "request")
 }

@@ -40,6 +40,7 @@ type Metrics struct {
 	timeoutRead, timeoutWrite, timeoutIdle, timeTLS prometheus.Counter
 	refused, evicted                                prometheus.Counter
 	panics                                          atomic.Uint64
+	shadows                                         [filters.NumWatched]atomic.Uint64
 
 	callLatency [ledger.NumOps]prometheus.Observer
 	calls       [ledger.NumOps][ledger.NumCallOutcomes]prometheus.Counter
@@ -103,7 +104,16 @@ func (m *Metrics) makeRequests() {
 	}
 	m.replays = m.counter("wallet_idem_replays_total", "Payments answered with the receipt of an earlier one.").WithLabelValues()
 	m.conflicts = m.counter("wallet_nonce_conflicts_total", "Payments refused for their nonce.").WithLabelValues()
+	for w := range filters.NumWatched {
+		m.sum(shadowSeries, shadowHelp, prometheus.Labels{"limit": w.String()}, m.shadows[w].Load)
+	}
 }
+
+// The series of limits under watch; the queue's comes from the committer.
+const (
+	shadowSeries = "wallet_shadow_refusals_total"
+	shadowHelp   = "Requests that a limit under watch would have refused, and the one in force did not."
+)
 
 // reason is a code as a label: its name in lower case, but an unknown outcome is told apart from
 // a refusal of the same name.
@@ -146,6 +156,7 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 	queue := prometheus.Labels{"queue": "work"}
 	m.gauge("queue_depth", "Payments waiting for a worker.", queue, func() float64 { return float64(d.Committer.Depth()) })
 	m.sum("queue_dropped_total", "Payments refused because the queue was full.", queue, d.Committer.Dropped)
+	m.sum(shadowSeries, shadowHelp, prometheus.Labels{"limit": "queue"}, d.Committer.ShadowDropped)
 	m.gauge("worker_inflight", "Workers that are committing.", nil, func() float64 { return float64(d.Committer.Running()) })
 
 	breaker := prometheus.Labels{"svc": ledgerService}
@@ -225,6 +236,15 @@ func (m *Metrics) done(id routeID, op wallet.Op, code wallet.Code, nanos int64) 
 	case wallet.NonceConflict:
 		m.conflicts.Inc()
 	default:
+	}
+}
+
+// shadowed counts what the limits under watch would have refused.
+func (m *Metrics) shadowed(set filters.WatchedSet) {
+	for w := range filters.NumWatched {
+		if set.Has(w) {
+			m.shadows[w].Add(1)
+		}
 	}
 }
 

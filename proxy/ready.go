@@ -17,7 +17,7 @@ type status struct {
 // The keys of CONTRACT §4.
 const (
 	cfgLoaded     = iota
-	listenerBound // and not draining
+	listenerBound // and not draining, and with the certificates that a handshake takes
 	ledgerReady   // heartbeats come in
 	authReady     // there are root keys
 	policyReady   // there are limits
@@ -34,7 +34,7 @@ func (s *Server) status() status {
 	return status{
 		keys: [numReadyKeys]bool{
 			cfgLoaded:     true, // or there would be no Server
-			listenerBound: s.bound.Load() && !s.draining.Load(),
+			listenerBound: s.bound.Load() && !s.draining.Load() && s.certs.open.Load(),
 			ledgerReady:   healthy,
 			authReady:     s.deps.Keys.Load().Len() > 0,
 			policyReady:   limits.InFlight > 0, // the zero Limits deny everything

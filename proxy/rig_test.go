@@ -87,6 +87,7 @@ type rigOptions struct {
 	env    []string // SVC_WALLET_…=…
 	noKeys bool
 	noRun  bool // the test calls Run
+	shut   bool // it does not become ready by itself
 }
 
 // brokenLedger is the client with a switch for each way a ledger can fail.
@@ -238,7 +239,7 @@ func (r *rig) start(o rigOptions) {
 	if !o.noRun {
 		r.eventually("the sidecar is ready", func() bool {
 			status, _ := r.adminGet("/readyz")
-			return status == 200 || o.noKeys
+			return status == 200 || o.noKeys || o.shut && status != 0
 		})
 	}
 }
@@ -542,6 +543,25 @@ func (a *authority) pool() *x509.CertPool {
 // issue writes base.crt and base.key, each by renaming, for localhost under the given name.
 func (a *authority) issue(t testing.TB, base, name string, uris []string) tls.Certificate {
 	t.Helper()
+	certPEM, keyPEM := a.sign(t, name, uris, -time.Hour, time.Hour)
+	for path, data := range map[string][]byte{base + ".crt": certPEM, base + ".key": keyPEM} {
+		if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+// sign makes a certificate that is valid between two moments, counted from now.
+func (a *authority) sign(t testing.TB, name string, uris []string, from, until time.Duration) (certPEM, keyPEM []byte) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -549,7 +569,7 @@ func (a *authority) issue(t testing.TB, base, name string, uris []string) tls.Ce
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore:   time.Now().Add(from), NotAfter: time.Now().Add(until),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, u := range uris {
@@ -567,19 +587,5 @@ func (a *authority) issue(t testing.TB, base, name string, uris []string) tls.Ce
 	if err != nil {
 		t.Fatal(err)
 	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-	for path, data := range map[string][]byte{base + ".crt": certPEM, base + ".key": keyPEM} {
-		if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(path+".new", path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 }

@@ -136,6 +136,7 @@ func (wellFormed) Check(x *filters.Exchange) wallet.Code {
 func (s *Server) pay(x *filters.Exchange) wallet.Code {
 	r := s.deps.Committer.Submit(&x.Transfer, x.Limits, x.Deadline)
 	x.Seq, x.NextNonce = r.Seq, r.NextNonce
+	filters.WatchTotals(x, &r)
 	if r.Code == wallet.OK || r.Code == wallet.Replayed {
 		x.Reply = r.Receipt.AppendJSON(x.Reply[:0])
 	}

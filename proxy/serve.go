@@ -187,6 +187,9 @@ func (v *visit) end(m *Metrics, now int64) {
 		m.begin(v.route.id, v.Op)
 	}
 	m.done(v.route.id, v.Op, v.code, now-v.Now)
+	if v.Shadowed != 0 {
+		m.shadowed(v.Shadowed)
+	}
 }
 
 // take begins a visit. It sees one version of the limits from here to its end.
@@ -333,6 +336,20 @@ func (s *Server) Reload(cfg *config.Config) error {
 	s.cfg.Store(cfg)
 	return nil
 }
+
+// SetCertificate puts a certificate chain and its key, PEM, in place of the static files', at once for
+// new connections and for resumed ones. With nil and nil the files count again; where there are
+// none the listener refuses handshakes and /readyz says so. On an error, which says what is wrong
+// and quotes nothing of the key, all stays as it was. A change of the files does not undo it.
+func (s *Server) SetCertificate(certPEM, keyPEM []byte) error {
+	return s.certs.setCertificate(certPEM, keyPEM)
+}
+
+// SetClientCA puts certificates that client certificates are verified against, PEM, in place of the
+// static file's, and has sessions that were opened under others verified anew. With nil the file
+// counts again; where there is none no client certificate verifies. It means nothing while
+// tls.client_auth is off. On an error all stays as it was.
+func (s *Server) SetClientCA(caPEM []byte) error { return s.certs.setClientCA(caPEM) }
 
 // Run serves until ctx ends or POST /drain asks, then drains, and returns nil where all of that
 // went well. It returns early where a listener fails.

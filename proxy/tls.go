@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -26,32 +27,54 @@ const (
 	// ticketKeys is how many session ticket keys open tickets: the one that seals new ones and
 	// the one before it, so a ticket resumes for one to two rotations.
 	ticketKeys = 2
+
+	// clockSkew is how far a certificate's first moment may lie ahead: one that was issued just now
+	// by a machine whose clock is ahead must not be refused for good.
+	clockSkew = time.Minute
 )
 
 // certs keeps the listener's TLS configuration current. Each change of the certificate, its key
 // or the client CAs is a new immutable tls.Config with ticket keys of its own, so that no session
 // outlives what it was opened under: a resumed session would go on showing the old certificate,
 // and go on trusting a client whose CA was withdrawn.
+//
+// Certificate and client CAs are the pushed ones, else those of the files. Where there is neither
+// certificate, every handshake is refused; where there are no client CAs, no client's
+// certificate verifies.
 type certs struct {
 	entropy io.Reader
 	now     func() int64
 	log     logrus.FieldLogger
 
 	current atomic.Pointer[tls.Config]
+	open    atomic.Bool // a client can get through the handshake
 
 	mu      sync.Mutex
 	set     config.TLS     // mu
-	files   certFiles      // behind current; mu
+	files   pems           // what the files held when they were last read well; mu
+	pushed  pems           // what the control plane wants instead; mu
+	force   pems           // behind current; mu
 	stamps  [3]os.FileInfo // of the files when they were last read, well or not; mu
 	tickets [][32]byte     // of current, the newest first; mu
 	rotated int64          // when tickets last changed, Unix nanoseconds; mu
 }
 
-// certFiles is what the files held.
-type certFiles struct{ cert, key, ca []byte }
+// pems is what a listener is made of, as PEM; nil is none.
+type pems struct{ cert, key, ca []byte }
 
-func (f certFiles) equal(g certFiles) bool {
-	return bytes.Equal(f.cert, g.cert) && bytes.Equal(f.key, g.key) && bytes.Equal(f.ca, g.ca)
+func (p pems) equal(q pems) bool {
+	return bytes.Equal(p.cert, q.cert) && bytes.Equal(p.key, q.key) && bytes.Equal(p.ca, q.ca)
+}
+
+// over is p, and below where p has nothing.
+func (p pems) over(below pems) pems {
+	if p.cert == nil {
+		p.cert, p.key = below.cert, below.key
+	}
+	if p.ca == nil {
+		p.ca = below.ca
+	}
+	return p
 }
 
 // newCerts reads the files, and fails where they make no listener.
@@ -81,7 +104,7 @@ func (c *certs) adopt(set config.TLS) error {
 	if err := c.load(set); err != nil {
 		return err
 	}
-	c.set, c.stamps = set, stamps
+	c.stamps = stamps
 	return nil
 }
 
@@ -147,56 +170,143 @@ func (c *certs) reload() error {
 	return c.load(c.set)
 }
 
-// load reads the files and, where they differ from what is in force and fit together, puts them
-// in force. The caller holds mu.
+// load reads the files and puts them in force, as far as nothing pushed stands over them. They must
+// be good all the same, because they are what a removal falls back to. The caller holds mu.
 func (c *certs) load(set config.TLS) error {
 	files, err := readCerts(set)
 	if err != nil {
 		return err
 	}
-	if c.current.Load() != nil && set == c.set && files.equal(c.files) {
-		return nil
-	}
-	next, err := buildTLS(set, files)
-	if err != nil {
+	if _, err := buildTLS(set, files); err != nil {
 		return err
 	}
-	var key [32]byte
-	if _, err := io.ReadFull(c.entropy, key[:]); err != nil {
-		return fmt.Errorf("session ticket key: %w", err)
+	return c.put(set, files, c.pushed)
+}
+
+// put puts what is pushed over what is in the files in force. Where that is what already is, nothing
+// changes and sessions live on. The caller holds mu.
+func (c *certs) put(set config.TLS, files, pushed pems) error {
+	force := pushed.over(files)
+	if c.current.Load() == nil || set != c.set || !force.equal(c.force) {
+		next, err := buildTLS(set, force)
+		if err != nil {
+			return err
+		}
+		var key [32]byte
+		if _, err := io.ReadFull(c.entropy, key[:]); err != nil {
+			return fmt.Errorf("session ticket key: %w", err)
+		}
+		c.tickets, c.rotated = [][32]byte{key}, c.now()
+		next.SetSessionTicketKeys(c.tickets)
+		c.current.Store(next)
+		c.open.Store(force.cert != nil && (set.ClientAuth != config.ClientAuthRequire || force.ca != nil))
+		c.log.WithFields(logrus.Fields{"cert_file": set.CertFile, "pushed": pushed.cert != nil}).Info("tls_loaded")
 	}
-	c.tickets, c.rotated, c.files = [][32]byte{key}, c.now(), files
-	next.SetSessionTicketKeys(c.tickets)
-	c.current.Store(next)
-	c.log.WithField("cert_file", set.CertFile).Info("tls_loaded")
+	c.set, c.files, c.pushed, c.force = set, files, pushed, force
 	return nil
 }
 
-func readCerts(set config.TLS) (f certFiles, err error) {
-	if f.cert, err = os.ReadFile(set.CertFile); err != nil {
-		return f, fmt.Errorf("read TLS certificate: %w", err)
+// setCertificate is Server.SetCertificate.
+func (c *certs) setCertificate(cert, key []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pushed := pems{bytes.Clone(cert), bytes.Clone(key), c.pushed.ca}
+	if pushed.equal(c.pushed) {
+		return nil
 	}
-	if f.key, err = os.ReadFile(set.KeyFile); err != nil {
-		return f, fmt.Errorf("read TLS key: %w", err)
+	if cert != nil || key != nil {
+		if err := c.checkPair(cert, key); err != nil {
+			return fmt.Errorf("listener certificate: %w", err)
+		}
 	}
-	if set.ClientAuth == config.ClientAuthOff {
-		return f, nil
-	}
-	if f.ca, err = os.ReadFile(set.ClientCAFile); err != nil {
-		return f, fmt.Errorf("read client CAs: %w", err)
-	}
-	return f, nil
+	return c.put(c.set, c.files, pushed)
 }
 
-func buildTLS(set config.TLS, f certFiles) (*tls.Config, error) {
-	pair, err := tls.X509KeyPair(f.cert, f.key)
+// checkPair says why no client would take the certificate, or why it cannot be shown. The last one
+// that was good serves better than one that has expired.
+func (c *certs) checkPair(cert, key []byte) error {
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("TLS certificate %s with key %s: %w", set.CertFile, set.KeyFile, err)
+		return err // these texts quote nothing of the key
 	}
+	now, leaf := time.Unix(0, c.now()), pair.Leaf
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Add(clockSkew).Before(leaf.NotBefore):
+		return fmt.Errorf("is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// setClientCA is Server.SetClientCA.
+func (c *certs) setClientCA(ca []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pushed := pems{c.pushed.cert, c.pushed.key, bytes.Clone(ca)}
+	if pushed.equal(c.pushed) {
+		return nil
+	}
+	if ca != nil {
+		if err := checkBundle(ca); err != nil {
+			return fmt.Errorf("client CAs: %w", err)
+		}
+	}
+	return c.put(c.set, c.files, pushed)
+}
+
+// checkBundle wants certificates and nothing else: one that is passed over in silence would be found
+// missing only by the clients that it was meant for.
+func checkBundle(text []byte) error {
+	want, n := bytes.Count(text, []byte("-----BEGIN ")), 0
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		n++
+		if block.Type != "CERTIFICATE" {
+			return fmt.Errorf("block %d is no certificate", n)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("certificate %d: %w", n, err)
+		}
+	}
+	if n == 0 {
+		return errNoCertificate
+	}
+	if n != want {
+		return fmt.Errorf("only %d of %d blocks are PEM", n, want)
+	}
+	return nil
+}
+
+// readCerts reads the files that are named.
+func readCerts(set config.TLS) (p pems, err error) {
+	if set.CertFile != "" {
+		if p.cert, err = os.ReadFile(set.CertFile); err != nil {
+			return p, fmt.Errorf("read TLS certificate: %w", err)
+		}
+		if p.key, err = os.ReadFile(set.KeyFile); err != nil {
+			return p, fmt.Errorf("read TLS key: %w", err)
+		}
+	}
+	if set.ClientAuth == config.ClientAuthOff || set.ClientCAFile == "" {
+		return p, nil
+	}
+	if p.ca, err = os.ReadFile(set.ClientCAFile); err != nil {
+		return p, fmt.Errorf("read client CAs: %w", err)
+	}
+	return p, nil
+}
+
+func buildTLS(set config.TLS, p pems) (*tls.Config, error) {
 	next := &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
-		NextProtos:   []string{"http/1.1"},
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"http/1.1"},
+	}
+	if p.cert != nil {
+		pair, err := tls.X509KeyPair(p.cert, p.key)
+		if err != nil {
+			return nil, fmt.Errorf("TLS certificate %s with key %s: %w", set.CertFile, set.KeyFile, err)
+		}
+		next.Certificates = []tls.Certificate{pair}
 	}
 	switch set.PQ {
 	case config.PQOff:
@@ -218,8 +328,8 @@ func buildTLS(set config.TLS, f certFiles) (*tls.Config, error) {
 	default:
 		return nil, fmt.Errorf("tls.client_auth is %q, want off, request or require", set.ClientAuth)
 	}
-	next.ClientCAs = x509.NewCertPool()
-	if !next.ClientCAs.AppendCertsFromPEM(f.ca) {
+	next.ClientCAs = x509.NewCertPool() // never nil, which would mean the system's
+	if p.ca != nil && !next.ClientCAs.AppendCertsFromPEM(p.ca) {
 		return nil, fmt.Errorf("client CAs: %w in %s", errNoCertificate, set.ClientCAFile)
 	}
 	return next, nil
