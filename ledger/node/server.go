@@ -93,7 +93,10 @@ func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) er
 	}
 	alive.Shutdown()
 	stop(g, opts.Drain)
-	return <-served
+	if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // which it is where ctx ended before gRPC began
+		return err
+	}
+	return nil
 }
 
 // stop is graceful for at most drain, then hard. Both end only when every handler has returned.
