@@ -213,3 +213,33 @@ func TestLogLine(t *testing.T) {
 		}
 	}
 }
+
+// TestAmnesia lets a sidecar with amnesia pay, refuse, reload and log, and reads from the kernel
+// how much it has written to any disk: nothing. The node, which must write, shows that the kernel
+// counts.
+func TestAmnesia(t *testing.T) {
+	p := startPair(t, "--amnesia", "--log-level", "debug")
+	for i, want := range []int{200, 200, 409} { // paid, replayed, its nonce spent
+		body := `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`
+		if a := p.post(t, "/v1/issue", fmt.Sprint("k", i/2), body); a.status != want {
+			t.Errorf("%s, want %d", a, want)
+		}
+	}
+	p.side.signal(syscall.SIGHUP)
+	p.side.until(`"event":"reloaded"`)
+	written := func(pid int) string {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+		if err != nil {
+			t.Skipf("no count of what is written: %v", err)
+		}
+		_, count, _ := strings.Cut(string(data), "\nwrite_bytes: ")
+		count, _, _ = strings.Cut(count, "\n")
+		return count
+	}
+	if written(p.node.cmd.Process.Pid) == "0" {
+		t.Skip("the temporary folder is in memory, where nothing is counted")
+	}
+	if n := written(p.side.cmd.Process.Pid); n != "0" {
+		t.Errorf("the sidecar wrote %s bytes", n)
+	}
+}
