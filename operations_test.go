@@ -243,3 +243,47 @@ func TestAmnesia(t *testing.T) {
 		t.Errorf("the sidecar wrote %s bytes", n)
 	}
 }
+
+// TestDamagedStore stops a node, spoils a byte in the middle of each of its tables, and starts it
+// again: it says in one line what is wrong, ends with 1, and has changed nothing.
+func TestDamagedStore(t *testing.T) {
+	p := startPair(t)
+	if a := p.post(t, "/v1/issue", "k", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`); a.status != 200 {
+		t.Error(a)
+	}
+	p.side.stop()
+	p.node.stop() // which moves the log into a table
+	data := filepath.Join(filepath.Dir(p.caFile), "data")
+	tables, err := filepath.Glob(filepath.Join(data, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no tables in %s: %v", data, err)
+	}
+	spoilt := map[string][]byte{}
+	for _, table := range tables {
+		text, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[len(text)/2] ^= 0xff
+		if err := os.WriteFile(table, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		spoilt[table] = text
+	}
+	p.startNode()
+	select {
+	case <-p.node.exited:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node runs on a damaged store")
+	}
+	said := p.node.everything()
+	if exit := p.node.cmd.ProcessState.ExitCode(); exit != 1 || strings.Count(said, "\n") != 1 ||
+		!strings.HasPrefix(said, "svc-wallet: node: "+data+": the store is damaged: ") {
+		t.Errorf("ended with %d after it said\n%s", exit, said)
+	}
+	for table, text := range spoilt {
+		if now, err := os.ReadFile(table); err != nil || !bytes.Equal(now, text) {
+			t.Errorf("%s is another one now: %v", table, err)
+		}
+	}
+}
