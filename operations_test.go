@@ -213,3 +213,77 @@ func TestLogLine(t *testing.T) {
 		}
 	}
 }
+
+// TestAmnesia lets a sidecar with amnesia pay, refuse, reload and log, and reads from the kernel
+// how much it has written to any disk: nothing. The node, which must write, shows that the kernel
+// counts.
+func TestAmnesia(t *testing.T) {
+	p := startPair(t, "--amnesia", "--log-level", "debug")
+	for i, want := range []int{200, 200, 409} { // paid, replayed, its nonce spent
+		body := `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`
+		if a := p.post(t, "/v1/issue", fmt.Sprint("k", i/2), body); a.status != want {
+			t.Errorf("%s, want %d", a, want)
+		}
+	}
+	p.side.signal(syscall.SIGHUP)
+	p.side.until(`"event":"reloaded"`)
+	written := func(pid int) string {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+		if err != nil {
+			t.Skipf("no count of what is written: %v", err)
+		}
+		_, count, _ := strings.Cut(string(data), "\nwrite_bytes: ")
+		count, _, _ = strings.Cut(count, "\n")
+		return count
+	}
+	if written(p.node.cmd.Process.Pid) == "0" {
+		t.Skip("the temporary folder is in memory, where nothing is counted")
+	}
+	if n := written(p.side.cmd.Process.Pid); n != "0" {
+		t.Errorf("the sidecar wrote %s bytes", n)
+	}
+}
+
+// TestDamagedStore stops a node, spoils a byte in the middle of each of its tables, and starts it
+// again: it says in one line what is wrong, ends with 1, and has changed nothing.
+func TestDamagedStore(t *testing.T) {
+	p := startPair(t)
+	if a := p.post(t, "/v1/issue", "k", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`); a.status != 200 {
+		t.Error(a)
+	}
+	p.side.stop()
+	p.node.stop() // which moves the log into a table
+	data := filepath.Join(filepath.Dir(p.caFile), "data")
+	tables, err := filepath.Glob(filepath.Join(data, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no tables in %s: %v", data, err)
+	}
+	spoilt := map[string][]byte{}
+	for _, table := range tables {
+		text, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[len(text)/2] ^= 0xff
+		if err := os.WriteFile(table, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		spoilt[table] = text
+	}
+	p.startNode()
+	select {
+	case <-p.node.exited:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node runs on a damaged store")
+	}
+	said := p.node.everything()
+	if exit := p.node.cmd.ProcessState.ExitCode(); exit != 1 || strings.Count(said, "\n") != 1 ||
+		!strings.HasPrefix(said, "svc-wallet: node: "+data+": the store is damaged: ") {
+		t.Errorf("ended with %d after it said\n%s", exit, said)
+	}
+	for table, text := range spoilt {
+		if now, err := os.ReadFile(table); err != nil || !bytes.Equal(now, text) {
+			t.Errorf("%s is another one now: %v", table, err)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -107,7 +108,13 @@ func (d *damaged) open(t *testing.T, name string, change func([]byte) []byte) (*
 			t.Fatal(err)
 		}
 	}
-	return openPebble("db", Options{Now: frozen, Fatal: func(error) {}}, fs)
+	var opened atomic.Bool
+	defer opened.Store(true)
+	return openPebble("db", Options{Now: frozen, Fatal: func(err error) {
+		if !opened.Load() { // it would end the process before the refusal is told
+			t.Errorf("fatal while opening: %v", err)
+		}
+	}}, fs)
 }
 
 // check fails where the store opened and then has other answers than it gave. Errors are right
@@ -115,8 +122,8 @@ func (d *damaged) open(t *testing.T, name string, change func([]byte) []byte) (*
 func (d *damaged) check(t *testing.T, e *pebbleEngine, err error) (refused bool) {
 	t.Helper()
 	if err != nil {
-		if !strings.Contains(err.Error(), "db: ") {
-			t.Errorf("refused without naming the folder: %v", err)
+		if !strings.Contains(err.Error(), "db: ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("refused without naming the folder, or in more than one line: %v", err)
 		}
 		return true
 	}

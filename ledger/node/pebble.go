@@ -58,6 +58,7 @@ type pebbleEngine struct {
 
 	syncing          atomic.Int64          // when the sync under way began, Unix nanoseconds; 0: none is
 	failure          atomic.Pointer[error] // after it nothing is acknowledged
+	opened           atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
 	conserved, fails atomic.Uint64
 
 	// The writer's.
@@ -414,7 +415,9 @@ func (p *pebbleEngine) fail(err error) {
 		return
 	}
 	p.bus.close(err)
-	p.opts.Fatal(err)
+	if p.opened.Load() {
+		p.opts.Fatal(err)
+	}
 }
 
 // gone says why there is no answer.

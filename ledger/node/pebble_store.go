@@ -199,6 +199,7 @@ func openStore(p *pebbleEngine) (*pebble.DB, headRow, error) {
 	if err := begin(db, at); err != nil {
 		return refuse("cannot write the store", errors.Join(err, db.Close()))
 	}
+	p.opened.Store(true) // first, so that a failure of this very moment is told by one of the two
 	if failure := p.failure.Load(); failure != nil {
 		return refuse("cannot open the store", errors.Join(*failure, db.Close()))
 	}
@@ -212,8 +213,13 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string {
-	why, _, _ := strings.Cut(r.cause.Error(), "\n")
-	return fmt.Sprintf("node: %s: %s: %s", r.dir, r.what, why)
+	return fmt.Sprintf("node: %s: %s: %s", r.dir, r.what, firstLine(r.cause.Error()))
+}
+
+// firstLine leaves out the stack traces that Pebble's texts go on with.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
 }
 
 func (r *refusal) Unwrap() error { return r.cause }
@@ -265,17 +271,20 @@ func pebbleOptions(p *pebbleEngine, lock *pebble.Lock) *pebble.Options {
 }
 
 // pebbleLogger takes Pebble's last words as the engine's end: Pebble does not expect Fatalf to
-// return, and where it does nothing is acknowledged any more.
+// return, and where it does nothing is acknowledged any more. While the store is being opened nothing
+// is logged: the refusal says it, in one line.
 type pebbleLogger struct{ p *pebbleEngine }
 
 func (l pebbleLogger) Infof(string, ...any) {}
 
 func (l pebbleLogger) Errorf(format string, args ...any) {
-	l.p.opts.Log.WithFields(logrus.Fields{"event": "pebble", "reason": fmt.Sprintf(format, args...)}).Error("the store reports an error")
+	if l.p.opened.Load() {
+		l.p.opts.Log.WithFields(logrus.Fields{"event": "pebble", "reason": firstLine(fmt.Sprintf(format, args...))}).Error("the store reports an error")
+	}
 }
 
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.p.fail(fmt.Errorf("node: %s: the store failed: %w", l.p.dir, fmt.Errorf(format, args...)))
+	l.p.fail(fmt.Errorf("node: %s: the store failed: %s", l.p.dir, firstLine(fmt.Sprintf(format, args...))))
 }
 
 // inspect checks an existing store read-only and returns where it stands; the zero row for a

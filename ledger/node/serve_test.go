@@ -567,6 +567,27 @@ func TestTransport(t *testing.T) {
 	}
 }
 
+// TestServeEndsAtOnce: a context that has ended, before or while the server starts, is no error, and
+// the listener is closed. Many times, because it is a race.
+func TestServeEndsAtOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	e := node.OpenMemory(node.Options{Now: newClock().Now})
+	for range 200 {
+		addr := "unix:" + filepath.Join(t.TempDir(), "n")
+		ln, err := node.Listen(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Serve(ctx, ln, e, node.ServeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("the listener is open: %v", err)
+		}
+	}
+}
+
 // TestServeFails: a listener that breaks ends Serve with its error.
 func TestServeFails(t *testing.T) {
 	ln, err := node.Listen("127.0.0.1:0")
