@@ -52,7 +52,7 @@ cannot be read as it should is refused, and what it said before stays in force.`
 	f := cmd.Flags()
 	f.StringVar(&o.Source, "limits", "", "file or folder of limits")
 	f.StringVar(&o.Listen, "listen", "", "unix:PATH or HOST:PORT, for sidecars")
-	f.StringVar(&o.API, "api", "", "unix:PATH or HOST:PORT of the HTTP API; none by default")
+	f.StringVar(&o.API, "api", "127.0.0.1:18001", "unix:PATH or HOST:PORT of the HTTP API; empty for none")
 	f.StringVar(&o.TLS.CertFile, "tls-cert", "", "certificate of both listeners")
 	f.StringVar(&o.TLS.KeyFile, "tls-key", "", "key of the certificate")
 	f.StringVar(&o.TLS.CAFile, "tls-ca", "", "authority of the clients' certificates, which both listeners then demand")
