@@ -210,16 +210,16 @@ const (
 )
 
 // Types are the types that Updates counts by.
-func (c *Client) Types() []string { return types() }
+func (c *Client) Types() []string { return allTypes() }
 
-func types() []string {
+func allTypes() []string {
 	return []string{config.XDSLimits, config.XDSRuntime, config.XDSCluster, config.XDSEndpoint, typeSecret, typeLastGood, typeOther}
 }
 
 // Outcomes are the outcomes that Updates counts by.
-func (c *Client) Outcomes() []string { return outcomes() }
+func (c *Client) Outcomes() []string { return allOutcomes() }
 
-func outcomes() []string {
+func allOutcomes() []string {
 	return []string{"accepted", "refused", "removed", "rolled_back", "timed_out", "unexpected"}
 }
 
@@ -227,7 +227,7 @@ func outcomes() []string {
 // accepted ones too), and resources that were removed, timed_out or unexpected. It is 0 for a type
 // or outcome that there is not.
 func (c *Client) Updates(typ, outcome string) uint64 {
-	t, o := slices.Index(types(), typ), slices.Index(outcomes(), outcome)
+	t, o := slices.Index(allTypes(), typ), slices.Index(allOutcomes(), outcome)
 	if t < 0 || o < 0 {
 		return 0
 	}
@@ -235,7 +235,7 @@ func (c *Client) Updates(typ, outcome string) uint64 {
 }
 
 func (c *Client) count(typ string, outcome int, n int) {
-	c.counts[slices.Index(types(), typ)][outcome].Add(uint64(max(0, n)))
+	c.counts[slices.Index(allTypes(), typ)][outcome].Add(uint64(max(0, n)))
 }
 
 // take judges a response and puts it in force. The reason is "" where it was accepted, and else
@@ -321,7 +321,7 @@ func (t *timing) nackAfter(times int) time.Duration {
 
 // doubled is d, doubled n times, and at most top.
 func doubled(d time.Duration, n int, top time.Duration) time.Duration {
-	if n > 30 || d<<n > top {
+	if n > 60 || d > top>>n {
 		return top
 	}
 	return d << n

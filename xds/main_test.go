@@ -491,3 +491,12 @@ func seeded(t *testing.T) *rand.Rand {
 	t.Logf("seed %d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
+
+type protoMessage = proto.Message
+
+// locked does what the client's lock guards.
+func (w *sidecar) locked(do func()) {
+	w.Client.mu.Lock()
+	defer w.Client.mu.Unlock()
+	do()
+}

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -189,9 +190,8 @@ func (s *source) dial(addr string) (*grpc.ClientConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if cfg.ServerName == "" {
-			cfg.ServerName = host
-		}
+		host = cmp.Or(cfg.ServerName, host)
+		cfg.ServerName = host
 		creds = credentials.NewTLS(cfg)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+addr,

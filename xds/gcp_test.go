@@ -1,0 +1,223 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	secretservice "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"google.golang.org/grpc"
+
+	"svc-wallet/config"
+)
+
+// mesh is go-control-plane's own server on a snapshot cache, which nobody here wrote.
+type mesh struct {
+	t     *testing.T
+	cache cache.SnapshotCache
+	addr  string
+	nacks atomic.Int64
+}
+
+func startMesh(t *testing.T) *mesh {
+	t.Helper()
+	m := &mesh{t: t, cache: cache.NewSnapshotCache(true, cache.IDHash{}, log.NewDefaultLogger())}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	s := server.NewServer(ctx, m.cache, server.CallbackFuncs{
+		StreamRequestFunc: func(_ int64, r *discovery.DiscoveryRequest) error {
+			if r.GetErrorDetail() != nil {
+				m.nacks.Add(1)
+			}
+			return nil
+		},
+		StreamDeltaRequestFunc: func(_ int64, r *discovery.DeltaDiscoveryRequest) error {
+			if r.GetErrorDetail() != nil {
+				m.nacks.Add(1)
+			}
+			return nil
+		},
+	})
+	g := grpc.NewServer()
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
+	secretservice.RegisterSecretDiscoveryServiceServer(g, s)
+	m.addr = serve(t, g, "unix:"+shortDir(t)+"/xds.sock")
+	return m
+}
+
+// set serves resources by type in a version.
+func (m *mesh) set(version string, byType map[resource.Type][]named) {
+	m.t.Helper()
+	all := map[resource.Type][]types.Resource{}
+	for typ, list := range byType {
+		for _, n := range list {
+			body, err := n.body.UnmarshalNew()
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			all[typ] = append(all[typ], body)
+		}
+	}
+	s, err := cache.NewSnapshot(version, all)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.cache.SetSnapshot(context.Background(), "wallet-1", s); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// TestGoControlPlane follows go-control-plane's server through versions of all types, a refused one,
+// removals and a restart of the stream, in both variants.
+func TestGoControlPlane(t *testing.T) {
+	protocols(t, func(t *testing.T, protocol string) {
+		m := startMesh(t)
+		w := newSidecar(t, setup{flags: map[string]string{"xds.addr": m.addr, "xds.protocol": protocol, "xds.root_keys": "keys"}})
+		resources := func(n int) map[resource.Type][]named {
+			return map[resource.Type][]named{
+				resource.ExtensionConfigType: limits(fmt.Sprintf(`{"max_amount_per_op": "%d"}`, n)),
+				resource.RuntimeType:         {layer("svc-wallet.runtime", fmt.Sprintf(`{"svc-wallet.queue": %d}`, n))},
+				resource.ClusterType:         {clusterOf(fmt.Sprintf(`{"name": "ledger", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}, "circuit_breakers": {"thresholds": [{"max_requests": %d}]}}`, n))},
+				resource.EndpointType:        {assignment("ledger", fmt.Sprint("/", n))},
+				resource.SecretType:          {textSecret("keys", fmt.Sprint("keys ", n))},
+			}
+		}
+		follows := func(n int) {
+			t.Helper()
+			await(t, fmt.Sprint("version ", n), func() bool {
+				l := w.live.Load()
+				e := w.endpoints()
+				return w.amount() == fmt.Sprint(n) && l.Queue == n && l.InFlight == n &&
+					len(e) == 1 && e[0] == fmt.Sprint("unix:/", n) && w.secret("root_keys") == fmt.Sprint("keys ", n)
+			})
+		}
+		for n := 1; n <= 5; n++ {
+			m.set(fmt.Sprint("v", n), resources(n))
+			follows(n)
+		}
+		if !w.Connected() {
+			t.Error("not connected")
+		}
+
+		bad := resources(6)
+		bad[resource.ExtensionConfigType] = limits(`{"queue": 0}`)
+		m.set("v6", bad)
+		await(t, "the NACK", func() bool { return m.nacks.Load() > 0 })
+		await(t, "the others", func() bool { return w.live.Load().InFlight == 6 })
+		if w.amount() != "5" {
+			t.Errorf("%s in force", w.amount())
+		}
+		m.set("v7", resources(7))
+		follows(7)
+
+		gone := resources(8)
+		delete(gone, resource.ClusterType)
+		delete(gone, resource.EndpointType)
+		m.set("v8", gone)
+		await(t, "the removal", func() bool { return w.endpoints() == nil && w.live.Load().InFlight == 1024 })
+		m.set("v9", resources(9))
+		follows(9)
+		m.set("v5", resources(5))
+		follows(5)
+		if w.Updates("limits", "refused") == 0 {
+			t.Error("no refusal was counted")
+		}
+		if protocol == "sotw" && w.Updates("limits", "rolled_back") != 1 { // a delta's versions are hashes of the cache's
+			t.Errorf("%v", w.counts("limits"))
+		}
+	})
+}
+
+// TestGoControlPlaneRefusedLoop: the snapshot cache sends a refused version again at each NACK,
+// thousands of times a second if it is let. The waits before the NACKs keep that down.
+func TestGoControlPlaneRefusedLoop(t *testing.T) {
+	m := startMesh(t)
+	w := newSidecar(t, setup{
+		flags:  map[string]string{"xds.addr": m.addr, "xds.protocol": "sotw", "xds.types": "limits,runtime"},
+		timing: func(tm *timing) { tm.nack, tm.nackTop = 100*1e6, 1e12 },
+	})
+	m.set("bad", map[resource.Type][]named{resource.ExtensionConfigType: limits(`{"queue": 0}`)})
+	await(t, "four refusals", func() bool { return w.Updates("limits", "refused") >= 4 }) // at 0, 0.1, 0.3, 0.7 s
+	if n := m.nacks.Load(); n > 4 {
+		t.Errorf("%d NACKs", n)
+	}
+	m.set("good", map[resource.Type][]named{
+		resource.ExtensionConfigType: limits(`{"queue": 7}`),
+		resource.RuntimeType:         {layer("svc-wallet.runtime", `{"svc-wallet.reads_enabled": false}`)},
+	})
+	await(t, "the other type", func() bool { return w.live.Load().ReadsEnabled == 0 })
+	await(t, "the good version", func() bool { return w.live.Load().Queue == 7 })
+}
+
+// TestManyPushes: a thousand pushes in a row, half of them refused, end with the last good one in
+// force, and each one is judged or superseded.
+func TestManyPushes(t *testing.T) {
+	protocols(t, func(t *testing.T, protocol string) {
+		rng := seeded(t)
+		m := startMesh(t)
+		w := newSidecar(t, setup{flags: map[string]string{"xds.addr": m.addr, "xds.protocol": protocol, "xds.types": "limits"}})
+		for i := range 1000 {
+			text := fmt.Sprintf(`{"max_amount_per_op": "%d"}`, i+1)
+			if rng.IntN(2) == 0 {
+				text = fmt.Sprintf(`{"queue": -%d}`, i+1)
+			}
+			m.set(fmt.Sprint(i), map[resource.Type][]named{resource.ExtensionConfigType: limits(text)})
+		}
+		m.set("last", map[resource.Type][]named{resource.ExtensionConfigType: limits(`{"max_amount_per_op": "5555"}`)})
+		await(t, "the last one", func() bool { return w.amount() == "5555" })
+	})
+}
+
+// BenchmarkPush is the time from a response to its limits being in force.
+func BenchmarkPush(b *testing.B) {
+	cfg, err := config.Load(config.Sources{CPUs: 2, Env: []string{
+		"SVC_WALLET_TLS_CERT_FILE=c", "SVC_WALLET_TLS_KEY_FILE=k", "SVC_WALLET_AUTH_ROOT_KEYS_FILE=r",
+		"SVC_WALLET_XDS_ADDR=unix:/nowhere", "SVC_WALLET_AMNESIA=true",
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := int64(1)
+	logger := discardLogger()
+	c, err := New(cfg, Targets{Stack: config.NewStack(cfg, new(config.Live))}, Options{Now: func() int64 { now++; return now }, Log: logger})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &response{url: extensionURL}
+	for _, n := range limits(`{"max_amount_per_op": "7", "rate_per_second": 5, "rate_burst": 6}`) {
+		r.bodies = append(r.bodies, body{n.name, "1", n.body})
+	}
+	for b.Loop() {
+		if reason, _ := c.take(c.topics[0], r); reason != "" {
+			b.Fatal(reason)
+		}
+	}
+}
+
+// TestFaultsAreBounded: a response with faults without end has a NACK of bounded size.
+func TestFaultsAreBounded(t *testing.T) {
+	p := startPlane(t)
+	newSidecar(t, setup{flags: map[string]string{"xds.addr": p.addr, "xds.types": "limits"}})
+	l := p.stream(t)
+	l.asks(extensionURL)
+	var many []named
+	for range 10000 {
+		many = append(many, limits(`{"queue": 0}`)...)
+	}
+	got := l.answer(l.push(extensionURL, "1", many))
+	if len(got) > maxReason+8 || !strings.HasPrefix(got, "svc-wallet.limits: limits.queue: 0") {
+		t.Errorf("%d bytes: %s", len(got), cut(got, 100))
+	}
+	text := strings.Repeat("é", 5000)
+	if short := cut(text, 4095); short != strings.Repeat("é", 2047)+"…" {
+		t.Errorf("cut in a character: %d bytes", len(short))
+	}
+}
