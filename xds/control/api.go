@@ -97,7 +97,7 @@ func (p *Plane) mayChange(r *http.Request) bool {
 		return false
 	}
 	for _, uri := range r.TLS.PeerCertificates[0].URIs {
-		if slices.ContainsFunc(p.opts.ClientIDs, func(glob string) bool { return matches(glob, uri.String()) }) {
+		if slices.ContainsFunc(p.opts.ClientIDs, func(id string) bool { return newGlob(id).matches(uri.String()) }) {
 			return true
 		}
 	}

@@ -34,7 +34,7 @@ func (p *Plane) view(s *state, name string, sidecars map[string]int) groupView {
 
 func (p *Plane) getGroups(w http.ResponseWriter, _ *http.Request) {
 	s := p.state.Load()
-	_, sidecars := p.fleet.connected(s.served.route)
+	sidecars := p.fleet.connected(s.served.route)
 	out := struct {
 		Groups  []groupView `json:"groups"`
 		Failed  string      `json:"failed,omitempty"` // the source cannot be read; all is as it was
@@ -130,34 +130,53 @@ func (p *Plane) putGroup(w http.ResponseWriter, r *http.Request) {
 		refuse(w, badRequest, "the document is refused", err.(Faults)) //nolint:errorlint,forcetypeassert // its only error
 		return
 	}
+	out, status, problem := p.put(r, name, doc, dry == "true")
+	if problem != nil {
+		refuse(w, problem.code, problem.message, nil)
+		return
+	}
+	if !out.DryRun {
+		w.Header().Set("ETag", doc.etag())
+	}
+	writeJSON(w, status, out)
+}
+
+// problem is why a change is refused.
+type problem struct {
+	code    code
+	message string
+}
+
+// put writes a document and serves it, or only says what that would do. Nobody is answered in here,
+// because a client that reads slowly must not hold up other changes.
+func (p *Plane) put(r *http.Request, name string, doc *document, dry bool) (change, int, *problem) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before, ok := p.mayReplace(w, r, name)
-	if !ok {
-		return
+	before, problem := p.mayReplace(r, name)
+	if problem != nil {
+		return change{}, 0, problem
 	}
 	out := p.compare(name, before.doc, doc)
-	if out.DryRun = dry == "true"; out.DryRun {
-		writeJSON(w, http.StatusOK, out)
-		return
+	if out.DryRun = dry; dry {
+		return out, http.StatusOK, nil
 	}
 	if err := write(p.source.file(name), doc.readable()); err != nil {
-		p.fail(w, name, err)
-		return
+		return out, 0, p.failed(name, err)
 	}
 	p.log.WithFields(logrus.Fields{"group": name, "version": doc.version, "peer": r.RemoteAddr}).Info("limits_put")
 	p.reload()
-	w.Header().Set("ETag", doc.etag())
-	if before.file == "" {
-		writeJSON(w, http.StatusCreated, out)
-		return
+	if now := p.state.Load().groups[name].doc; now == nil || now.version != doc.version {
+		return out, 0, p.failed(name, errors.New("something else is in the file by now"))
 	}
-	writeJSON(w, http.StatusOK, out)
+	if before.file == "" {
+		return out, http.StatusCreated, nil
+	}
+	return out, http.StatusOK, nil
 }
 
 // mayReplace reads the source again, so that what is judged is what is there, and holds the group
 // against the request's conditions. It is called under p.mu.
-func (p *Plane) mayReplace(w http.ResponseWriter, r *http.Request, name string) (group, bool) {
+func (p *Plane) mayReplace(r *http.Request, name string) (group, *problem) {
 	p.reload()
 	s := p.state.Load()
 	g, exists := s.groups[name]
@@ -168,19 +187,19 @@ func (p *Plane) mayReplace(w http.ResponseWriter, r *http.Request, name string) 
 	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
 	switch {
 	case s.failed != nil:
-		refuse(w, internal, s.failed.Error(), nil)
+		return g, &problem{internal, s.failed.Error()}
 	case !p.source.dir && name != defaultGroup:
-		refuse(w, conflict, "the limits are one file, which is the group "+defaultGroup, nil)
+		return g, &problem{conflict, "the limits are one file, which is the group " + defaultGroup}
 	case match != "" && (!exists || !listed(match, tag)), none != "" && exists && listed(none, tag):
-		refuse(w, failedCondition, "the document is another one by now, see its ETag", nil)
+		return g, &problem{failedCondition, "the document is another one by now, see its ETag"}
+	case g.twins:
+		return g, &problem{conflict, "the group has two files: remove one of them"}
 	case exists && g.file != p.source.file(name), !p.source.dir && !strings.HasSuffix(p.source.path, ".json"):
-		refuse(w, conflict, "the group is kept in a file that is written by hand: change "+g.file, nil)
+		return g, &problem{conflict, "the group is kept in a file that is written by hand: change " + g.file}
 	case !exists && len(s.groups) >= maxGroups:
-		refuse(w, conflict, fmt.Sprintf("there are %d groups already", maxGroups), nil)
-	default:
-		return g, true
+		return g, &problem{conflict, fmt.Sprintf("there are %d groups already", maxGroups)}
 	}
-	return g, false
+	return g, nil
 }
 
 // compare says what doc changes in a group, and to how many sidecars.
@@ -191,7 +210,7 @@ func (p *Plane) compare(name string, before, doc *document) change {
 		docs = map[string]*document{}
 	}
 	docs[name] = doc
-	_, sidecars := p.fleet.connected(newGroups(docs, served, served.none).route)
+	sidecars := p.fleet.connected(newGroups(docs, served, served.none).route)
 	return change{Group: name, Version: doc.version, Sidecars: sidecars[name], Changes: differences(before, doc)}
 }
 
@@ -229,38 +248,42 @@ func (d *document) members() map[string]jsontext.Value {
 }
 
 func (p *Plane) deleteGroup(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("group")
 	if !p.mayChange(r) {
 		refuse(w, forbidden, "this client may not change limits", nil)
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	g, ok := p.mayReplace(w, r, name)
-	switch {
-	case !ok:
-		return
-	case g.file == "":
-		refuse(w, notFound, "there is no such group", nil)
-		return
-	case !p.source.dir:
-		refuse(w, conflict, "the limits are one file, without which no control plane starts: put {} instead", nil)
+	if problem := p.remove(r, r.PathValue("group")); problem != nil {
+		refuse(w, problem.code, problem.message, nil)
 		return
 	}
-	if err := remove(g.file); err != nil {
-		p.fail(w, name, err)
-		return
-	}
-	p.log.WithFields(logrus.Fields{"group": name, "peer": r.RemoteAddr}).Info("limits_deleted")
-	p.reload()
 	setHeaders(w)
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// fail answers a change that could not be written, or not made to last. What is in the file now is
-// served, whichever it is.
-func (p *Plane) fail(w http.ResponseWriter, name string, err error) {
+func (p *Plane) remove(r *http.Request, name string) *problem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, refused := p.mayReplace(r, name)
+	switch {
+	case refused != nil:
+		return refused
+	case g.file == "":
+		return &problem{notFound, "there is no such group"}
+	case !p.source.dir:
+		return &problem{conflict, "the limits are one file, without which no control plane starts: put {} instead"}
+	}
+	if err := remove(g.file); err != nil {
+		return p.failed(name, err)
+	}
+	p.log.WithFields(logrus.Fields{"group": name, "peer": r.RemoteAddr}).Info("limits_deleted")
+	p.reload()
+	return nil
+}
+
+// failed is for a change that could not be written, or not made to last. What is in the file now
+// is served, whichever it is. It is called under p.mu.
+func (p *Plane) failed(name string, err error) *problem {
 	p.log.WithError(err).WithField("group", name).Error("limits_not_written")
 	p.reload()
-	refuse(w, internal, "the change is not known to be written: "+err.Error(), nil)
+	return &problem{internal, "the change is not known to be written: " + err.Error()}
 }

@@ -164,13 +164,6 @@ func TestOneFile(t *testing.T) {
 // TestNotWritten answers a change that cannot be written, and serves what is in the file.
 func TestNotWritten(t *testing.T) {
 	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"queue":5}`}})
-	for _, method := range []string{"PUT", "DELETE"} {
-		w := httptest.NewRecorder()
-		r.plane.fail(w, "default", os.ErrPermission)
-		if w.Code != 500 || !strings.Contains(w.Body.String(), "not known to be written") {
-			t.Errorf("%s: %d %s", method, w.Code, w.Body)
-		}
-	}
 	if err := write(filepath.Join(r.dir, "no", "file"), nil); err == nil {
 		t.Error("written to nowhere")
 	}
@@ -183,12 +176,33 @@ func TestNotWritten(t *testing.T) {
 	if got := r.call("PUT", "/limits/folder", `{}`); got.status != 500 || !strings.Contains(got.body, "not known to be written") {
 		t.Errorf("%d %s", got.status, got.body)
 	}
+	if err := os.WriteFile(r.path("folder.json")+"/x", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if !strings.Contains(r.call("GET", "/limits/default", "").body, `"queue": 5`) {
 		t.Error("the document is gone")
 	}
 	if tmp, _ := filepath.Glob(r.path(".*tmp*")); len(tmp) > 0 {
 		t.Error("left behind", tmp)
 	}
+}
+
+// TestTwins has a group get a second file: what it said before stays, and the API does not add to it.
+func TestTwins(t *testing.T) {
+	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"queue":5}`}})
+	r.write("default.yaml", "queue: 6\n")
+	for _, method := range []string{"PUT", "DELETE"} {
+		if got := r.call(method, "/limits/default", `{}`); got.status != 409 || !strings.Contains(got.body, "two files") {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	if r.queueOf("default") != "5" {
+		t.Error("the last good one is gone")
+	}
+	if err := os.Remove(r.path("default.json")); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the other", func() bool { return r.queueOf("default") == "6" })
 }
 
 // TestUnreadable takes the folder away: everything stays, the API says so and refuses changes.

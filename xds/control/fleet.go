@@ -243,16 +243,22 @@ func (f *fleet) sent(key streamKey, url, nonce, version string) {
 	f.metrics.pushes[k].Inc()
 }
 
-// connected counts the sidecars that are, by group.
-func (f *fleet) connected(route *router) (total int, byGroup map[string]int) {
-	byGroup = map[string]int{}
+// size is how many sidecars are connected.
+func (f *fleet) size() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.rows) - f.gone.Len()
+}
+
+// connected counts them by group.
+func (f *fleet) connected(route *router) map[string]int {
+	byGroup := map[string]int{}
 	for _, row := range f.list() {
 		if row.streams > 0 {
 			byGroup[route.group(row.id, row.cluster)]++
-			total++
 		}
 	}
-	return total, byGroup
+	return byGroup
 }
 
 // list is a copy of all rows, by id.

@@ -44,7 +44,10 @@ type router struct {
 	idGlobs, clusterGlobs []pattern
 }
 
-type pattern struct{ glob, group string }
+type pattern struct {
+	glob  glob
+	group string
+}
 
 func newRouter(docs map[string]*document) *router {
 	r := &router{ids: map[string]string{}, clusters: map[string]string{}}
@@ -58,8 +61,8 @@ func newRouter(docs map[string]*document) *router {
 // sort puts exact names into one place and globs into another.
 func sort(entries []string, group string, exact map[string]string, globs []pattern) []pattern {
 	for _, e := range entries {
-		if isGlob(e) {
-			globs = append(globs, pattern{e, group})
+		if g := newGlob(e); len(g) > 1 {
+			globs = append(globs, pattern{g, group})
 		} else if _, taken := exact[e]; !taken {
 			exact[e] = group
 		}
@@ -87,7 +90,7 @@ func (r *router) group(id, cluster string) string {
 
 func first(globs []pattern, s string) (string, bool) {
 	for _, p := range globs {
-		if matches(p.glob, s) {
+		if p.glob.matches(s) {
 			return p.group, true
 		}
 	}

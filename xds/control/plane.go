@@ -78,6 +78,7 @@ type group struct {
 	raw     []byte    // as read last
 	doc     *document // in force; nil: there was no good one yet
 	refused Faults    // of raw
+	twins   bool      // there are two files
 }
 
 // New reads the source. It refuses one with anything wrong in it: there is no last good yet. The
@@ -109,7 +110,7 @@ func New(opts Options) (*Plane, error) {
 	}
 	p.state.Store(&state{served: newGroups(nil, nil, none)})
 	p.fleet = newFleet(opts.MaxSidecars, opts.Now, p.log, p.metrics, p.board)
-	p.metrics.sidecarsFn = func() float64 { n, _ := p.fleet.connected(p.state.Load().served.route); return float64(n) }
+	p.metrics.sidecarsFn = func() float64 { return float64(p.fleet.size()) }
 	p.metrics.groupsFn = func() float64 { return float64(len(p.state.Load().served.docs)) }
 	p.Reload()
 	return p, p.state.Load().faults()
@@ -185,7 +186,7 @@ func (p *Plane) reload() {
 
 // judge is a group after its file was read. Content that is as it was needs no second look.
 func (p *Plane) judge(before group, f file) group {
-	next := group{file: f.path, raw: f.raw, doc: before.doc}
+	next := group{file: f.path, raw: f.raw, doc: before.doc, twins: f.twins}
 	switch {
 	case f.err != nil:
 		next.refused = Faults{f.err.Error()}

@@ -24,9 +24,10 @@ type source struct {
 
 // file is a group's file, as it was read.
 type file struct {
-	path string
-	raw  []byte
-	err  error // it cannot be read as it should
+	path  string
+	raw   []byte
+	err   error // it cannot be read as it should
+	twins bool  // because another file is the same group's
 }
 
 // openSource wants something at path: a name that was mistyped must not look like no limits.
@@ -61,7 +62,7 @@ func (s source) read() (map[string]file, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return map[string]file{}, nil
 		}
-		return map[string]file{defaultGroup: {s.path, raw, err}}, nil
+		return map[string]file{defaultGroup: {path: s.path, raw: raw, err: err}}, nil
 	}
 	entries, err := os.ReadDir(s.path)
 	if err != nil {
@@ -76,7 +77,7 @@ func (s source) read() (map[string]file, error) {
 		group := strings.TrimSuffix(e.Name(), filepath.Ext(path))
 		switch other, twice := found[group]; {
 		case twice:
-			other.err = fmt.Errorf("%s is there as well: a group has one file", e.Name())
+			other.err, other.twins = fmt.Errorf("%s is there as well: a group has one file", e.Name()), true
 			found[group] = other
 		case !isGroup(group):
 			found[group] = file{path: path, err: errors.New("the name of a group is [a-z0-9][a-z0-9_.-]{0,62}")}
