@@ -147,6 +147,18 @@ func (p Permit) Done(ok bool) {
 	}
 }
 
+// Probe lets a breaker that is not closed probe at the next call, as if its time were up: calls go to
+// another node now. Calls that were allowed before count for nothing.
+func (b *Breaker) Probe() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if stateOf(b.word.Load()) == BreakerClosed {
+		return
+	}
+	b.openedAt.Store(b.now() - int64(b.live.Load().BreakerOpenFor))
+	b.enter(BreakerOpen)
+}
+
 // State is what the breaker does at present. An open one whose time is up stays open until a
 // call comes to probe with.
 func (b *Breaker) State() BreakerState { return stateOf(b.word.Load()) }

@@ -38,6 +38,34 @@ func fail(t *testing.T, b *Breaker, n int) {
 	}
 }
 
+// Goal: a breaker that is told to probe does so at once, with a whole round in which a probe of before
+// counts for nothing; a closed one stays closed. Method: a clock that stands still.
+func TestBreakerProbe(t *testing.T) {
+	b := newTestBreaker(liveLimits(func(l *config.Limits) { l.BreakerProbes = 2 }), newHandClock().now)
+	b.Probe()
+	fail(t, b, 20)
+	if _, ok := b.Allow(); ok || b.State() != BreakerOpen {
+		t.Fatal("a call was allowed while open")
+	}
+	b.Probe()
+	late, ok := b.Allow()
+	if !ok || b.State() != BreakerHalfOpen {
+		t.Fatalf("no probe, %v", b.State())
+	}
+	b.Probe()
+	late.Done(false)
+	for range 2 {
+		p, ok := b.Allow()
+		if !ok || b.State() != BreakerHalfOpen {
+			t.Fatalf("no probe, %v", b.State())
+		}
+		p.Done(true)
+	}
+	if b.State() != BreakerClosed || b.Opened() != 1 {
+		t.Fatalf("%v, opened %d times", b.State(), b.Opened())
+	}
+}
+
 // Goal: the breaker opens on exactly the twentieth failure within the window, rejects until its
 // time is up, and closes after exactly ten good probes. Method: a clock moved by hand.
 func TestBreakerRound(t *testing.T) {

@@ -6,19 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
@@ -46,100 +40,99 @@ const (
 
 // DialOptions are what a Client may have besides an address.
 type DialOptions struct {
-	TLS     *tls.Config          // nil: plain, which TCP allows to loopback only
-	Timeout func() time.Duration // of a call whose context has no deadline; nil: none
-	Now     func() int64         // Unix nanoseconds, never backwards
+	TLS            *tls.Config          // nil: plain, which TCP allows to loopback only
+	Timeout        func() time.Duration // of a call whose context has no deadline; nil: none
+	ConnectTimeout func() time.Duration // of a connection made later; nil: 1 s
+	Now            func() int64         // Unix nanoseconds, never backwards
+	Log            logrus.FieldLogger   // nil: nothing is logged
+	OnMove         func()               // is told after a move to another endpoint; nil: nobody
 }
 
 // Client is the Ledger at the other end of a gRPC connection. It keeps one connection and looks
 // for a lost node every 50 ms to 1 s; calls fail at once while there is none. It does not retry:
-// that is its callers' business.
+// that is its callers' business. While Run runs it moves between the endpoints of SetEndpoints.
 type Client struct {
-	conn *grpc.ClientConn
-	node ledgerpb.LedgerNodeClient
-	opts DialOptions
+	opts    DialOptions
+	dialled string // the address given to Dial
+	pace    pace
+
+	link     atomic.Pointer[link] // in use; written under mu
+	standing standing
 
 	// history is what the last watch stream told of; versions of another one mean nothing here.
 	// So a Client vouches for one copy at a time.
 	history atomic.Pointer[[]byte]
+
+	moves, refused atomic.Uint64
+	states         atomic.Pointer[[]EndpointState]
+	wake           chan struct{} // room for one: wanted has changed
+
+	mu      sync.Mutex
+	wanted  []string                // preferred first, never empty
+	warming string                  // the endpoint that Run waits for
+	giveUp  context.CancelCauseFunc // ends that wait
+	retired []*link                 // not yet closed, at most maxRetired
+	closed  bool
 }
 
 var _ Ledger = (*Client)(nil)
 
 // Dial makes a client of the node at addr, `unix:PATH` or `HOST:PORT`. It does not wait for the
-// node to be there.
+// node to be there. Close ends it.
 func Dial(addr string, opts DialOptions) (*Client, error) {
-	target, err := target(addr, opts.TLS != nil)
+	if opts.Log == nil {
+		silent := logrus.New()
+		silent.SetOutput(io.Discard)
+		opts.Log = silent
+	}
+	c := &Client{opts: opts, dialled: addr, wake: make(chan struct{}, 1), pace: usualPace}
+	l, err := connect(addr, &c.opts)
 	if err != nil {
 		return nil, err
 	}
-	creds := insecure.NewCredentials()
-	if opts.TLS != nil {
-		creds = credentials.NewTLS(opts.TLS)
-	}
-	conn, err := grpc.NewClient(
-		target,
-		grpc.WithTransportCredentials(creds),
-		grpc.WithStatsHandler(sentHandler{}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
-		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: deadAfter}),
-		grpc.WithInitialWindowSize(window),
-		grpc.WithInitialConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithIdleTimeout(0),
-		grpc.WithDisableRetry(),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithNoProxy(),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("ledger %s: %w", addr, err)
-	}
-	conn.Connect()
-	return &Client{conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), opts: opts}, nil
+	c.link.Store(l)
+	c.wanted = []string{addr}
+	c.states.Store(&[]EndpointState{{Addr: addr, Status: EndpointInUse}})
+	return c, nil
 }
 
-// target is addr in gRPC's words.
-func target(addr string, secure bool) (string, error) {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if path == "" {
-			return "", errors.New("ledger address unix: lacks the path")
-		}
-		return addr, nil
+// Close ends the connections and all calls.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	open := append(c.retired, c.link.Load())
+	c.closed, c.retired = true, nil
+	c.mu.Unlock()
+	var errs []error
+	for _, l := range open {
+		errs = append(errs, l.conn.Close())
 	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || host == "" || port == "" {
-		return "", fmt.Errorf("ledger address %q is neither unix:PATH nor HOST:PORT", addr)
-	}
-	ip, err := netip.ParseAddr(host)
-	if local := host == "localhost" || (err == nil && ip.IsLoopback()); !local && !secure {
-		return "", fmt.Errorf("ledger address %q is not on this machine, so it needs TLS", addr)
-	}
-	return "dns:///" + addr, nil
+	return errors.Join(errs...)
 }
-
-// Close ends the connection and all calls.
-func (c *Client) Close() error { return c.conn.Close() }
 
 // Commit implements Ledger.
 func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	req := encodeCommit(batch)
-	return c.call(ctx, OpCommit, func(ctx context.Context) error {
-		res, err := c.node.Commit(ctx, req)
+	err := c.call(ctx, OpCommit, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
+		res, err := node.Commit(ctx, req)
 		if err != nil {
 			return err
 		}
 		return decodeCommit(batch, res, out)
 	})
+	if err == nil {
+		c.standing.committed(out)
+	}
+	if !errors.Is(err, ErrNotSent) && !c.standing.paid.Load() {
+		c.standing.paid.Store(true)
+	}
+	return err
 }
 
 // Lookup implements Ledger.
 func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	req := encodeLookup(keys)
-	return c.call(ctx, OpLookup, func(ctx context.Context) error {
-		res, err := c.node.Lookup(ctx, req)
+	return c.call(ctx, OpLookup, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
+		res, err := node.Lookup(ctx, req)
 		if err != nil {
 			return err
 		}
@@ -149,8 +142,8 @@ func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wal
 
 // Transaction implements Ledger.
 func (c *Client) Transaction(ctx context.Context, txid wallet.TxID) (r wallet.Receipt, seq uint64, err error) {
-	err = c.call(ctx, OpTransaction, func(ctx context.Context) error {
-		res, err := c.node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: txid[:]})
+	err = c.call(ctx, OpTransaction, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
+		res, err := node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: txid[:]})
 		if status.Code(err) == codes.NotFound {
 			return wallet.NotFound
 		}
@@ -165,14 +158,16 @@ func (c *Client) Transaction(ctx context.Context, txid wallet.TxID) (r wallet.Re
 
 // call makes a unary call. Its error is wallet.NotFound as it is, or says what was attempted and
 // wraps ErrNotSent, context.DeadlineExceeded or neither.
-func (c *Client) call(ctx context.Context, op Op, do func(context.Context) error) error {
+func (c *Client) call(ctx context.Context, op Op, do func(context.Context, ledgerpb.LedgerNodeClient) error) error {
 	if _, has := ctx.Deadline(); !has && c.opts.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout())
 		defer cancel()
 	}
 	sent := new(atomic.Bool)
-	err := do(named(context.WithValue(ctx, sentKey{}, sent)))
+	l := c.enter()
+	defer l.leave()
+	err := do(named(context.WithValue(ctx, sentKey{}, sent)), l.node)
 	switch {
 	case err == nil, errors.Is(err, wallet.NotFound):
 		return err
@@ -264,9 +259,10 @@ type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.Watc
 func (c *Client) watch(
 	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(int),
 ) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, err := c.node.Watch(ctx)
+	l := c.link.Load()
+	ctx, cancel, stop := l.watching(ctx)
+	defer stop()
+	stream, err := l.node.Watch(ctx)
 	if err != nil {
 		return watchError(ctx, err)
 	}
@@ -283,7 +279,11 @@ func (c *Client) watch(
 			}
 		}()
 	}
-	return watchError(ctx, c.receive(stream, from, &t, on, beat))
+	err = watchError(ctx, c.receive(l, stream, from, &t, on, beat))
+	if l.isRetired() && !errors.Is(err, ErrBacklog) && !errors.Is(err, ErrLagged) {
+		return errMoved // the connection may have been closed before ctx was
+	}
+	return err
 }
 
 // copied is the history of a copy at version from; nil where there is no copy.
@@ -294,8 +294,11 @@ func (c *Client) copied(from uint64) []byte {
 	return nil
 }
 
-func (c *Client) receive(stream watchStream, at uint64, t *ticks, on func(wallet.Change), beat func(Beat)) error {
+func (c *Client) receive(
+	l *link, stream watchStream, at uint64, t *ticks, on func(wallet.Change), beat func(Beat),
+) error {
 	var newest uint64 // of the figures
+	first := true
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -304,11 +307,16 @@ func (c *Client) receive(stream watchStream, at uint64, t *ticks, on func(wallet
 		if name := m.GetHistory(); len(name) > 0 {
 			c.history.Store(&name)
 		}
+		if first {
+			first = false
+			c.told(l, &ledgerName{m.GetLedger(), m.GetHistory()})
+		}
 		change, err := decodeChange(at, m)
 		if err != nil {
 			return err
 		}
 		at = change.Seq
+		c.standing.saw(at)
 		for i := range change.Balances {
 			newest = max(newest, change.Balances[i].Seq)
 		}
@@ -337,6 +345,8 @@ func (c *Client) receive(stream watchStream, at uint64, t *ticks, on func(wallet
 // watchError maps the stream's end to the errors of Ledger.Watch.
 func watchError(ctx context.Context, err error) error {
 	switch code := status.Code(err); {
+	case errors.Is(err, ErrBacklog): // what was handed over is wrong, whatever else has happened
+		return fmt.Errorf("ledger watch: %w", err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, io.EOF):

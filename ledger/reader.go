@@ -326,14 +326,23 @@ func (r *Reader) Learn(t *wallet.Transfer, res *wallet.Result, at int64) {
 
 // Run keeps the cache current by the ledger's watch stream until ctx ends, and then waits for the
 // lookups under way. Afterwards only cached balances are served.
+//
+// A move of the client to another endpoint ends the stream on purpose, and the next one is up at
+// once, so Healthy goes on. If its history is another one, the copy starts afresh at once, too.
 func (r *Reader) Run(ctx context.Context) error {
 	defer r.close()
 	s := stream{reader: r}
+	moved := false // the last stream ended by a move
 	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
 		s.current = false
 		err := s.follow(ctx)
-		r.healthy.Store(false)
-		r.stalled.Store(false)
+		startOver := moved && errors.Is(err, ErrBacklog)
+		moved = errors.Is(err, errMoved)
+		failed := !moved && !startOver
+		if failed || ctx.Err() != nil {
+			r.healthy.Store(false)
+			r.stalled.Store(false)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -345,6 +354,9 @@ func (r *Reader) Run(ctx context.Context) error {
 		}
 		if s.current { // it worked for a while
 			wait = reconnectFirst
+		}
+		if !failed {
+			continue
 		}
 		r.reconnects.Add(1)
 		if !sleep(ctx, rand.N(wait)) { //nolint:gosec // jitter is no secret

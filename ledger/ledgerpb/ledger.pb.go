@@ -1082,11 +1082,15 @@ func (*WatchRequest_From) isWatchRequest_Ask() {}
 func (*WatchRequest_Tick) isWatchRequest_Ask() {}
 
 type WatchResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`            // the caller now has every change up to this version
-	Balances      []*Balance             `protobuf:"bytes,2,rep,name=balances,proto3" json:"balances,omitempty"`   // new figures of what changed since the last message
-	Heartbeat     *Heartbeat             `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // answers a tick
-	History       []byte                 `protobuf:"bytes,4,opt,name=history,proto3" json:"history,omitempty"`     // names this opening of the ledger; in the first message of a stream
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Seq       uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`            // the caller now has every change up to this version
+	Balances  []*Balance             `protobuf:"bytes,2,rep,name=balances,proto3" json:"balances,omitempty"`   // new figures of what changed since the last message
+	Heartbeat *Heartbeat             `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // answers a tick
+	// Both are in the first message of a stream. A copy of balances is continued only within one
+	// history. A sidecar moves to another endpoint only within one ledger (where one of the two tells
+	// no ledger: within one history), and only if Transaction finds there what was acknowledged to it.
+	History       []byte `protobuf:"bytes,4,opt,name=history,proto3" json:"history,omitempty"` // names this opening of the ledger
+	Ledger        []byte `protobuf:"bytes,5,opt,name=ledger,proto3" json:"ledger,omitempty"`   // names the ledger, from its making on: every node before the same books tells the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1145,6 +1149,13 @@ func (x *WatchResponse) GetHeartbeat() *Heartbeat {
 func (x *WatchResponse) GetHistory() []byte {
 	if x != nil {
 		return x.History
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetLedger() []byte {
+	if x != nil {
+		return x.Ledger
 	}
 	return nil
 }
@@ -1283,12 +1294,13 @@ const file_ledger_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\x04H\x00R\x04from\x12\x14\n" +
 	"\x04tick\x18\x02 \x01(\x04H\x00R\x04tick\x12\x18\n" +
 	"\ahistory\x18\x03 \x01(\fR\ahistoryB\x05\n" +
-	"\x03ask\"\x9f\x01\n" +
+	"\x03ask\"\xb7\x01\n" +
 	"\rWatchResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
 	"\bbalances\x18\x02 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\x122\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x14.ledger.v1.HeartbeatR\theartbeat\x12\x18\n" +
-	"\ahistory\x18\x04 \x01(\fR\ahistory\"y\n" +
+	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x16\n" +
+	"\x06ledger\x18\x05 \x01(\fR\x06ledger\"y\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12'\n" +
 	"\x0fconservation_ok\x18\x02 \x01(\x04R\x0econservationOk\x12/\n" +

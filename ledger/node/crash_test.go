@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
@@ -247,6 +248,46 @@ func TestReopen(t *testing.T) {
 		mustClose(t, e)
 		mustClose(t, e) // once more is nothing
 	}
+}
+
+// TestIdentity: a ledger keeps its name over restarts and in copies, each opening has another one, a
+// store that was made before ledgers had names gets one and keeps it, and a memory engine is a ledger
+// of its own.
+func TestIdentity(t *testing.T) {
+	fs, seen := vfs.NewMem(), map[[16]byte]bool{{}: true}
+	open := func(dir string) Identity {
+		e := mustOpen(t, fs, dir)
+		defer mustClose(t, e)
+		if id := e.Identity(); seen[id.Opening] || id.Ledger == [16]byte{} {
+			t.Errorf("%s opens as %x", dir, id)
+		}
+		seen[e.Identity().Opening] = true
+		return e.Identity()
+	}
+	first := open("db")
+	if _, err := vfs.Clone(fs, fs, "db", "copy"); err != nil {
+		t.Fatal(err)
+	}
+	if open("db").Ledger != first.Ledger || open("copy").Ledger != first.Ledger {
+		t.Error("the ledger lost its name")
+	}
+
+	db, err := pebble.Open("copy", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLogger{&pebbleEngine{opts: Options{}.withDefaults()}}})
+	if err == nil {
+		err = errors.Join(db.Delete([]byte(ledgerKey), pebble.Sync), db.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if named := open("copy").Ledger; named == first.Ledger || open("copy").Ledger != named {
+		t.Error("an older store did not get a name to keep")
+	}
+	a, b := OpenMemory(Options{Now: frozen}), OpenMemory(Options{Now: frozen})
+	if x, y := a.Identity(), b.Identity(); x.Ledger == y.Ledger || x.Opening == y.Opening {
+		t.Error("two memory engines are one ledger")
+	}
+	mustClose(t, a)
+	mustClose(t, b)
 }
 
 // TestFailStop: when the log can no longer be synced or written, nothing more is acknowledged,

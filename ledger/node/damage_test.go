@@ -238,6 +238,7 @@ func TestRefusedStores(t *testing.T) {
 		"odd asset":   {set([]byte{kindSupply, ' '}, some.append(nil)), "has not the layout"},
 		"odd format":  {set([]byte(formatKey), []byte("x")), "has not the layout"},
 		"odd head":    {set([]byte(headKey), []byte("x")), "has not the layout"},
+		"odd ledger":  {set([]byte(ledgerKey), []byte("x")), "has not the layout"},
 		"head behind": {func(b *pebble.Batch) { _ = b.LogData(appendMark(nil, 99), nil) }, "has lost commits: version 99"},
 	} {
 		t.Run(name, func(t *testing.T) {

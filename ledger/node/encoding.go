@@ -8,7 +8,8 @@ import (
 )
 
 // Layout of the store, version 1. Integers are big-endian. A key starts with its kind; the value
-// of each kind has one fixed layout. Any change takes a new storeFormat.
+// of each kind has one fixed layout. Any change takes a new storeFormat, except a new row of kind m
+// that older versions may pass over.
 //
 //	a account                     debit nonce 8, issue nonce 8, assets 4
 //	b len account asset           amount 16, version 8, {day 4, moved 16} for debit and issue
@@ -17,6 +18,7 @@ import (
 //	r txid                        op 1, version 8, amount 16, nonce 8, {len, text} of from, to, asset, key
 //	m format                      storeFormat 4
 //	m head                        version 8, txid 16, digest 8
+//	m ledger                      name 16: random, from the making of the store on
 //	m pruned                      txid 16: idempotency records up to this one are gone
 const storeFormat = 1
 
@@ -32,6 +34,7 @@ const (
 const (
 	formatKey = "mformat"
 	headKey   = "mhead"
+	ledgerKey = "mledger"
 	prunedKey = "mpruned"
 )
 
@@ -223,6 +226,16 @@ func (r *formatRow) decode(b []byte) error {
 		return errRow
 	}
 	r.version = binary.BigEndian.Uint32(b)
+	return nil
+}
+
+type nameRow [16]byte
+
+func (r *nameRow) decode(b []byte) error {
+	if len(b) != len(r) {
+		return errRow
+	}
+	copy(r[:], b)
 	return nil
 }
 

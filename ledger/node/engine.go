@@ -45,6 +45,10 @@ type Engine interface {
 	// when they have run out of it the watch ends with ErrLagged.
 	Watch(ctx context.Context, from uint64, on func(wallet.Change)) error
 
+	// Identity names the ledger, from the making of its store on, and this opening of it. A copy of
+	// a store names the same ledger, each opening has another name.
+	Identity() Identity
+
 	// Seq is the durable version.
 	Seq() uint64
 
@@ -62,6 +66,15 @@ type Engine interface {
 
 	// Close finishes what was taken up, ends every watch and releases the store.
 	Close() error
+}
+
+// Identity is what an engine tells of itself to those who keep a copy, or move between endpoints.
+type Identity struct{ Ledger, Opening [16]byte }
+
+// newName is random, so no two are the same.
+func newName() (n [16]byte) {
+	_, _ = rand.Read(n[:]) // never fails (since Go 1.24)
+	return n
 }
 
 // Errors of an Engine that callers tell apart.

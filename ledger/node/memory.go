@@ -20,12 +20,13 @@ func OpenMemory(opts Options) Engine {
 		places:     make(map[wallet.TxID]int),
 		portfolios: make(map[wallet.Account][]wallet.Asset),
 	}
-	return &memory{opts: opts, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog)}
+	return &memory{opts: opts, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
 }
 
 type memory struct {
 	opts             Options
 	bus              *bus
+	id               Identity
 	conserved, fails atomic.Uint64
 
 	mu     sync.Mutex
@@ -139,6 +140,8 @@ func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Rece
 func (m *memory) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
 	return m.bus.watch(ctx, from, on)
 }
+
+func (m *memory) Identity() Identity { return m.id }
 
 func (m *memory) Seq() uint64 { return m.bus.durable.Load() }
 

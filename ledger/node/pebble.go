@@ -46,6 +46,7 @@ type pebbleEngine struct {
 	fs   vfs.FS
 	db   *pebble.DB
 	bus  *bus
+	id   Identity
 
 	calls   chan *call
 	prunes  chan *prune
@@ -110,11 +111,11 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 		ended:   make(chan struct{}),
 	}
 	p.bus = newBus(p.opts.WatchBacklog)
-	db, at, err := openStore(p)
+	db, at, ledger, err := openStore(p)
 	if err != nil {
 		return nil, err
 	}
-	p.db = db
+	p.db, p.id = db, Identity{ledger, newName()}
 	p.store = &pebbleStore{db: db}
 	p.books = newBooks(p.store, p.opts.Entropy, at.head)
 	p.digest = at.digest
@@ -529,6 +530,9 @@ func (p *pebbleEngine) unread(err error) error {
 func (p *pebbleEngine) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
 	return p.bus.watch(ctx, from, on)
 }
+
+// Identity is Engine.Identity.
+func (p *pebbleEngine) Identity() Identity { return p.id }
 
 // Seq is Engine.Seq.
 func (p *pebbleEngine) Seq() uint64 { return p.bus.durable.Load() }

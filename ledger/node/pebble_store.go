@@ -171,13 +171,13 @@ func highestMark(data []byte) (durable uint64) {
 
 // openStore locks the folder, checks the store without changing it and only then opens it: what
 // Pebble takes for leftovers it deletes, which would destroy what a rescue needs.
-func openStore(p *pebbleEngine) (*pebble.DB, headRow, error) {
+func openStore(p *pebbleEngine) (db *pebble.DB, at headRow, ledger [16]byte, err error) {
 	dir, fs := p.dir, p.fs
-	refuse := func(what string, err error) (*pebble.DB, headRow, error) {
+	refuse := func(what string, err error) (*pebble.DB, headRow, [16]byte, error) {
 		if pebble.IsCorruptionError(err) {
 			what = "the store is damaged"
 		}
-		return nil, headRow{}, &refusal{dir, what, err}
+		return nil, headRow{}, ledger, &refusal{dir, what, err}
 	}
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return refuse("cannot make the folder", err)
@@ -188,22 +188,20 @@ func openStore(p *pebbleEngine) (*pebble.DB, headRow, error) {
 	}
 	defer func() { _ = lock.Close() }() // an open database holds it too
 	opts := pebbleOptions(p, lock)
-	at, err := inspect(dir, opts)
-	if err != nil {
+	if at, err = inspect(dir, opts); err != nil {
 		return refuse("cannot open the store", err)
 	}
-	db, err := pebble.Open(dir, opts)
-	if err != nil {
+	if db, err = pebble.Open(dir, opts); err != nil {
 		return refuse("cannot open the store", err)
 	}
-	if err := begin(db, at); err != nil {
+	if ledger, err = begin(db, at); err != nil {
 		return refuse("cannot write the store", errors.Join(err, db.Close()))
 	}
 	p.opened.Store(true) // first, so that a failure of this very moment is told by one of the two
 	if failure := p.failure.Load(); failure != nil {
 		return refuse("cannot open the store", errors.Join(*failure, db.Close()))
 	}
-	return db, at, nil
+	return db, at, ledger, nil
 }
 
 // refusal is why a folder is not opened, in one line: Pebble's errors have more for its authors.
@@ -224,16 +222,25 @@ func firstLine(text string) string {
 
 func (r *refusal) Unwrap() error { return r.cause }
 
-// begin puts a new store's first rows on the disk, and a mark into the fresh log.
-func begin(db *pebble.DB, at headRow) error {
+// begin puts a new store's first rows on the disk, and a mark into the fresh log. A store that was
+// made before ledgers had names gets one.
+func begin(db *pebble.DB, at headRow) (ledger [16]byte, err error) {
+	name, err := load[nameRow](db, []byte(ledgerKey))
+	if err != nil {
+		return ledger, err
+	}
 	b := db.NewBatch()
 	defer func() { _ = b.Close() }()
 	if at.seq == 0 {
 		_ = b.Set([]byte(formatKey), binary.BigEndian.AppendUint32(nil, storeFormat), nil)
 		_ = b.Set([]byte(headKey), at.append(nil), nil)
 	}
+	if name == (nameRow{}) {
+		name = nameRow(newName())
+		_ = b.Set([]byte(ledgerKey), name[:], nil)
+	}
 	_ = b.LogData(appendMark(nil, at.seq), nil)
-	return db.Apply(b, pebble.Sync)
+	return name, db.Apply(b, pebble.Sync)
 }
 
 // closeStore leaves a mark in the log that the flush began, for the manifest's last entry, which
@@ -360,6 +367,9 @@ func audit(db *pebble.DB) (at headRow, err error) {
 		return at, fmt.Errorf("the store has format %d, this version knows up to %d; use a newer version", format.version, storeFormat)
 	}
 	if at, err = load[headRow](db, []byte(headKey)); err != nil {
+		return at, err
+	}
+	if _, err := load[nameRow](db, []byte(ledgerKey)); err != nil {
 		return at, err
 	}
 	a := auditor{sums: make(map[wallet.Asset]wallet.Amount)}

@@ -147,6 +147,10 @@ type stub struct {
 
 func (*stub) Stalled() bool { return false }
 
+func (*stub) Identity() node.Identity {
+	return node.Identity{Ledger: [16]byte{1}, Opening: [16]byte{2}}
+}
+
 func (s *stub) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	return s.commit(ctx, batch, out)
 }
@@ -437,14 +441,16 @@ func TestHeartbeats(t *testing.T) {
 	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: 7}})
 	ask(&ledgerpb.WatchRequest{}) // of a later version of the protocol
 	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 11}})
-	if r := next(); r.GetHeartbeat().GetTick() != 11 || r.GetSeq() != 7 || r.GetHeartbeat().GetConservationOk() != 7 || r.GetHeartbeat().GetConservationFailed() != 2 {
+	id := e.Identity()
+	if r := next(); string(r.GetLedger()) != string(id.Ledger[:]) || string(r.GetHistory()) != string(id.Opening[:]) ||
+		r.GetHeartbeat().GetTick() != 11 || r.GetSeq() != 7 || r.GetHeartbeat().GetConservationOk() != 7 || r.GetHeartbeat().GetConservationFailed() != 2 {
 		t.Fatalf("idle: %v", r)
 	}
 
 	e.seq.Store(9) // durable, but not yet with the watch
 	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 12}})
 	changes <- wallet.Change{Seq: 8, Balances: make([]wallet.Balance, 1)}
-	if r := next(); r.GetHeartbeat() != nil || r.GetSeq() != 8 {
+	if r := next(); r.GetHeartbeat() != nil || r.GetSeq() != 8 || r.GetLedger() != nil || r.GetHistory() != nil {
 		t.Fatalf("a beat came too early: %v", r)
 	}
 	changes <- wallet.Change{Seq: 9, Balances: make([]wallet.Balance, 2500)}

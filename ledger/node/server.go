@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -61,12 +60,7 @@ func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) er
 		_ = ln.Close()
 		return err
 	}
-	history := make([]byte, 16)
-	if _, err := rand.Read(history); err != nil {
-		_ = ln.Close()
-		return fmt.Errorf("node: name the history: %w", err)
-	}
-	srv := &server{engine: e, log: opts.Log, serving: ctx, history: history}
+	srv := &server{engine: e, log: opts.Log, serving: ctx, identity: e.Identity()}
 	g := grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -129,10 +123,10 @@ func transport(ln net.Listener, conf *tls.Config) (credentials.TransportCredenti
 
 type server struct {
 	ledgerpb.UnimplementedLedgerNodeServer
-	engine  Engine
-	log     logrus.FieldLogger
-	history []byte          // names this opening; immutable
-	serving context.Context //nolint:containedctx // Serve's own; ends when closing starts
+	engine   Engine
+	log      logrus.FieldLogger
+	identity Identity        // of engine
+	serving  context.Context //nolint:containedctx // Serve's own; ends when closing starts
 }
 
 // Commit hands the caller's context on: the engine does not begin what the caller has given up,
@@ -198,7 +192,7 @@ func (s *server) Watch(stream ledgerpb.LedgerNode_WatchServer) error {
 	if !ok {
 		return status.Error(codes.InvalidArgument, "the first message must name a version")
 	}
-	if otherHistory(ask.From, first.GetHistory(), s.history) {
+	if otherHistory(ask.From, first.GetHistory(), s.identity.Opening[:]) {
 		return s.status("watch", ErrBacklog)
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -206,7 +200,7 @@ func (s *server) Watch(stream ledgerpb.LedgerNode_WatchServer) error {
 	go s.follow(ctx, ask.From, changes, ended)
 	w := &watching{
 		stream: stream, engine: s.engine, ticks: make(chan tick, 1),
-		sent: ask.From, placed: ask.From > 0 && ask.From <= s.engine.Seq(), history: s.history,
+		sent: ask.From, placed: ask.From > 0 && ask.From <= s.engine.Seq(), untold: &s.identity,
 	}
 	go w.receive()
 	err, followed := w.send(changes, ended, s.serving.Done())
@@ -240,9 +234,9 @@ type watching struct {
 	ticks  chan tick // room for one
 
 	// The sender's.
-	sent    uint64 // version that the caller has
-	placed  bool   // which is known: from 0 on, the engine's first change says it
-	history []byte // to be told yet
+	sent   uint64    // version that the caller has
+	placed bool      // which is known: from 0 on, the engine's first change says it
+	untold *Identity // to be told yet
 }
 
 // otherHistory says that a copy at version from is not of this history. A copy that does not say
@@ -325,9 +319,12 @@ func (w *watching) sendBeat(id uint64) error {
 	})
 }
 
-// tell sends m, the first one with the history.
+// tell sends m, the first one with the names.
 func (w *watching) tell(m *ledgerpb.WatchResponse) error {
-	m.History, w.history = w.history, nil
+	if w.untold != nil {
+		m.History, m.Ledger = w.untold.Opening[:], w.untold.Ledger[:]
+		w.untold = nil
+	}
 	return w.stream.Send(m)
 }
 

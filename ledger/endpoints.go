@@ -1,0 +1,422 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+)
+
+const (
+	maxEndpoints = 64
+	maxRetired   = 8 // links whose last calls are awaited; no move is made while there are more
+
+	// retireLimit is how long a retired link waits for its calls: the longest ledger.timeout. What
+	// is cut off then is unknown, and repeated on the link in use.
+	retireLimit = time.Minute
+)
+
+// pace is how fast Run moves.
+type pace struct {
+	look      time.Duration // between looks at the links
+	lostAfter time.Duration // without a connection: then another endpoint may be used
+	goodFor   time.Duration // that a preferred endpoint which was lost must have been there again
+	warm      time.Duration // for an endpoint to prove itself, the connection not counted
+	again     time.Duration // after the first failure of an endpoint; twice as long each time, up to
+	againMost time.Duration
+}
+
+var usualPace = pace{ //nolint:gochecknoglobals // a table
+	look: 50 * time.Millisecond, lostAfter: 500 * time.Millisecond, goodFor: 5 * time.Second,
+	warm: time.Second, again: 100 * time.Millisecond, againMost: 2 * time.Second,
+}
+
+// EndpointStatus is what a client makes of an endpoint.
+type EndpointStatus uint8
+
+// The statuses.
+const (
+	EndpointStandby     EndpointStatus = iota // not tried, because a preferred one is in use
+	EndpointWarming                           // is connected to and proves that it is of the same ledger
+	EndpointReady                             // has, and is watched for a while before it is used again
+	EndpointInUse                             // all new calls go there
+	EndpointRefused                           // answers, and is not of the same ledger or is behind
+	EndpointUnreachable                       // does not answer
+	numEndpointStatuses
+)
+
+// String is the status as operators see it.
+func (s EndpointStatus) String() string {
+	return [numEndpointStatuses]string{
+		EndpointStandby: "standby", EndpointWarming: "warming", EndpointReady: "ready",
+		EndpointInUse: "in use", EndpointRefused: "refused", EndpointUnreachable: "unreachable",
+	}[s]
+}
+
+// EndpointState is an endpoint and what the client makes of it.
+type EndpointState struct {
+	Addr   string
+	Status EndpointStatus
+	Reason string // why it is refused, unreachable or, in use, lost
+}
+
+// SetEndpoints names the addresses that the client may use, preferred first; nil is the one that
+// Dial was given. Duplicates count once. It refuses as a whole, changing nothing, what Dial would
+// refuse, and more than 64. It does not block: Run moves when it has warmed an endpoint, and what
+// works is not given up for what does not.
+func (c *Client) SetEndpoints(addrs []string) error {
+	var wanted []string
+	for _, a := range addrs {
+		if _, err := target(a, c.opts.TLS != nil); err != nil {
+			return err
+		}
+		if !slices.Contains(wanted, a) {
+			if len(wanted) == maxEndpoints {
+				return fmt.Errorf("more than %d ledger addresses, from %q on", maxEndpoints, a)
+			}
+			wanted = append(wanted, a)
+		}
+	}
+	if len(wanted) == 0 {
+		wanted = []string{c.dialled}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = wanted
+	if c.giveUp != nil && !slices.Contains(wanted, c.warming) {
+		c.giveUp(errNotWanted)
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default: // Run has not come to the last change yet
+	}
+	return nil
+}
+
+// errNotWanted ends the warming of an endpoint that is not to be used any more.
+var errNotWanted = errors.New("no longer wanted")
+
+// Endpoint is the address in use.
+func (c *Client) Endpoint() string { return c.link.Load().addr }
+
+// Moves is how often the client has moved to another endpoint.
+func (c *Client) Moves() uint64 { return c.moves.Load() }
+
+// RefusedMoves is how often an endpoint that answers was refused for what it is.
+func (c *Client) RefusedMoves() uint64 { return c.refused.Load() }
+
+// EndpointStates are the endpoints, preferred first. One in use that is not among those set, for
+// want of one that works, comes last.
+func (c *Client) EndpointStates() []EndpointState { return slices.Clone(*c.states.Load()) }
+
+// told takes the name that a stream on l tells. What an old link tells late counts for nothing.
+func (c *Client) told(l *link, n *ledgerName) {
+	c.mu.Lock()
+	other := c.link.Load() == l && c.standing.told(n)
+	c.mu.Unlock()
+	if other {
+		c.opts.Log.WithField("event", "ledger_renamed").Warnf("the endpoint in use, %s, tells another ledger or history than before", l.addr)
+	}
+}
+
+// swap puts next in use and retires the link before it.
+func (c *Client) swap(next *link, n *ledgerName) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errors.New("the client is closed")
+	}
+	if err := c.standing.join(n); err != nil {
+		return err
+	}
+	old := c.link.Swap(next)
+	old.closeBy = c.opts.Now() + int64(retireLimit)
+	old.retire()
+	c.retired = append(c.retired, old)
+	c.moves.Add(1)
+	return nil
+}
+
+// reap closes the retired links whose calls have ended, and says whether there is room for more.
+func (c *Client) reap() bool {
+	var over []*link // closed without the lock, because gRPC may wait for a last frame to be written
+	c.mu.Lock()
+	now := c.opts.Now()
+	c.retired = slices.DeleteFunc(c.retired, func(l *link) bool {
+		done := now >= l.closeBy
+		select {
+		case <-l.idle:
+			done = true
+		default:
+		}
+		if done {
+			over = append(over, l)
+		}
+		return done
+	})
+	room := len(c.retired) < maxRetired
+	c.mu.Unlock()
+	for _, l := range over {
+		_ = l.conn.Close()
+	}
+	return room
+}
+
+// Run moves the client between its endpoints until ctx ends: to the first one in order that works
+// and is of the same ledger. Moving, it connects to the new endpoint and has it prove itself first;
+// calls under way end on the connection that they began on, and a Reader's stream goes on where it
+// was. A lost endpoint is left for the next that works, and returned to once it has been there again
+// for a while. The link in use at the end stays, until Close.
+//
+// What an endpoint must prove is by what the client's watch streams have told, so a client that
+// moves needs a Reader.
+func (c *Client) Run(ctx context.Context) error {
+	m := mover{client: c}
+	defer m.rest()
+	clock := time.NewTicker(c.pace.look)
+	defer clock.Stop()
+	for {
+		m.step(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		case <-clock.C:
+		}
+	}
+}
+
+// mover is Run's state, and its goroutine's own.
+type mover struct {
+	client    *Client
+	endpoints []*endpoint // preferred first
+	lostAt    int64       // when the link in use was first seen without a connection; 0: it has one
+	lost      bool        // it has had none for too long
+}
+
+// endpoint is an address that the client may use.
+type endpoint struct {
+	addr    string
+	link    *link // while it is warming or ready
+	status  EndpointStatus
+	reason  string
+	failed  EndpointStatus // the last failure, told to the log
+	suspect bool           // was lost, so it is preferred only after a while
+	goodAt  int64          // since when it is ready
+	tryAt   int64          // not earlier
+	pause   time.Duration
+}
+
+// step looks at the links and makes at most one move.
+func (m *mover) step(ctx context.Context) {
+	m.follow()
+	room := m.client.reap()
+	m.watch()
+	wanted := slices.ContainsFunc(m.endpoints, m.used)
+	for i, e := range m.endpoints {
+		if m.used(e) {
+			if !m.lost {
+				m.stand(m.endpoints[i+1:])
+				break
+			}
+			continue
+		}
+		if room && ctx.Err() == nil && m.try(ctx, e, m.lost || !wanted) {
+			break
+		}
+	}
+	m.publish()
+}
+
+// follow takes the endpoints that are wanted, keeping what is known of those that were before.
+func (m *mover) follow() {
+	m.client.mu.Lock()
+	wanted := m.client.wanted
+	m.client.mu.Unlock()
+	next := make([]*endpoint, len(wanted))
+	for i, addr := range wanted {
+		at := slices.IndexFunc(m.endpoints, func(e *endpoint) bool { return e.addr == addr })
+		if at < 0 {
+			next[i] = &endpoint{addr: addr}
+			continue
+		}
+		next[i] = m.endpoints[at]
+	}
+	for _, e := range m.endpoints {
+		if !slices.Contains(next, e) {
+			e.drop()
+		}
+	}
+	m.endpoints = next
+}
+
+func (m *mover) used(e *endpoint) bool { return e.addr == m.client.Endpoint() }
+
+// watch sees whether the link in use has a connection.
+func (m *mover) watch() {
+	l, now := m.client.link.Load(), m.client.opts.Now()
+	switch l.conn.GetState() {
+	case connectivity.Ready:
+		m.lostAt, m.lost = 0, false
+		return
+	case connectivity.Idle:
+		l.conn.Connect() // as its calls would
+	default: // gRPC is connecting, or waits to
+	}
+	m.lostAt = cmp.Or(m.lostAt, now)
+	m.lost = now-m.lostAt >= int64(m.client.pace.lostAfter)
+}
+
+// try warms e where it is due and moves there; false if it did not. In need, where the link in use
+// is lost or not wanted, no endpoint waits until it has been good for a while.
+func (m *mover) try(ctx context.Context, e *endpoint, need bool) bool {
+	now := m.client.opts.Now()
+	if e.link != nil && e.link.conn.GetState() != connectivity.Ready {
+		m.fail(e, EndpointUnreachable, errors.New("the connection was lost"))
+	}
+	watched := e.suspect && !need
+	if now < e.tryAt || (e.link != nil && watched && now-e.goodAt < int64(m.client.pace.goodFor)) {
+		return false
+	}
+	fresh := e.link == nil
+	name, err := m.warm(ctx, e)
+	switch {
+	case errors.Is(err, errNotWanted) || ctx.Err() != nil:
+		e.drop()
+		return false
+	case errors.Is(err, errUnfit):
+		m.fail(e, EndpointRefused, err)
+		return false
+	case err != nil:
+		m.fail(e, EndpointUnreachable, err)
+		return false
+	}
+	e.status, e.reason, e.pause = EndpointReady, "", 0
+	if fresh && watched {
+		e.goodAt = now
+		return false
+	}
+	return m.take(e, name)
+}
+
+// warm connects to e and has it prove itself.
+func (m *mover) warm(ctx context.Context, e *endpoint) (*ledgerName, error) {
+	c := m.client
+	if e.link == nil {
+		var err error
+		if e.link, err = connect(e.addr, &c.opts); err != nil {
+			return nil, err
+		}
+	}
+	ctx, stop := context.WithTimeout(ctx, c.opts.connectTimeout()+c.pace.warm)
+	defer stop()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	c.mu.Lock()
+	c.warming, c.giveUp = e.addr, giveUp
+	if !slices.Contains(c.wanted, e.addr) {
+		giveUp(errNotWanted)
+	}
+	c.mu.Unlock()
+	e.status = EndpointWarming
+	m.publish()
+	name, err := c.standing.prove(ctx, e.link)
+	c.mu.Lock()
+	c.giveUp = nil
+	c.mu.Unlock()
+	if errors.Is(context.Cause(ctx), errNotWanted) {
+		err = errNotWanted
+	}
+	return name, err
+}
+
+// take moves to e.
+func (m *mover) take(e *endpoint, name *ledgerName) bool {
+	from, down := m.client.Endpoint(), m.lostAt != 0
+	if err := m.client.swap(e.link, name); err != nil {
+		m.fail(e, EndpointRefused, err)
+		return false
+	}
+	for _, old := range m.endpoints {
+		if old.addr != from {
+			continue
+		}
+		old.status = EndpointStandby
+		if down {
+			m.fail(old, EndpointUnreachable, errors.New("the connection was lost"))
+		}
+	}
+	e.link, e.status, e.suspect = nil, EndpointInUse, false // the link is the client's now
+	m.lostAt, m.lost = 0, false
+	m.client.opts.Log.WithField("event", "ledger_moved").Infof("payments go to %s, no longer to %s", e.addr, from)
+	if m.client.opts.OnMove != nil {
+		m.client.opts.OnMove()
+	}
+	return true
+}
+
+// fail notes that e cannot be used, and for how long it is let alone.
+func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
+	e.drop()
+	if e.pause == 0 || e.failed != s { // not on every try
+		m.client.opts.Log.WithField("event", "ledger_endpoint_"+s.String()).Warnf("ledger endpoint %s: %v", e.addr, why)
+	}
+	if s == EndpointRefused {
+		m.client.refused.Add(1)
+	} else {
+		e.suspect = true
+	}
+	p := m.client.pace
+	e.status, e.failed, e.reason = s, s, why.Error()
+	e.pause = min(max(2*e.pause, p.again), p.againMost)
+	e.tryAt = m.client.opts.Now() + int64(e.pause)
+}
+
+// stand lets endpoints rest that are less preferred than the one in use.
+func (m *mover) stand(rest []*endpoint) {
+	for _, e := range rest {
+		if e.drop(); e.status == EndpointReady {
+			e.status = EndpointStandby
+		}
+	}
+}
+
+// drop closes the link of an endpoint that is not used.
+func (e *endpoint) drop() {
+	if e.link != nil {
+		_ = e.link.conn.Close()
+		e.link = nil
+	}
+}
+
+// rest closes what the client does not use.
+func (m *mover) rest() {
+	for _, e := range m.endpoints {
+		e.drop()
+	}
+}
+
+// publish shows the states to other goroutines.
+func (m *mover) publish() {
+	states := make([]EndpointState, 0, len(m.endpoints)+1)
+	use := EndpointState{Addr: m.client.Endpoint(), Status: EndpointInUse}
+	if m.lost {
+		use.Reason = "the connection is down"
+	}
+	shown := false
+	for _, e := range m.endpoints {
+		if m.used(e) {
+			states, shown = append(states, use), true
+			continue
+		}
+		states = append(states, EndpointState{e.addr, e.status, e.reason})
+	}
+	if !shown {
+		states = append(states, use)
+	}
+	m.client.states.Store(&states)
+}

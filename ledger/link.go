@@ -1,0 +1,172 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"svc-wallet/ledger/ledgerpb"
+)
+
+// connectLimit bounds the making of a connection where DialOptions do not say.
+const connectLimit = time.Second
+
+// link is one connection to one endpoint. A client has one in use; when it moves, the old one is
+// retired: no call begins on it any more, those under way end on it, and its watches end.
+type link struct {
+	addr string
+	conn *grpc.ClientConn
+	node ledgerpb.LedgerNodeClient
+
+	calls atomic.Int64  // under way, less bias once retired
+	gone  chan struct{} // closed when retired
+	idle  chan struct{} // closed when retired and the last call has ended
+	once  sync.Once     // of idle
+
+	closeBy int64 // of a retired link, Unix nanoseconds; guarded by Client.mu
+}
+
+// bias is more than the calls that can be under way.
+const bias = 1 << 40
+
+// connect makes a link; gRPC makes its connection, now and whenever it is lost.
+func connect(addr string, opts *DialOptions) (*link, error) {
+	target, err := target(addr, opts.TLS != nil)
+	if err != nil {
+		return nil, err
+	}
+	creds := insecure.NewCredentials()
+	if opts.TLS != nil {
+		creds = credentials.NewTLS(opts.TLS)
+	}
+	conn, err := grpc.NewClient(
+		target,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithStatsHandler(sentHandler{}),
+		grpc.WithContextDialer(dialer(addr, opts)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: opts.connectTimeout(), // handshakes included
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: deadAfter}),
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(window),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithNoProxy(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("ledger %s: %w", addr, err)
+	}
+	conn.Connect()
+	return &link{
+		addr: addr, conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), gone: make(chan struct{}), idle: make(chan struct{}),
+	}, nil
+}
+
+// dialer obeys the connect time-out of the moment; gRPC's own is fixed when the link is made, and
+// so it is the longest wait of that link. What the dialer is given is an address that gRPC has
+// resolved; of a socket it is written in several ways, so there ours is taken.
+func dialer(addr string, opts *DialOptions) func(context.Context, string) (net.Conn, error) {
+	path, local := strings.CutPrefix(addr, "unix:")
+	return func(ctx context.Context, resolved string) (net.Conn, error) {
+		d := net.Dialer{Timeout: opts.connectTimeout()}
+		if local {
+			return d.DialContext(ctx, "unix", path)
+		}
+		return d.DialContext(ctx, "tcp", resolved)
+	}
+}
+
+func (o *DialOptions) connectTimeout() time.Duration {
+	if o.ConnectTimeout == nil {
+		return connectLimit
+	}
+	return o.ConnectTimeout()
+}
+
+// target is addr in gRPC's words.
+func target(addr string, secure bool) (string, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return "", fmt.Errorf("ledger address %q lacks the path", addr)
+		}
+		return addr, nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host == "" || port == "" {
+		return "", fmt.Errorf("ledger address %q is neither unix:PATH nor HOST:PORT", addr)
+	}
+	ip, err := netip.ParseAddr(host)
+	if local := host == "localhost" || (err == nil && ip.IsLoopback()); !local && !secure {
+		return "", fmt.Errorf("ledger address %q is not on this machine, so it needs TLS", addr)
+	}
+	return "dns:///" + addr, nil
+}
+
+// enter begins a call on the link in use; leave ends it.
+func (c *Client) enter() *link {
+	for {
+		l := c.link.Load()
+		if l.calls.Add(1) > 0 {
+			return l
+		}
+		l.leave() // retired in between, so another one is in use by now
+	}
+}
+
+func (l *link) leave() { l.ended(l.calls.Add(-1)) }
+
+// retire ends the watches, and the link once its calls have ended. The next link is in use already.
+func (l *link) retire() {
+	close(l.gone)
+	l.ended(l.calls.Add(-bias))
+}
+
+func (l *link) isRetired() bool {
+	select {
+	case <-l.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *link) ended(calls int64) {
+	if calls == -bias {
+		l.once.Do(func() { close(l.idle) })
+	}
+}
+
+// errMoved ends a watch whose link is retired. Another one from the same version goes on.
+var errMoved = errors.New("ledger watch: the client has moved to another endpoint")
+
+// watching is ctx for a watch on the link: it ends with errMoved when the link is retired. stop
+// ends it and waits.
+func (l *link) watching(ctx context.Context) (_ context.Context, cancel context.CancelCauseFunc, stop func()) {
+	ctx, cancel = context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-l.gone:
+			cancel(errMoved)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel, func() { cancel(nil); <-ended }
+}
