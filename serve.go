@@ -89,6 +89,7 @@ type sidecar struct {
 	client    *ledger.Client
 
 	live     *config.Live
+	stack    *config.Stack
 	keys     *filters.KeyRing
 	log      *logrus.Logger
 	reloader *config.Reloader
@@ -98,7 +99,7 @@ type sidecar struct {
 // newSidecar builds the parts. Nothing runs, and nothing was sent, until run.
 func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*sidecar, error) {
 	s := &sidecar{live: new(config.Live), keys: new(filters.KeyRing), log: log}
-	s.live.Store(cfg.Limits())
+	s.stack = config.NewStack(cfg, s.live)
 	keys, err := filters.LoadKeys(cfg.Auth.RootKeysFile)
 	if err != nil {
 		return nil, fmt.Errorf("root keys: %w", join(err))
@@ -129,7 +130,7 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*side
 		return nil, join(err, s.client.Close())
 	}
 	s.server, err = proxy.New(cfg, proxy.Deps{
-		Live: s.live, Keys: s.keys, Committer: s.committer, Reader: s.reader, Breaker: breaker, Metrics: metrics,
+		Live: s.live, Stack: s.stack, Keys: s.keys, Committer: s.committer, Reader: s.reader, Breaker: breaker, Metrics: metrics,
 		Log: log, Now: now, Entropy: rand.Reader,
 		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
 	})
@@ -225,8 +226,10 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err := s.server.Reload(cfg); err != nil {
 		return err
 	}
+	if err := s.stack.Rebase(cfg); err != nil {
+		return err
+	}
 	s.keys.Store(keys)
-	s.live.Store(cfg.Limits())
 	s.log.SetLevel(level)
 	return nil
 }

@@ -106,10 +106,14 @@ func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(st.appendJSON(nil))
 }
 
-// adminConfig shows every setting in force with its source. None of them is a secret: keys and
-// certificates are named by file.
+// adminConfig shows every setting in force with its source, and what the control plane sent. None of
+// it is a secret: keys and certificates are named by file or resource.
 func (s *Server) adminConfig(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, map[string][]config.Effective{"settings": s.cfg.Load().Effective()})
+	all := map[string]any{"settings": s.deps.Stack.Config().Effective()}
+	if s.deps.ControlPlane != nil {
+		all["resources"] = s.deps.ControlPlane.Status()
+	}
+	writeJSON(w, all)
 }
 
 // adminDrain begins a drain and does not wait for it: Run returns when it is over.

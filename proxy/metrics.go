@@ -170,6 +170,10 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 		func() uint64 { _, failed := d.Reader.Conservation(); return failed })
 	m.sum("bus_lagged_total", "Times that the stream of changes ran ahead of its reader.", prometheus.Labels{"bus": "watch"}, d.Reader.Lagged)
 
+	if d.ControlPlane != nil {
+		m.watchControlPlane(d.ControlPlane)
+	}
+
 	restarts := "Parts that failed and went on: handler is a request whose handler panicked, watch a stream of changes that was opened anew."
 	m.sum("service_restarts_total", restarts, prometheus.Labels{"kind": "handler"}, m.panics.Load)
 	m.sum("service_restarts_total", restarts, prometheus.Labels{"kind": "watch"}, d.Reader.Reconnects)
@@ -183,6 +187,23 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 	for stage := range filters.NumAuthStages {
 		m.sum("auth_failures_total", "Tokens refused, by the stage that refused.", prometheus.Labels{"stage": stage.String()}, auth.Failures[stage].Load)
 	}
+}
+
+func (m *Metrics) watchControlPlane(p ControlPlane) {
+	for _, typ := range p.Types() {
+		for _, outcome := range p.Outcomes() {
+			m.sum("xds_updates_total", "Resources by what became of an update.", prometheus.Labels{"type": typ, "outcome": outcome},
+				func() uint64 { return p.Updates(typ, outcome) })
+		}
+	}
+	m.gauge("xds_connected", "1 while a control plane is connected.", nil, func() float64 {
+		if p.Connected() {
+			return 1
+		}
+		return 0
+	})
+	m.gauge("xds_version_age_seconds", "How long no control plane has vouched for what is in force; 0 while one is connected.", nil,
+		func() float64 { return p.VersionAge().Seconds() })
 }
 
 func (m *Metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {

@@ -63,6 +63,7 @@ type rig struct {
 	cfg     *config.Config
 	clock   *clock
 	live    *config.Live
+	stack   *config.Stack
 	keys    *filters.KeyRing
 	engine  node.Engine
 	ledger  *brokenLedger
@@ -86,6 +87,7 @@ type rig struct {
 type rigOptions struct {
 	env    []string // SVC_WALLET_…=…
 	noKeys bool
+	plane  proxy.ControlPlane
 	noRun  bool // the test calls Run
 	shut   bool // it does not become ready by itself
 }
@@ -144,7 +146,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if r.cfg, err = config.Load(config.Sources{Env: env, CPUs: 2}); err != nil {
 		t.Fatal(err)
 	}
-	r.live.Store(r.cfg.Limits())
+	r.stack = config.NewStack(r.cfg, r.live)
 	keys, err := filters.LoadKeys(r.path("keys"))
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +202,7 @@ func (r *rig) start(o rigOptions) {
 	readers.Go(func() { _ = r.reader.Run(reading) })
 
 	r.deps = proxy.Deps{
-		Live: r.live, Keys: r.keys, Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
+		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
 		Log: r.log, Now: r.clock.now, Entropy: rand.Reader, Build: proxy.Build{Version: "test"},
 	}
 	if r.server, err = proxy.New(r.cfg, r.deps); err != nil {

@@ -41,17 +41,30 @@ const (
 // Deps is what a Server stands on. All of it outlives Run: the owner keeps the reader running
 // until Run has returned, and closes the ledger client after that.
 type Deps struct {
-	Live      *config.Live
-	Keys      *filters.KeyRing
-	Committer *ledger.Committer // Run drains and closes it
-	Reader    *ledger.Reader
-	Breaker   *ledger.Breaker
-	Metrics   *Metrics
-	Log       *logrus.Logger
-	LogKey    [32]byte     // keys the hashes of accounts in logs; zero: a random key of this process
-	Now       func() int64 // Unix nanoseconds, never backwards
-	Entropy   io.Reader
-	Build     Build
+	Live         *config.Live  // the limits in force, for requests
+	Stack        *config.Stack // what is in force and where it is from, for operators
+	Keys         *filters.KeyRing
+	Committer    *ledger.Committer // Run drains and closes it
+	Reader       *ledger.Reader
+	Breaker      *ledger.Breaker
+	ControlPlane ControlPlane // nil: there is none
+	Metrics      *Metrics
+	Log          *logrus.Logger
+	LogKey       [32]byte     // keys the hashes of accounts in logs; zero: a random key of this process
+	Now          func() int64 // Unix nanoseconds, never backwards
+	Entropy      io.Reader
+	Build        Build
+}
+
+// ControlPlane is what operators are told of the one that pushes. Its methods are called at once by
+// several goroutines, for each scrape and each look at /config.
+type ControlPlane interface {
+	Connected() bool
+	VersionAge() time.Duration // how long nobody has vouched for what is in force; 0 while connected
+	Types() []string           // of resources; they and the outcomes stay the same, and are few
+	Outcomes() []string        // of updates
+	Updates(typ, outcome string) uint64
+	Status() any // what encodes to JSON: what was asked for, what came, what was refused; no secret
 }
 
 // Build says what runs.
@@ -65,7 +78,7 @@ type Build struct {
 // Server is the wallet listener and the admin listener.
 type Server struct {
 	deps    Deps
-	cfg     atomic.Pointer[config.Config] // for /config
+	cfg     *config.Config // as it was at start: what waits for a restart
 	metrics *Metrics
 	log     *requestLog
 	ids     *corrIDs
@@ -87,8 +100,7 @@ type Server struct {
 
 // New builds a Server, reads its certificate and starts nothing.
 func New(cfg *config.Config, deps Deps) (*Server, error) {
-	s := &Server{deps: deps, metrics: deps.Metrics, drainAsk: make(chan struct{})}
-	s.cfg.Store(cfg)
+	s := &Server{deps: deps, cfg: cfg, metrics: deps.Metrics, drainAsk: make(chan struct{})}
 	var err error
 	if s.ids, err = newCorrIDs(deps.Entropy); err != nil {
 		return nil, err
@@ -308,16 +320,15 @@ func (s *Server) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	cfg := s.cfg.Load()
-	ln, err := net.Listen("tcp", cfg.BindAddr) //nolint:noctx // binding does not block
+	ln, err := net.Listen("tcp", s.cfg.BindAddr) //nolint:noctx // binding does not block
 	if err != nil {
 		return fmt.Errorf("bind the wallet listener: %w", err)
 	}
-	if s.adminLn, err = listenAdmin(cfg.MetricsAddr); err != nil {
+	if s.adminLn, err = listenAdmin(s.cfg.MetricsAddr); err != nil {
 		_ = ln.Close()
 		return err
 	}
-	s.listener = newListener(ln, s.certs.config(), cfg.MaxConns, s.deps.Now, s.deps.Log, s.metrics)
+	s.listener = newListener(ln, s.certs.config(), s.cfg.MaxConns, s.deps.Now, s.deps.Log, s.metrics)
 	return nil
 }
 
@@ -328,14 +339,9 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 func (s *Server) AdminAddr() net.Addr { return s.adminLn.Addr() }
 
 // Reload takes what may change without a restart from a new configuration: the certificate files.
-// It reads them again even if their names are the same. On an error all stays as it was.
-func (s *Server) Reload(cfg *config.Config) error {
-	if err := s.certs.adopt(cfg.TLS); err != nil {
-		return err
-	}
-	s.cfg.Store(cfg)
-	return nil
-}
+// It reads them again even if their names are the same. On an error all stays as it was. The limits
+// are the stack's to rebase.
+func (s *Server) Reload(cfg *config.Config) error { return s.certs.adopt(cfg.TLS) }
 
 // SetCertificate puts a certificate chain and its key, PEM, in place of the static files', at once for
 // new connections and for resumed ones. With nil and nil the files count again; where there are
@@ -384,7 +390,7 @@ func (s *Server) Run(ctx context.Context) error {
 // drain takes no more payments, answers what is under way and what still comes in, and closes.
 func (s *Server) drain(ctx context.Context) error {
 	s.draining.Store(true)
-	deadline := s.cfg.Load().DrainDeadline
+	deadline := s.cfg.DrainDeadline
 	s.deps.Log.WithField("connections", s.listener.count()).Info("draining")
 
 	within, cancel := context.WithTimeout(ctx, deadline)
