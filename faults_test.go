@@ -228,6 +228,7 @@ func TestStall(t *testing.T) {
 		p.node.signal(syscall.SIGCONT)
 		p.ready(t)
 	}
+	t.Logf("/readyz turned %v after the stop", took)
 	if took > 200*time.Millisecond {
 		t.Fatalf("/readyz turned after %v", took)
 	}
