@@ -16,12 +16,14 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"svc-wallet/config"
 	"svc-wallet/filters"
+	"svc-wallet/xds/control"
 )
 
 // devToken is how long the banner's token lives.
@@ -32,10 +34,10 @@ func devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Everything in one process on an embedded ledger, with lines to paste",
-		Long: "Runs a ledger node (Pebble under DIR/ledger) and a sidecar before it, with a self-signed\n" +
-			"certificate and root keys that the first run makes, prints requests that are ready to paste,\n" +
-			"and writes DIR/dev.env. Run again on the same DIR it goes on where it was. SVC_WALLET_*\n" +
-			"variables count as they do for serve.",
+		Long: "Runs a ledger node (Pebble under DIR/ledger), a control plane (groups under DIR/limits.d) and a\n" +
+			"sidecar that obeys both, with a self-signed certificate and root keys that the first run makes,\n" +
+			"prints requests that are ready to paste, and writes DIR/dev.env. Run again on the same DIR it\n" +
+			"goes on where it was. SVC_WALLET_* variables count as they do for serve.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := newDevFolder(dir)
@@ -51,7 +53,7 @@ func devCommand() *cobra.Command {
 	return cmd
 }
 
-// dev runs the node and the sidecar until ctx ends, the sidecar first to stop.
+// dev runs the node, the control plane and the sidecar until ctx ends, the sidecar first to stop.
 func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr io.Writer) error {
 	cfg, err := d.configure(bind, metrics)
 	if err != nil {
@@ -67,26 +69,48 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 		return err
 	}
 
-	node, err := openNode(ledgerOptions{engine: "pebble", data: filepath.Join(string(d), "ledger"), listen: cfg.Ledger.Addr}, log, now)
+	plane, err := d.controlPlane(cfg, log, now)
 	if err != nil {
 		return err
 	}
+	node, err := openNode(ledgerOptions{engine: "pebble", data: filepath.Join(string(d), "ledger"), listen: cfg.Ledger.Addr}, log, now)
+	if err != nil {
+		return join(err, plane.Close())
+	}
 	side, err := newSidecar(cfg, log, now)
 	if err != nil {
-		return join(err, node.close())
+		return join(err, node.close(), plane.Close())
 	}
 
-	nodeCtx, stopNode := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopNode()
+	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // what outlives the drain of the sidecar
+	defer stop()
 	var g errgroup.Group
-	g.Go(func() error { return node.run(nodeCtx) })
+	g.Go(func() error { return node.run(below) })
+	g.Go(func() error { return plane.Run(below) })
 	g.Go(func() error {
-		defer stopNode() // the node outlives the drain of the sidecar
+		defer stop()
 		return side.run(ctx, func() error {
-			return d.announce(side.server.Addr().String(), side.server.AdminAddr().String(), cfg, token, stdout)
+			return d.announce(devAddrs{
+				wallet: side.server.Addr().String(), admin: side.server.AdminAddr().String(), control: plane.APIAddr().String(),
+			}, cfg, token, stdout)
 		})
 	})
 	return g.Wait()
+}
+
+// controlPlane makes the control plane and binds its listeners.
+func (d devFolder) controlPlane(cfg *config.Config, log *logrus.Logger, now func() int64) (*control.Plane, error) {
+	groups := filepath.Join(string(d), "limits.d")
+	if err := os.MkdirAll(groups, 0o700); err != nil {
+		return nil, err
+	}
+	plane, err := control.New(control.Options{
+		Source: groups, Listen: cfg.XDS.Addrs[0], API: "127.0.0.1:0", Log: log, Now: now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return plane, plane.Listen()
 }
 
 // plainPath is a path that stands in a shell as it is.
@@ -124,7 +148,11 @@ func (d devFolder) configure(bind, metrics string) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	socket, err := d.socket()
+	ledger, err := d.socket("ledger.sock")
+	if err != nil {
+		return nil, err
+	}
+	plane, err := d.socket("xds.sock")
 	if err != nil {
 		return nil, err
 	}
@@ -132,13 +160,15 @@ func (d devFolder) configure(bind, metrics string) (*config.Config, error) {
 	config.BindFlags(flags)
 	for name, value := range map[string]string{
 		"bind": bind, "metrics": metrics, "tls-cert": cert, "tls-key": key, "root-keys": keys,
-		"ledger": "unix:" + socket, "log-level": "warning",
+		"ledger": "unix:" + ledger, "xds": "unix:" + plane, "log-level": "warning",
 	} {
 		if err := flags.Set(name, value); err != nil {
 			return nil, fmt.Errorf("--%s: %w", name, err)
 		}
 	}
-	return config.Load(sources("", flags))
+	from := sources("", flags)
+	from.Env = append([]string{"SVC_WALLET_XDS_LAST_GOOD_FILE=" + filepath.Join(string(d), "last-good.json")}, from.Env...)
+	return config.Load(from)
 }
 
 // rootKeys returns the folder's root key file, made on the first run.
@@ -157,15 +187,15 @@ func (d devFolder) rootKeys() (string, error) {
 // maxSocketPath is what sockaddr_un holds, less the final zero.
 const maxSocketPath = 107
 
-// socket returns where the node listens: in the folder, or in a temporary one if the folder's
-// path is too long for a socket.
-func (d devFolder) socket() (string, error) {
-	path := filepath.Join(string(d), "ledger.sock")
+// socket returns where one of the parts listens: in the folder, or in a temporary one if the
+// folder's path is too long for a socket.
+func (d devFolder) socket(name string) (string, error) {
+	path := filepath.Join(string(d), name)
 	if len(path) <= maxSocketPath {
 		return path, nil
 	}
 	tmp, err := os.MkdirTemp("", "svc-wallet-")
-	return filepath.Join(tmp, "ledger.sock"), err
+	return filepath.Join(tmp, name), err
 }
 
 // mint makes the token that may do everything on every account.
@@ -180,15 +210,20 @@ func (d devFolder) mint(now func() int64) (string, error) {
 	})
 }
 
+// devAddrs is where dev listens, HOST:PORT each.
+type devAddrs struct{ wallet, admin, control string }
+
 // announce writes dev.env and prints the banner, once the sidecar is ready.
-func (d devFolder) announce(wallet, admin string, cfg *config.Config, token string, stdout io.Writer) error {
-	walletURL, adminURL := "https://"+wallet, "http://"+admin
+func (d devFolder) announce(at devAddrs, cfg *config.Config, token string, stdout io.Writer) error {
+	walletURL, adminURL := "https://"+at.wallet, "http://"+at.admin
 	env := []struct{ key, value string }{
 		{"WALLET_URL", walletURL},
 		{"ADMIN_URL", adminURL},
+		{"CONTROL_URL", "http://" + at.control},
 		{"CA_FILE", cfg.TLS.CertFile},
 		{"TOKEN", token},
 		{"LEDGER_ADDR", cfg.Ledger.Addr},
+		{"XDS_ADDR", cfg.XDS.Addrs[0]},
 		{"ROOT_KEYS_FILE", cfg.Auth.RootKeysFile},
 	}
 	var b strings.Builder
@@ -225,6 +260,14 @@ Paste into another terminal:
   pay transfer demo-5 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"1","nonce":1}'
   pay transfer demo-2 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"1","nonce":9}'
   curl -sS --cacert "$CA_FILE" "$WALLET_URL/v1/balance?account=bob&asset=ron"; echo
+
+  echo '-- a lower cap and a kill switch, pushed by the control plane; then back'
+  limit() { curl -sS -X PUT "$CONTROL_URL/limits/default?wait=5s" -d "$1"; echo; }
+  limit '{"max_amount_per_op":"100"}'
+  pay transfer demo-6 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"101","nonce":2}'
+  limit '{"writes_enabled":false}'
+  pay transfer demo-6 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"1","nonce":2}'
+  limit '{}'
 
   curl -sS "$ADMIN_URL/readyz"; echo; curl -sS "$ADMIN_URL/metrics" | grep ^wallet_
 

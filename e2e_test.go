@@ -165,6 +165,7 @@ func (p *program) until(text string) string {
 // client is a client of one sidecar.
 type client struct {
 	url, admin, caFile, token string
+	transport                 *http.Transport
 	http                      *http.Client
 }
 
@@ -202,7 +203,7 @@ func newClient(t testing.TB, url, admin, caFile, token string) *client {
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	checked := api().Transport(transport, func(err error) { t.Errorf("API document: %v", err) })
-	return &client{url, admin, caFile, token, &http.Client{Transport: checked, Timeout: time.Minute}}
+	return &client{url, admin, caFile, token, transport, &http.Client{Transport: checked, Timeout: time.Minute}}
 }
 
 // do sends one request. header pairs override the defaults; an empty value removes one.

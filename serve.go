@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -21,6 +24,7 @@ import (
 	"svc-wallet/filters"
 	"svc-wallet/ledger"
 	"svc-wallet/proxy"
+	"svc-wallet/xds"
 )
 
 func serveCommand(hup <-chan os.Signal) *cobra.Command {
@@ -87,33 +91,47 @@ type sidecar struct {
 	committer *ledger.Committer
 	reader    *ledger.Reader
 	client    *ledger.Client
+	plane     *xds.Client // nil: nothing is pushed
 
 	live     *config.Live
 	stack    *config.Stack
-	keys     *filters.KeyRing
+	static   *config.Config // below stack's layers; after newSidecar, reload's goroutine only
+	keys     rootKeys
 	log      *logrus.Logger
 	reloader *config.Reloader
 	hup      <-chan os.Signal // nil: nothing is reloaded
 }
 
-// newSidecar builds the parts. Nothing runs, and nothing was sent, until run.
+// newSidecar builds the parts. Nothing runs, and nothing was sent, until run. What the control
+// plane said last, as the disk has it, is in force from here on.
 func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*sidecar, error) {
-	s := &sidecar{live: new(config.Live), keys: new(filters.KeyRing), log: log}
+	s := &sidecar{live: new(config.Live), static: cfg, log: log}
 	s.stack = config.NewStack(cfg, s.live)
-	keys, err := filters.LoadKeys(cfg.Auth.RootKeysFile)
-	if err != nil {
+	if err := s.keys.load(cfg.Auth.RootKeysFile); err != nil {
 		return nil, fmt.Errorf("root keys: %w", join(err))
 	}
-	s.keys.Store(keys)
-
 	tlsConfig, err := ledgerTLS(cfg.Ledger)
 	if err != nil {
 		return nil, err
 	}
-	timeout := func() time.Duration { return s.live.Load().LedgerTimeout }
-	if s.client, err = ledger.Dial(cfg.Ledger.Addr, ledger.DialOptions{TLS: tlsConfig, Timeout: timeout, Now: now}); err != nil {
+	s.client, err = ledger.Dial(cfg.Ledger.Addr, ledger.DialOptions{
+		TLS:            tlsConfig,
+		Timeout:        func() time.Duration { return s.live.Load().LedgerTimeout },
+		ConnectTimeout: func() time.Duration { return s.live.Load().LedgerConnectTimeout },
+		Now:            now,
+		Log:            log,
+	})
+	if err != nil {
 		return nil, err
 	}
+	if err := s.build(cfg, now); err != nil {
+		return nil, join(err, s.close())
+	}
+	return s, nil
+}
+
+// build makes what stands on the client of the ledger.
+func (s *sidecar) build(cfg *config.Config, now func() int64) (err error) {
 	metrics := proxy.NewMetrics()
 	backoff := ledger.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
 	breaker := ledger.NewBreaker("ledger", s.live, now)
@@ -124,20 +142,41 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*side
 	s.committer, err = ledger.NewCommitter(s.client, breaker, s.live, ledger.CommitterOptions{
 		Workers: cfg.Workers, MaxQueue: cfg.Ceilings.Queue, Now: now, Observer: metrics, OnResult: s.reader.Learn,
 		Backoff: backoff,
-		OnPanic: func(v any, stack []byte) { log.WithField("stack", string(stack)).Errorf("batch_panicked: %v", v) },
+		OnPanic: func(v any, stack []byte) { s.log.WithField("stack", string(stack)).Errorf("batch_panicked: %v", v) },
 	})
 	if err != nil {
-		return nil, join(err, s.client.Close())
+		return err
 	}
-	s.server, err = proxy.New(cfg, proxy.Deps{
-		Live: s.live, Stack: s.stack, Keys: s.keys, Committer: s.committer, Reader: s.reader, Breaker: breaker, Metrics: metrics,
-		Log: log, Now: now, Entropy: rand.Reader,
+	deps := proxy.Deps{
+		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Committer: s.committer, Reader: s.reader, Breaker: breaker,
+		Endpoints: s.client,
+		Metrics:   metrics, Log: s.log, Now: now, Entropy: rand.Reader,
 		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
-	})
-	if err != nil {
-		return nil, join(err, s.close())
 	}
-	return s, nil
+	if cfg.XDS.On() {
+		if s.plane, err = s.follow(cfg, now); err != nil {
+			return err
+		}
+		deps.ControlPlane = s.plane
+	}
+	s.server, err = proxy.New(cfg, deps)
+	return err
+}
+
+// follow makes the client of the control plane. Secrets come only once it runs, when the server
+// that takes them is there.
+func (s *sidecar) follow(cfg *config.Config, now func() int64) (*xds.Client, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("name of this sidecar to the control plane: %w", err)
+	}
+	return xds.New(cfg, xds.Targets{
+		Stack:       s.stack,
+		Endpoints:   s.client.SetEndpoints,
+		Certificate: func(certPEM, keyPEM []byte) error { return s.server.SetCertificate(certPEM, keyPEM) },
+		ClientCA:    func(pem []byte) error { return s.server.SetClientCA(pem) },
+		RootKeys:    s.keys.push,
+	}, xds.Options{Now: now, Log: s.log, Version: version, Hostname: host})
 }
 
 // run serves until ctx ends and all is drained. ready is called once the first answer of the
@@ -152,8 +191,12 @@ func (s *sidecar) run(ctx context.Context, ready func() error) error {
 	defer stopReading()
 
 	var g errgroup.Group
+	g.Go(func() error { return s.client.Run(reading) })
 	g.Go(func() error { return s.reader.Run(reading) })
 	g.Go(func() error { return s.reloads(ctx) })
+	if s.plane != nil {
+		g.Go(func() error { return s.plane.Run(reading) })
+	}
 	g.Go(func() error {
 		if err := s.untilReady(ctx); err != nil {
 			return nil //nolint:nilerr // stopped before it was ready
@@ -213,9 +256,9 @@ func (s *sidecar) reload() {
 	s.log.Info("reloaded")
 }
 
-// apply puts a new configuration in force, all of it or none.
+// apply puts a new static configuration in force, all of it or none. What was pushed stays over it.
 func (s *sidecar) apply(cfg *config.Config) error {
-	keys, err := filters.LoadKeys(cfg.Auth.RootKeysFile)
+	keys, err := loadKeys(cfg.Auth.RootKeysFile)
 	if err != nil {
 		return fmt.Errorf("root keys: %w", err)
 	}
@@ -223,16 +266,69 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := s.server.Reload(cfg); err != nil {
-		return err
-	}
 	if err := s.stack.Rebase(cfg); err != nil {
 		return err
 	}
-	s.keys.Store(keys)
+	if err := s.server.Reload(cfg); err != nil {
+		return join(err, s.stack.Rebase(s.static))
+	}
+	s.static = cfg
+	s.keys.adopt(keys)
 	s.log.SetLevel(level)
 	return nil
 }
+
+// rootKeys keeps the root keys in force: the pushed ones, else those of the file, else none, and
+// then no token verifies. The zero value has none.
+type rootKeys struct {
+	ring filters.KeyRing
+
+	mu           sync.Mutex
+	file, pushed *filters.Keys // nil: none; mu
+}
+
+// loadKeys is nil for no file.
+func loadKeys(file string) (*filters.Keys, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // config demands a file or a pushed secret
+	}
+	return filters.LoadKeys(file)
+}
+
+func (k *rootKeys) load(file string) error {
+	keys, err := loadKeys(file)
+	if err != nil {
+		return err
+	}
+	k.adopt(keys)
+	return nil
+}
+
+// adopt takes other keys of the file.
+func (k *rootKeys) adopt(keys *filters.Keys) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.file = keys
+	k.enforce()
+}
+
+// push takes keys from the control plane; nil takes them away again.
+func (k *rootKeys) push(text []byte) error {
+	var keys *filters.Keys
+	if text != nil {
+		var err error
+		if keys, err = filters.ParseKeys(bytes.NewReader(text)); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pushed = keys
+	k.enforce()
+	return nil
+}
+
+func (k *rootKeys) enforce() { k.ring.Store(cmp.Or(k.pushed, k.file, new(filters.Keys))) }
 
 // ledgerTLS is nil for a node that is reached without TLS.
 func ledgerTLS(cfg config.Ledger) (*tls.Config, error) {

@@ -113,7 +113,24 @@ func (s *Server) adminConfig(w http.ResponseWriter, _ *http.Request) {
 	if s.deps.ControlPlane != nil {
 		all["resources"] = s.deps.ControlPlane.Status()
 	}
+	if s.deps.Endpoints != nil {
+		all["endpoints"] = endpointViews(s.deps.Endpoints.EndpointStates())
+	}
 	writeJSON(w, all)
+}
+
+// endpointView is an endpoint of the ledger as /config shows it.
+type endpointView struct {
+	Addr   string `json:"addr"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func endpointViews(states []ledger.EndpointState) (all []endpointView) {
+	for _, s := range states {
+		all = append(all, endpointView{s.Addr, s.Status.String(), s.Reason})
+	}
+	return all
 }
 
 // adminDrain begins a drain and does not wait for it: Run returns when it is over.

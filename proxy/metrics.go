@@ -173,6 +173,10 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 	if d.ControlPlane != nil {
 		m.watchControlPlane(d.ControlPlane)
 	}
+	if d.Endpoints != nil {
+		m.sum("ledger_endpoint_moves_total", "Moves to another endpoint of the ledger.", nil, d.Endpoints.Moves)
+		m.sum("ledger_endpoint_refused_total", "Endpoints that were not moved to, because they are another ledger or behind.", nil, d.Endpoints.RefusedMoves)
+	}
 
 	restarts := "Parts that failed and went on: handler is a request whose handler panicked, watch a stream of changes that was opened anew."
 	m.sum("service_restarts_total", restarts, prometheus.Labels{"kind": "handler"}, m.panics.Load)

@@ -47,6 +47,7 @@ type Deps struct {
 	Committer    *ledger.Committer // Run drains and closes it
 	Reader       *ledger.Reader
 	Breaker      *ledger.Breaker
+	Endpoints    Endpoints    // of the ledger; nil: there is only the one
 	ControlPlane ControlPlane // nil: there is none
 	Metrics      *Metrics
 	Log          *logrus.Logger
@@ -65,6 +66,14 @@ type ControlPlane interface {
 	Outcomes() []string        // of updates
 	Updates(typ, outcome string) uint64
 	Status() any // what encodes to JSON: what was asked for, what came, what was refused; no secret
+}
+
+// Endpoints is what operators are told of the ways to the ledger. Its methods are called as
+// ControlPlane's are.
+type Endpoints interface {
+	Moves() uint64        // to another endpoint
+	RefusedMoves() uint64 // because an endpoint is another ledger, or behind
+	EndpointStates() []ledger.EndpointState
 }
 
 // Build says what runs.

@@ -262,7 +262,7 @@ func (c *Client) take(t *topic, r *response) (reason string, wait time.Duration)
 		}
 		t.refused = f
 		c.count(t.name, refusedOut, 1)
-		c.log.warn("xds refused", logrus.Fields{"type": t.name, "version": cut(r.version, 80), "reason": f.reason})
+		c.log.warn("xds_refused", logrus.Fields{"type": t.name, "version": cut(r.version, 80), "reason": f.reason})
 		return f.reason, c.timing.nackAfter(f.times)
 	}
 	c.accept(t, r, ch)
@@ -304,7 +304,7 @@ func (c *Client) accept(t *topic, r *response, ch change) {
 	if ch.rolledBack {
 		fields["rolled_back"] = true
 	}
-	c.log.info("xds accepted", fields)
+	c.log.info("xds_accepted", fields)
 	t.adopt(r, ch)
 	if c.store != nil && !t.secret {
 		c.store.touch()

@@ -96,7 +96,7 @@ func (c *Client) restore() {
 	}
 	if err != nil {
 		c.count(typeLastGood, refusedOut, 1)
-		c.log.warn("xds last good file passed over", logrus.Fields{"file": c.store.path, "reason": err.Error()})
+		c.log.warn("xds_last_good_passed_over", logrus.Fields{"file": c.store.path, "reason": err.Error()})
 		return
 	}
 	for _, t := range c.topics {
@@ -106,7 +106,7 @@ func (c *Client) restore() {
 		}
 		if err != nil {
 			c.count(t.name, refusedOut, 1)
-			c.log.warn("xds last good passed over", logrus.Fields{"type": t.name, "reason": cut(err.Error(), maxReason)})
+			c.log.warn("xds_last_good_passed_over", logrus.Fields{"type": t.name, "reason": cut(err.Error(), maxReason)})
 			continue
 		}
 		t.held = next
@@ -216,7 +216,7 @@ func (s *store) flush(snapshot func() ([]byte, error), log *floodLog) {
 	s.err = err
 	s.mu.Unlock()
 	if err != nil && before == nil {
-		log.warn("xds last good file cannot be written", logrus.Fields{"file": s.path, "reason": err.Error()})
+		log.warn("xds_last_good_not_written", logrus.Fields{"file": s.path, "reason": err.Error()})
 	}
 }
 

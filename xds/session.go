@@ -158,7 +158,7 @@ func (n *session) handle(r *response) error {
 	if i < 0 || n.asked[n.s.topics[i]] == nil {
 		// To answer would be to subscribe to it.
 		c.count(typeOther, unexpected, 1)
-		c.log.warn("xds unexpected", logrus.Fields{"source": n.s.name, "type": plain(r.url)})
+		c.log.warn("xds_unexpected", logrus.Fields{"source": n.s.name, "type": plain(r.url)})
 		return nil
 	}
 	t := n.s.topics[i]
@@ -241,6 +241,6 @@ func (c *Client) expire(t *topic, names map[string]bool) {
 		}
 		t.missing[name] = true
 		c.count(t.name, timedOut, 1)
-		c.log.warn("xds timed out", logrus.Fields{"type": t.name, "resource": name})
+		c.log.warn("xds_timed_out", logrus.Fields{"type": t.name, "resource": name})
 	}
 }

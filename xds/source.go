@@ -156,7 +156,7 @@ func (s *source) spoke() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.connected, s.since, s.lastError = true, c.opts.Now(), ""
-	c.log.info("xds connected", logrus.Fields{"source": s.name, "peer_addr": s.addr})
+	c.log.info("xds_connected", logrus.Fields{"source": s.name, "peer_addr": s.addr})
 }
 
 // ended notes the end of a stream.
@@ -170,7 +170,7 @@ func (s *source) ended(err error) {
 	s.connected, s.since = false, c.opts.Now()
 	if !errors.Is(err, context.Canceled) {
 		s.lastError = cut(err.Error(), maxReason)
-		c.log.warn("xds disconnected", logrus.Fields{"source": s.name, "peer_addr": s.addr, "reason": s.lastError})
+		c.log.warn("xds_disconnected", logrus.Fields{"source": s.name, "peer_addr": s.addr, "reason": s.lastError})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
@@ -96,7 +97,11 @@ type change struct {
 	Sidecars int            `json:"sidecars"` // connected ones, in the group after the change
 	Changes  []memberChange `json:"changes"`
 	DryRun   bool           `json:"dry_run,omitempty"`
+	Answers  *answers       `json:"answers,omitempty"` // with wait
 }
+
+// maxWait bounds wait.
+const maxWait = time.Minute
 
 // memberChange is a member of the document that differs; null is absent.
 type memberChange struct {
@@ -107,7 +112,11 @@ type memberChange struct {
 
 func (p *Plane) putGroup(w http.ResponseWriter, r *http.Request) {
 	name, dry := r.PathValue("group"), r.URL.Query().Get("dry_run")
+	wait, err := waitOf(r)
 	switch {
+	case err != nil:
+		refuse(w, badRequest, "wait is a duration such as 5s, at most "+maxWait.String(), nil)
+		return
 	case !p.mayChange(r):
 		refuse(w, forbidden, "this client may not change limits", nil)
 		return
@@ -137,8 +146,49 @@ func (p *Plane) putGroup(w http.ResponseWriter, r *http.Request) {
 	}
 	if !out.DryRun {
 		w.Header().Set("ETag", doc.etag())
+		if wait > 0 {
+			out.Answers = p.await(w, r, name, wait)
+		}
 	}
 	writeJSON(w, status, out)
+}
+
+// waitOf is how long a client wants to wait for the sidecars' answers; 0 where it does not.
+func waitOf(r *http.Request) (time.Duration, error) {
+	text := r.URL.Query().Get("wait")
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err == nil && (d < 0 || d > maxWait) {
+		err = errors.New("out of range")
+	}
+	return d, err
+}
+
+// await waits until each connected sidecar of a group has answered to what it is served, and tells
+// what they said.
+func (p *Plane) await(w http.ResponseWriter, r *http.Request, name string, wait time.Duration) *answers {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + apiTimeout)); err != nil { //nolint:forbidigo // the runtime holds deadlines against its own clock
+		wait = min(wait, apiTimeout/2)
+	}
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
+	for {
+		a := p.fleet.answers(p.state.Load().served, name)
+		if a.Waiting == 0 {
+			return &a
+		}
+		select {
+		case <-late.C:
+			return &a
+		case <-r.Context().Done():
+			return &a
+		case <-look.C:
+		}
+	}
 }
 
 // problem is why a change is refused.

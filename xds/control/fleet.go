@@ -243,6 +243,48 @@ func (f *fleet) sent(key streamKey, url, nonce, version string) {
 	f.metrics.pushes[k].Inc()
 }
 
+// answers is what the connected sidecars of a group say to what they are served.
+type answers struct {
+	Accepted int `json:"accepted"`
+	Refused  int `json:"refused"` // GET /sidecars tells why
+	Waiting  int `json:"waiting"` // have not answered yet
+}
+
+// answers counts them. Of endpoints only what was sent counts, because a sidecar asks for those of
+// the clusters that it was told of, and may be sent none.
+func (f *fleet) answers(g *groups, group string) (a answers) {
+	serves := g.serves(group)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, row := range f.rows {
+		if row.streams == 0 || g.route.group(row.id, row.cluster) != group {
+			continue
+		}
+		kinds := &serves.sotw
+		if row.delta {
+			kinds = &serves.delta
+		}
+		waiting, refused := false, false
+		for k := range numKinds {
+			p := &row.kinds[k]
+			if p.served == "" { // it does not ask for these
+				continue
+			}
+			waiting = waiting || p.waiting || (k != kindEndpoint && p.served != kinds[k].version)
+			refused = refused || (p.acked != p.served && p.refused.version == p.served)
+		}
+		switch {
+		case waiting:
+			a.Waiting++
+		case refused:
+			a.Refused++
+		default:
+			a.Accepted++
+		}
+	}
+	return a
+}
+
 // size is how many sidecars are connected.
 func (f *fleet) size() int {
 	f.mu.Lock()

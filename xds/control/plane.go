@@ -235,6 +235,15 @@ func (p *Plane) Listen() error {
 	return nil
 }
 
+// Close is for a Plane that listens and will not run.
+func (p *Plane) Close() error {
+	err := p.listener.Close()
+	if p.api != nil {
+		err = errors.Join(err, p.api.Close())
+	}
+	return err
+}
+
 // Run serves until ctx ends, then ends the streams and waits for everything that it started.
 func (p *Plane) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
