@@ -7,13 +7,13 @@ REVISION  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS    = -X main.version=$(VERSION) -X main.revision=$(REVISION)
 FUZZTIME  ?= 60s
 PACKAGES   = ./...
-COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config
+COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover bench help
+.PHONY: run test check build lint generate generated fuzz cover live bench bench-xds help
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## the main job on an embedded ledger, ready in seconds, with lines to paste
 	@bin/svc-wallet dev
@@ -24,7 +24,7 @@ build: ## bin/svc-wallet, static
 test: ## every test, with the race detector
 	$(GO) test -race $(PACKAGES)
 
-check: lint generated cover test ## what CI runs: lint, generated files, coverage, tests
+check: lint generated cover test live ## what CI runs: lint, generated files, coverage, tests
 
 lint: ## formatting, vet, linters
 	$(GO) vet $(PACKAGES)
@@ -36,7 +36,7 @@ generate: ## everything generated: protobuf code, docs/errors.md, docs/configura
 	$(GO) test ./config -run TestReference -update
 
 generated: generate ## fails where a generated file is stale
-	@git diff --exit-code --stat -- ledger/ledgerpb docs
+	@git diff --exit-code --stat -- ledger/ledgerpb xds/xdspb docs
 
 cover: ## statement coverage, at least COVER_MIN % a package
 	@$(GO) test -cover $(COVERED) | awk '{print} /coverage:/{for(i=1;i<=NF;i++) if($$i ~ /%$$/ && $$i+0<$(COVER_MIN)) bad=bad" "$$2} END{if(bad){print "below $(COVER_MIN) %:"bad; exit 1}}'
@@ -46,6 +46,12 @@ fuzz: ## every fuzz target, FUZZTIME each
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
 	    echo "$$f ($$dir)"; $(GO) test $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); \
 	  done; done
+
+live: ## limits pushed at full load, and go-control-plane's own test server; without the race detector
+	$(GO) test -count=1 -tags interop -run 'TestPushesUnderLoad|TestInterop' .
+
+bench-xds: build ## push to enforced, on 10, 100 and 1,000 sidecars
+	@$(GO) run ./bench/xds -bin bin/svc-wallet
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
