@@ -345,23 +345,3 @@ func TestSilentStream(t *testing.T) {
 		}
 	})
 }
-
-// TestSilentAfterFirst: a control plane that knows the versions has nothing to say. After a silent
-// stream it is asked in a way that it must answer.
-func TestSilentAfterFirst(t *testing.T) {
-	protocols(t, func(t *testing.T, protocol string) {
-		p := startPlane(t)
-		newSidecar(t, setup{flags: map[string]string{"xds.addr": p.addr, "xds.protocol": protocol, "xds.types": "limits", "xds.resource_timeout": "100ms"}})
-		l := p.stream(t)
-		l.asks(extensionURL)
-		l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)))
-		l.end <- nil
-		claimed := func(r request) string { return r.version + r.initial["svc-wallet.limits"] }
-		if v := claimed(p.stream(t).asks(extensionURL)); v != "1" {
-			t.Errorf("claimed %q", v)
-		}
-		if v := claimed(p.stream(t).asks(extensionURL)); v != map[string]string{"delta": unspoken, "sotw": ""}[protocol] {
-			t.Errorf("claimed %q after a silent stream", v)
-		}
-	})
-}

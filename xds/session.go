@@ -13,7 +13,6 @@ import (
 type session struct {
 	s     *source
 	w     wire
-	anew  bool   // claim no version: the last stream brought nothing
 	heard bool   // a message came
 	spoke func() // told of the first message
 	asked map[*topic]*question
@@ -32,8 +31,8 @@ type nack struct {
 	at            int64
 }
 
-func newSession(s *source, w wire, anew bool) *session {
-	return &session{s: s, w: w, anew: anew, asked: map[*topic]*question{}, spoke: func() {}}
+func newSession(s *source, w wire) *session {
+	return &session{s: s, w: w, asked: map[*topic]*question{}, spoke: func() {}}
 }
 
 // run obeys the stream until it ends. cancel ends it.
@@ -108,9 +107,11 @@ func (n *session) receive(ctx context.Context, messages chan<- *response) error 
 // subscribe asks for what each topic wants now and the stream has not asked for yet.
 func (n *session) subscribe() error {
 	c := n.s.c
+	provoke := len(n.asked) == 0
 	for _, t := range n.s.topics {
 		c.mu.Lock()
-		claim, awaits := t.claim(n.anew), t.awaits()
+		claim, awaits := t.claim(provoke && len(t.held) > 0), t.awaits()
+		provoke = provoke && len(t.held) == 0
 		c.mu.Unlock()
 		q := n.asked[t]
 		if q == nil && len(claim.names) == 0 && !claim.wild {

@@ -43,11 +43,10 @@ var (
 
 // run keeps one stream until ctx ends.
 func (s *source) run(ctx context.Context) {
-	at, failures, silent := 0, 0, false
+	at, failures := 0, 0
 	for ctx.Err() == nil {
-		spoke, err := s.visit(ctx, at, silent)
+		spoke, err := s.visit(ctx, at)
 		s.ended(err)
-		silent = false
 		switch {
 		case errors.Is(err, errPreferred):
 			at, failures = 0, 0
@@ -55,7 +54,7 @@ func (s *source) run(ctx context.Context) {
 		case spoke: // it broke after it had worked: the preferred one first, and soon
 			at, failures = 0, 1
 		case errors.Is(err, errSilent): // it took its time already
-			at, failures, silent = (at+1)%len(s.addrs), 1, true
+			at, failures = (at+1)%len(s.addrs), 1
 		default:
 			at, failures = (at+1)%len(s.addrs), failures+1
 		}
@@ -78,7 +77,7 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // visit is the life of one stream to an address. It reports whether the stream brought a message.
-func (s *source) visit(ctx context.Context, at int, anew bool) (spoke bool, err error) {
+func (s *source) visit(ctx context.Context, at int) (spoke bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(s.c.cfg.XDS.ResourceTimeout, func() { cancel(errSilent) })
@@ -96,7 +95,7 @@ func (s *source) visit(ctx context.Context, at int, anew bool) (spoke bool, err 
 	if err != nil {
 		return false, cause(ctx, err)
 	}
-	n := newSession(s, w, anew)
+	n := newSession(s, w)
 	n.spoke = func() { silence.Stop(); s.spoke() }
 	if at > 0 {
 		scouting := s.scout(ctx, cancel)
@@ -143,7 +142,7 @@ func (s *source) answers(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	if newSession(s, w, true).subscribe() != nil {
+	if newSession(s, w).subscribe() != nil {
 		return false
 	}
 	_, err = w.recv()

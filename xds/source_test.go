@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"net/url"
@@ -19,10 +20,12 @@ import (
 	"testing"
 	"time"
 
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"svc-wallet/config"
 )
@@ -61,7 +64,8 @@ func TestFallback(t *testing.T) {
 }
 
 // TestReconnect: what is in force stays while the control plane is away, its age grows, and the
-// next stream is told what is held: only what was accepted, never what was refused.
+// next stream is told what is held: only what was accepted, never what was refused. One resource is
+// claimed in no known version, so that the control plane has something to say.
 func TestReconnect(t *testing.T) {
 	protocols(t, func(t *testing.T, protocol string) {
 		var skew atomic.Int64
@@ -76,27 +80,27 @@ func TestReconnect(t *testing.T) {
 			t.Errorf("first request %+v", r)
 		}
 		l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)))
-		l.acked(l.push(runtimeURL, "", []named{layer("svc-wallet.runtime", `{"svc-wallet.queue": 5}`)}))
-		l.answer(l.push(extensionURL, "2", limits(`{"queue": 0}`)))
+		l.acked(l.push(runtimeURL, "r", []named{layer("svc-wallet.runtime", `{"svc-wallet.queue": 5}`)}))
+		l.answer(l.push(runtimeURL, "r2", []named{layer("svc-wallet.runtime", `{"svc-wallet.queue": 0}`)}))
 		l.end <- nil
 		l = p.stream(t)
 		r = l.asks(extensionURL)
 		rt := l.asks(runtimeURL)
-		if protocol == "delta" && (r.initial["svc-wallet.limits"] != "1" || rt.initial["svc-wallet.runtime"] != unspoken) {
+		if protocol == "delta" && (r.initial["svc-wallet.limits"] != unspoken || rt.initial["svc-wallet.runtime"] != "r") {
 			t.Errorf("claimed %v, %v", r.initial, rt.initial)
 		}
-		if protocol == "sotw" && (r.version != "1" || rt.version != "" || r.nonce != "") {
+		if protocol == "sotw" && (r.version != "" || rt.version != "r" || r.nonce != "") {
 			t.Errorf("claimed %q, %q, nonce %q", r.version, rt.version, r.nonce)
 		}
 		skew.Store(int64(time.Hour))
 		if w.Connected() || w.VersionAge() < time.Hour || w.amount() != "7" || w.live.Load().Queue != 5 {
 			t.Errorf("connected %v, age %s, %s in force", w.Connected(), w.VersionAge(), w.amount())
 		}
-		l.answer(l.push(extensionURL, "2", limits(`{"queue": 0}`)))
+		l.answer(l.push(runtimeURL, "r2", []named{layer("svc-wallet.runtime", `{"svc-wallet.queue": 0}`)}))
 		if !w.Connected() || w.VersionAge() != 0 {
 			t.Errorf("connected %v, age %s", w.Connected(), w.VersionAge())
 		}
-		if n := w.Updates("limits", "refused"); n != 2 {
+		if n := w.Updates("runtime", "refused"); n != 2 {
 			t.Errorf("%d refusals", n)
 		}
 	})
@@ -386,8 +390,8 @@ func TestTLSFiles(t *testing.T) {
 func TestNobodyReads(t *testing.T) {
 	w := newSidecar(t, setup{idle: true, flags: map[string]string{"xds.addr": "unix:/nowhere", "xds.types": "limits", "xds.resource_timeout": "100ms"}})
 	ctx, cancel := context.WithCancelCause(context.Background())
-	err := newSession(w.sources[0], stuck{ctx}, false).run(ctx, cancel)
-	if err == nil || context.Cause(ctx) != errSilent {
+	err := newSession(w.sources[0], stuck{ctx}).run(ctx, cancel)
+	if err == nil || !errors.Is(context.Cause(ctx), errSilent) {
 		t.Errorf("%v, %v", err, context.Cause(ctx))
 	}
 }
@@ -450,3 +454,29 @@ func discardLogger() *logrus.Logger {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// TestWrapped: in the state of the world a resource may be wrapped in its name.
+func TestWrapped(t *testing.T) {
+	inner := limits(`{"max_amount_per_op": "7"}`)[0]
+	wrapped := named{inner.name, pack(&discovery.Resource{Name: inner.name, Resource: inner.body})}
+	broken := named{inner.name, &anypb.Any{TypeUrl: wrapperURL, Value: []byte("\xff")}}
+	p := startPlane(t)
+	w := newSidecar(t, setup{flags: map[string]string{"xds.addr": p.addr, "xds.protocol": "sotw", "xds.types": "limits"}})
+	l := p.stream(t)
+	l.asks(extensionURL)
+	l.acked(l.push(extensionURL, "1", []named{wrapped}))
+	if w.amount() != "7" {
+		t.Errorf("%s in force", w.amount())
+	}
+	if got := l.answer(l.push(extensionURL, "2", []named{broken})); !strings.HasPrefix(got, "resource: is a envoy.service.discovery.v3.Resource") {
+		t.Error(got)
+	}
+	alive := named{inner.name, pack(&discovery.Resource{Name: inner.name})}
+	l.acked(l.push(extensionURL, "3", []named{alive})) // a heartbeat
+	if w.amount() != "7" {
+		t.Errorf("%s in force", w.amount())
+	}
+	if len(w.Outcomes()) != numOutcomes || len(w.Types()) != numTypes {
+		t.Errorf("%v, %v", w.Outcomes(), w.Types())
+	}
+}

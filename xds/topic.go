@@ -96,20 +96,22 @@ const unspoken = "svc-wallet/ask"
 // was set up anew counts from the same numbers, and one without a version. To leave it out would
 // not do, for then nothing would be said where it has been removed.
 //
-// anew drops the versions, because the last stream brought nothing.
-func (t *topic) claim(anew bool) claim {
+// provoke does so with one resource more: a control plane that has nothing new says nothing, and
+// would look like one that is dead.
+func (t *topic) claim(provoke bool) claim {
 	c := claim{wild: t.wild, version: t.version, versions: map[string]string{}}
 	if !t.wild {
 		c.names = t.names()
 	}
-	if anew {
-		c.version = ""
-	}
 	for name, h := range t.held {
 		c.versions[name] = h.version
-		if anew || h.disk || h.version == "" {
+		if h.disk || h.version == "" {
 			c.versions[name] = unspoken
 		}
+	}
+	if provoke {
+		c.version = ""
+		c.versions[slices.Min(slices.Collect(maps.Keys(t.held)))] = unspoken
 	}
 	return c
 }
