@@ -160,8 +160,9 @@ func (b *board) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription
 	w := &watch{id: req.GetNode().GetId(), cluster: req.GetNode().GetCluster()}
 	w.answer = func(r *resources) bool {
 		response, told := deltaResponse(r, sub)
-		// Whoever asks for everything waits for the first response, even an empty one.
-		hello := sub.IsWildcard() && req.GetResponseNonce() == ""
+		// The first response comes even where it is empty: whoever asks for everything waits for it,
+		// and a sidecar that has everything already learns that somebody is there, and vouches for it.
+		hello := req.GetResponseNonce() == ""
 		if len(response.GetResources()) == 0 && len(response.GetRemovedResources()) == 0 && !hello {
 			return false
 		}

@@ -80,7 +80,7 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 		return nil, p.faults
 	}
 	if d.serves, err = newSnapshot(told, names); err != nil {
-		return nil, Faults{err.Error()}
+		return nil, Faults(strings.Split(err.Error(), "\n"))
 	}
 	if d.text, err = canonical(raw); err != nil {
 		return nil, Faults{err.Error()}

@@ -30,7 +30,6 @@ type fleet struct {
 	now     func() int64
 	log     logrus.FieldLogger
 	metrics *metrics
-	board   *board
 
 	mu      sync.Mutex
 	rows    map[string]*sidecar // by node id
@@ -79,12 +78,12 @@ type stream struct {
 // response is one that was sent and has not been answered.
 type response struct{ nonce, version string }
 
-func newFleet(most int, now func() int64, log logrus.FieldLogger, m *metrics, b *board) *fleet {
+func newFleet(most int, now func() int64, log logrus.FieldLogger, m *metrics) *fleet {
 	if most <= 0 {
 		most = maxSidecars
 	}
 	return &fleet{
-		most: most, now: now, log: log, metrics: m, board: b,
+		most: most, now: now, log: log, metrics: m,
 		rows: map[string]*sidecar{}, gone: list.New(), streams: map[streamKey]*stream{},
 	}
 }
@@ -122,9 +121,8 @@ func (f *fleet) close(key streamKey) {
 type asked struct {
 	node       *core.Node
 	url, nonce string
-	refused    bool              // it is a NACK
-	reason     string            // the NACK's
-	has        map[string]string // initial_resource_versions
+	refused    bool   // it is a NACK
+	reason     string // the NACK's
 }
 
 // request notes what a request tells. An error ends the stream.
@@ -157,8 +155,6 @@ func (f *fleet) request(key streamKey, r asked) error {
 	if p := s.pending[k]; r.nonce != "" && r.nonce == p.nonce {
 		s.pending[k] = response{}
 		f.answered(s.row, k, p.version, r)
-	} else if r.nonce == "" && len(r.has) > 0 {
-		f.recognise(s.row, k, r.has)
 	}
 	return nil
 }
@@ -211,21 +207,6 @@ func (f *fleet) answered(row *sidecar, k kind, version string, r asked) {
 	p.refused = refusal{version, cut(r.reason, maxReason), now}
 	f.metrics.nacks[k].Inc()
 	f.log.WithFields(logrus.Fields{"node": row.id, "type": k.String(), "version": version, "reason": p.refused.reason}).Warn("push_refused")
-}
-
-// recognise notes that a sidecar that came back has what it would be sent.
-func (f *fleet) recognise(row *sidecar, k kind, has map[string]string) {
-	g := f.board.now.Load()
-	r := &g.serves(g.route.group(row.id, row.cluster)).delta[k]
-	if len(has) != len(r.names) {
-		return
-	}
-	for name, version := range has {
-		if r.byName[name].GetVersion() != version {
-			return
-		}
-	}
-	row.kinds[k].served, row.kinds[k].acked, row.kinds[k].waiting = r.version, r.version, false
 }
 
 // sent notes a response.
@@ -347,7 +328,7 @@ func (f *fleet) OnDeltaStreamClosed(id int64, _ *core.Node) { f.close(streamKey{
 func (f *fleet) OnStreamDeltaRequest(id int64, r *discovery.DeltaDiscoveryRequest) error {
 	err := f.request(streamKey{true, id}, asked{
 		node: r.GetNode(), url: r.GetTypeUrl(), nonce: r.GetResponseNonce(),
-		refused: r.GetErrorDetail() != nil, reason: r.GetErrorDetail().GetMessage(), has: r.GetInitialResourceVersions(),
+		refused: r.GetErrorDetail() != nil, reason: r.GetErrorDetail().GetMessage(),
 	})
 	r.ErrorDetail = nil
 	return err

@@ -141,7 +141,7 @@ func TestManySidecars(t *testing.T) {
 
 // TestManyDistinct bounds ten thousand node ids without a server between.
 func TestManyDistinct(t *testing.T) {
-	f := newFleet(1000, func() int64 { return 0 }, nil, newMetrics(), newBoard())
+	f := newFleet(1000, func() int64 { return 0 }, nil, newMetrics())
 	for i := range int64(10_000) {
 		key := streamKey{true, i}
 		if err := f.open(key, ""); err != nil {
@@ -245,7 +245,7 @@ func TestShutdown(t *testing.T) {
 
 // TestStrayCallbacks has the server speak of a stream that is not known.
 func TestStrayCallbacks(t *testing.T) {
-	f := newFleet(0, func() int64 { return 0 }, nil, newMetrics(), newBoard())
+	f := newFleet(0, func() int64 { return 0 }, nil, newMetrics())
 	if err := f.OnStreamRequest(1, &discovery.DiscoveryRequest{}); status.Code(err) != codes.Internal {
 		t.Error(err)
 	}

@@ -109,7 +109,7 @@ func New(opts Options) (*Plane, error) {
 		return nil, err
 	}
 	p.state.Store(&state{served: newGroups(nil, nil, none)})
-	p.fleet = newFleet(opts.MaxSidecars, opts.Now, p.log, p.metrics, p.board)
+	p.fleet = newFleet(opts.MaxSidecars, opts.Now, p.log, p.metrics)
 	p.metrics.sidecarsFn = func() float64 { return float64(p.fleet.size()) }
 	p.metrics.groupsFn = func() float64 { return float64(len(p.state.Load().served.docs)) }
 	p.Reload()

@@ -227,8 +227,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestRestart brings the same content up again: a sidecar that says what it has is sent nothing,
-// and is known to be up to date.
+// TestRestart brings the same content up again: a sidecar that says what it has is greeted and sent
+// nothing, and is known to be up to date once it has answered.
 func TestRestart(t *testing.T) {
 	files := map[string]string{"default.json": everything}
 	first := newRig(t, rigOptions{files: files})
@@ -241,8 +241,11 @@ func TestRestart(t *testing.T) {
 	second := newRig(t, rigOptions{files: files})
 	p = second.connect("delta", "wallet-1", "")
 	p.send(kindLimits.url(), "", []string{"svc-wallet.limits"}, m.versions, "")
-	p.subscribe(kindCluster)
-	p.next(kindCluster) // and not the limits
+	greeting := p.next(kindLimits)
+	if len(greeting.resources)+len(greeting.removed) != 0 || greeting.version != m.version {
+		t.Errorf("%+v", greeting)
+	}
+	p.ack(kindLimits, greeting)
 	second.eventually("recognised", func() bool {
 		limits := second.sidecars()["wallet-1"].Types["limits"]
 		return limits.Acked == m.version && limits.Served == m.version

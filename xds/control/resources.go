@@ -24,6 +24,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"svc-wallet/xds"
 )
 
 // Names are the names of the resources that have a name of their own.
@@ -142,7 +144,7 @@ func newResources(k kind, list []named) (resources, error) {
 			return r, fmt.Errorf("pack %s: %w", n.name, err)
 		}
 		if err := check(k.url(), packed); err != nil {
-			return r, fmt.Errorf("%s: %w", n.name, err)
+			return r, err
 		}
 		r.byName[n.name] = &discovery.Resource{Name: n.name, Version: hash(packed.GetValue()), Resource: packed}
 	}
@@ -158,12 +160,12 @@ func newResources(k kind, list []named) (resources, error) {
 // maxResponse is what a sidecar takes in one message; it ends a stream that brings more.
 const maxResponse = 4 << 20
 
-// check refuses a resource that no sidecar could take.
+// check holds a resource against what a sidecar takes: what it would refuse is not sent.
 func check(typeURL string, packed *anypb.Any) error {
 	if size := proto.Size(packed); size > maxResponse/2 {
-		return fmt.Errorf("is %d bytes as %s: a sidecar takes %d", size, typeURL, maxResponse/2)
+		return fmt.Errorf("a resource is %d bytes as it is sent: a sidecar takes %d", size, maxResponse/2)
 	}
-	return nil
+	return xds.Check(typeURL, packed)
 }
 
 // pack is anypb.New with the same bytes each time.

@@ -21,7 +21,7 @@ import (
 	runtimeservice "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	delta "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	sotw "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
-	xds "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	xdsserver "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -79,7 +79,7 @@ func (p *Plane) newServer(ctx context.Context) *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: idleLimit}),
 		grpc.StreamInterceptor(p.stream),
 	)
-	s := xds.NewServerAdvanced(noFetch{}, sotw.NewServer(ctx, p.board, p.fleet), delta.NewServer(ctx, p.board, p.fleet))
+	s := xdsserver.NewServerAdvanced(noFetch{}, sotw.NewServer(ctx, p.board, p.fleet), delta.NewServer(ctx, p.board, p.fleet))
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 	clusterservice.RegisterClusterDiscoveryServiceServer(g, s)
 	endpointservice.RegisterEndpointDiscoveryServiceServer(g, s)
