@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -42,12 +43,80 @@ func TestReadAllocations(t *testing.T) {
 	}
 }
 
-// BenchmarkRead is a cached balance through the whole handler, without TLS and sockets.
-func BenchmarkRead(b *testing.B) {
-	r := newRig(b, rigOptions{env: []string{"SVC_WALLET_LOG_SAMPLE_READS=0"}})
+// everything is a push with as many exceptions as there may be, none of them for this holder but by
+// its route, and with every limit that a read passes under watch. Each of these refuses.
+func everything() string {
+	var b strings.Builder
+	b.WriteString(`{"subject_rate_per_second":1000000,"subject_burst":1000000,"reads_enabled":true,
+		"shadow":{"rate_per_second":1,"rate_burst":1,"subject_rate_per_second":1,"subject_burst":1,"inflight":1,
+			"max_body_bytes":256,"revoked_tokens":["t1"],"revoked_keys":["k1"]},
+		"overrides":[{"route":"issue","rate_per_second":1,"rate_burst":1}`)
+	for i := range 4095 {
+		switch i % 16 {
+		case 0:
+			fmt.Fprintf(&b, `,{"account":"team%d_*","max_amount_per_op":"1"}`, i)
+		default:
+			fmt.Fprintf(&b, `,{"token":"token%d","subject_rate_per_second":5,"subject_burst":5}`, i)
+		}
+	}
+	return b.String() + `]}`
+}
+
+// TestReadAllocationsUnderPush serves the same balance with switches, 4,096 exceptions and limits
+// under watch: there must be no allocation either.
+func TestReadAllocationsUnderPush(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_LOG_SAMPLE_READS=0"}})
 	r.log.SetLevel(logrus.InfoLevel)
 	r.issueTo(r.client(), "rich", 7)
-	r.limit(func(l *config.Limits) { l.RatePerSecond, l.RateBurst = 1e9, 1e9 })
+	r.pushText(everything())
+	serve, ctx := r.server.Handler(r.readRequest(), discard{})
+	serve()
+	if n := testing.AllocsPerRun(2000, serve); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if ctx.Response.StatusCode() != 200 {
+		t.Errorf("%d %s", ctx.Response.StatusCode(), ctx.Response.Body())
+	}
+	counted := r.shadows()
+	for _, limit := range []string{"rate_per_second", "subject_rate_per_second", "revoked_tokens", "revoked_keys"} {
+		if n, err := strconv.Atoi(counted[limit]); err != nil || n < 2000 {
+			t.Errorf("%s is counted %s times", limit, counted[limit])
+		}
+	}
+}
+
+// pushText puts a push in force.
+func (r *rig) pushText(text string) {
+	r.t.Helper()
+	p, err := config.ParsePush([]byte(text))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.push(p, 1)
+}
+
+// BenchmarkRead is a cached balance through the whole handler, without TLS and sockets.
+func BenchmarkRead(b *testing.B) {
+	benchmarkRead(b, `{}`)
+}
+
+// BenchmarkReadUnderPush is the same with everything pushed.
+func BenchmarkReadUnderPush(b *testing.B) {
+	benchmarkRead(b, everything())
+}
+
+func benchmarkRead(b *testing.B, push string) {
+	r := newRig(b, rigOptions{env: []string{
+		"SVC_WALLET_LOG_SAMPLE_READS=0",
+		"SVC_WALLET_LIMITS_RATE_PER_SECOND=1000000000", "SVC_WALLET_CEILINGS_RATE_PER_SECOND=1000000000",
+		"SVC_WALLET_LIMITS_RATE_BURST=1000000000", "SVC_WALLET_CEILINGS_RATE_BURST=1000000000",
+	}})
+	r.log.SetLevel(logrus.InfoLevel)
+	r.issueTo(r.client(), "rich", 7)
+	r.pushText(push)
 	serve, ctx := r.server.Handler(r.readRequest(), discard{})
 	b.ReportAllocs()
 	for b.Loop() {

@@ -76,3 +76,23 @@ func (s *Server) Idle() (n int) {
 func (s *Server) AcceptFrom(ln net.Listener) (net.Conn, error) {
 	return newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics).Accept()
 }
+
+// Between puts f between every two filters of a path's chain, before the first and after the last.
+func (s *Server) Between(path string, f func()) {
+	r := s.find([]byte(path))
+	chain := filters.Chain{between(f)}
+	for _, next := range r.chain {
+		chain = append(chain, next, between(f))
+	}
+	r.chain = chain
+}
+
+// between is a filter that passes everything.
+type between func()
+
+func (between) Name() string { return "between" }
+
+func (f between) Check(*filters.Exchange) wallet.Code {
+	f()
+	return wallet.OK
+}

@@ -297,6 +297,14 @@ func unreadable(err error) (code wallet.Code, detail string) {
 
 // limit is fasthttp's HeaderReceived: no more of a body is read than the limits in force allow,
 // and next to nothing where none belongs.
+//
+// There is no visit yet, so these limits may be older than the ones that the visit will see. No
+// request is judged by both all the same. Where the body is within this bound, the bound decides
+// nothing: admit holds the body against the visit's own limits. Where it is over it, refuse answers,
+// and that answer depends on no other limit: it is the one of this version, or, where the later one
+// finds a fault in the head that comes before sizes, of that version too. The ceiling as a
+// bound, which no version exceeds, would be simpler, but it would have every stranger make us
+// buffer 8 MiB, and max_conns of them at once.
 func (s *Server) limit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	most := 1
 	if h.IsPost() {
@@ -307,7 +315,8 @@ func (s *Server) limit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 
 // expect is fasthttp's ExpectHandler: a request whose head already fails is answered before its
 // body is sent (RFC 9110 §10.1.1). The answer is written here because fasthttp then calls neither
-// handler; TestExpect holds it to that.
+// handler; TestExpect holds it to that. A head that passes is judged again with its body, by the
+// limits of then.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 	v := s.take(ctx)
 	s.allowWrite(v)
