@@ -8,6 +8,7 @@
 package config
 
 import (
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -39,7 +40,7 @@ type Config struct {
 
 	limits  Limits            // see Limits
 	shadow  Limits            // of these the fields that watched names count
-	watched [numShadowed]bool // by the order of Limits.shadowed
+	watched [numShadowed]bool // by the order of watchable
 	sources map[string]string // where each key's value is from; a key not in it has its default
 	origins map[string]Origin // of the keys that were pushed
 }
@@ -159,14 +160,20 @@ func build(cpus int, unreadable Faults, layers ...layer) (*Config, error) {
 
 // defaults is what holds where no source says otherwise.
 func defaults() *Config {
-	c := &Config{sources: map[string]string{}}
+	c := *defaultConfig()
+	c.sources = map[string]string{}
+	return &c
+}
+
+var defaultConfig = sync.OnceValue(func() *Config { //nolint:gochecknoglobals // a table, never written
+	c := new(Config)
 	for _, s := range c.settings() {
 		if problem := s.value.set(word(s.def)); problem != "" {
 			panic("config: the default of " + s.key + " " + problem)
 		}
 	}
 	return c
-}
+})
 
 // resolve fills in what follows from other settings.
 func (c *Config) resolve(cpus int) {
@@ -185,10 +192,9 @@ func (c *Config) resolveShadow() {
 		return
 	}
 	shadow := c.limits
-	rows := shadow.shadowed()
-	for i, s := range c.shadow.shadowed() {
+	for i, r := range watchable {
 		if c.watched[i] {
-			rows[i].value.from(s.value)
+			r.bind(&shadow).from(r.bind(&c.shadow))
 		}
 	}
 	c.limits.Shadow = &shadow

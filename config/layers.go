@@ -34,18 +34,14 @@ type layer struct {
 // fault counts even where a higher layer sets the key: it would come up on the day that layer
 // no longer does.
 func (c *Config) apply(l layer) (faults Faults) {
-	rows := map[string]setting{}
-	for _, s := range c.settings() {
-		rows[s.key] = s
-	}
 	for _, key := range slices.Sorted(maps.Keys(l.values)) {
 		raw, source := l.values[key], l.source(key)
-		row, known := rows[key]
+		row, known := table().byKey[key]
 		if !known {
-			faults = append(faults, unknown(rows, key, raw, source)...)
+			faults = append(faults, unknown(key, raw, source)...)
 			continue
 		}
-		if problem := row.value.set(raw); problem != "" {
+		if problem := row.bind(c).set(raw); problem != "" {
 			faults = append(faults, Fault{key, shown(raw), source, problem})
 			continue
 		}
@@ -55,9 +51,9 @@ func (c *Config) apply(l layer) (faults Faults) {
 }
 
 // unknown is the fault of a key that the table lacks. A section that stands empty is none.
-func unknown(rows map[string]setting, key string, raw any, source string) Faults {
-	for known := range rows {
-		if !strings.HasPrefix(known, key+".") {
+func unknown(key string, raw any, source string) Faults {
+	for _, r := range table().rows {
+		if !strings.HasPrefix(r.key, key+".") {
 			continue
 		}
 		if m, isMap := raw.(map[string]any); raw == nil || (isMap && len(m) == 0) {
@@ -200,8 +196,8 @@ var kubernetes = regexp.MustCompile(`^SVC_WALLET_(.*_)?(SERVICE_HOST|SERVICE_POR
 // WALLET_WORKERS, which yields to SVC_WALLET_WORKERS.
 func envLayer(environ []string) layer {
 	keys, names := map[string]string{"WALLET_WORKERS": "workers"}, map[string]string{}
-	for _, s := range new(Config).settings() {
-		keys[s.env()] = s.key
+	for _, r := range table().rows {
+		keys[r.env()] = r.key
 	}
 	take := func(name, value string) (string, any) {
 		key, known := keys[name]
@@ -232,9 +228,9 @@ func flagLayer(fs *pflag.FlagSet) layer {
 		return layer{}
 	}
 	keys, names := map[string]string{}, map[string]string{}
-	for _, s := range new(Config).settings() {
-		if s.flag != "" {
-			keys[s.flag], names[s.key] = s.key, "--"+s.flag
+	for _, r := range table().rows {
+		if r.flag != "" {
+			keys[r.flag], names[r.key] = r.key, "--"+r.flag
 		}
 	}
 	k := koanf.New(".")

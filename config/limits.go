@@ -57,8 +57,7 @@ func (c *Config) overlay(raw []byte) (*Limits, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Stack{static: c}
-	next, err := s.merge(c, s.with(LayerLimits, pushed{push: p}))
+	next, err := merge(c, &[numLayers]pushed{LayerLimits: {push: p}})
 	if err != nil {
 		return nil, err
 	}

@@ -41,12 +41,11 @@ func (p *Push) Len() int { return len(p.keys) }
 
 // takePush sets the fields that p speaks of.
 func (c *Config) takePush(p *Push, from Origin) {
-	said, source := p.said.settings(), from.String()
-	for i, s := range c.settings() {
-		if p.keys[s.key] {
-			s.value.from(said[i].value)
-			c.sources[s.key], c.origins[s.key] = source, from
-		}
+	source := from.String()
+	for key := range p.keys {
+		r := table().byKey[key]
+		r.bind(c).from(r.bind(p.said))
+		c.sources[key], c.origins[key] = source, from
 	}
 }
 
@@ -67,16 +66,10 @@ func pushLayer(raw []byte) (layer, object, Faults) {
 	if err != nil {
 		return whole(oneLine(err))
 	}
-	keys := map[string]string{}
-	for _, s := range new(Config).settings() {
-		if s.effect == onPush {
-			keys[s.pushName()] = s.key
-		}
-	}
 	var faults Faults
 	fault := func(key, problem string) { faults = append(faults, Fault{Key: key, Source: "push", Problem: problem}) }
 	take := func(section string, m member) {
-		key, known := keys[section+m.name]
+		key, known := table().pushKey[section+m.name]
 		_, again := l.values[key]
 		switch {
 		case !known || strings.Contains(m.name, "."):

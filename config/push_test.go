@@ -174,24 +174,58 @@ func manyOverrides() string {
 	return `{"overrides":[` + strings.Join(items, ",") + `]}`
 }
 
-func BenchmarkParsePush(b *testing.B) {
-	raw := []byte(manyOverrides())
-	b.SetBytes(int64(len(raw)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := ParsePush(raw); err != nil {
-			b.Fatal(err)
+// smallPush is what operators push most: one limit.
+const smallPush = `{"max_amount_per_op":"1000"}`
+
+// TestPushAllocs reads and sets a small push, alone and between other layers: it must cost what is said,
+// not what could be said (a table bound to a Config would be hundreds of allocations more).
+func TestPushAllocs(t *testing.T) {
+	for _, v := range []struct {
+		others string // what the other layers say
+		most   float64
+	}{
+		{`{}`, 150},
+		{`{"queue":5,"shadow":{"queue":6}}`, 200},
+	} {
+		s := NewStack(defaults(), new(Live))
+		for _, l := range []Layer{LayerCluster, LayerRuntime} {
+			if err := s.Set(l, mustPush(t, v.others), Origin{Resource: "other"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := testing.AllocsPerRun(100, func() {
+			if err := s.Set(LayerLimits, mustPush(t, smallPush), Origin{Resource: "limits l"}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got > v.most {
+			t.Errorf("between %s: %.0f allocations, at most %.0f", v.others, got, v.most)
 		}
 	}
 }
 
-func BenchmarkStackSet(b *testing.B) {
-	s := NewStack(defaults(), new(Live))
-	p := mustPush(b, manyOverrides())
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := s.Set(LayerLimits, p, Origin{}); err != nil {
-			b.Fatal(err)
-		}
+// BenchmarkPush reads a push, and puts one in force over a static configuration: a small one, and the
+// largest.
+func BenchmarkPush(b *testing.B) {
+	for _, size := range []struct{ name, raw string }{{"small", smallPush}, {"4096 exceptions", manyOverrides()}} {
+		raw := []byte(size.raw)
+		b.Run("parse/"+size.name, func(b *testing.B) {
+			b.SetBytes(int64(len(raw)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := ParsePush(raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("set/"+size.name, func(b *testing.B) {
+			s, p := NewStack(defaults(), new(Live)), mustPush(b, size.raw)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.Set(LayerLimits, p, Origin{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -22,13 +23,9 @@ func (c *Config) conflicts(known Faults) (faults Faults) {
 }
 
 func (c *Config) broken(rules []rule, known Faults) (faults Faults) {
-	values := map[string]value{}
-	for _, s := range c.settings() {
-		values[s.key] = s.value
-	}
 	for _, r := range rules {
 		if r.broken && !known.name(r.key) && !known.name(r.other) {
-			faults = append(faults, Fault{r.key, plain(values[r.key].String()), c.source(r.key), r.problem})
+			faults = append(faults, Fault{r.key, plain(table().byKey[r.key].bind(c).String()), c.source(r.key), r.problem})
 		}
 	}
 	return faults
@@ -58,29 +55,28 @@ func (c *Config) rules() []rule {
 // limitRules are the rules that a push must keep as well.
 func (c *Config) limitRules() []rule {
 	l := &c.limits
-	rules := append(c.pairRules(), []rule{
-		{l.StalenessWindow > c.Wallet.MaxStale, "wallet.staleness_window", "wallet.max_stale", "is over wallet.max_stale, " + showDuration(c.Wallet.MaxStale)},
-	}...)
+	rules := c.pairRules()
+	if l.StalenessWindow > c.Wallet.MaxStale {
+		rules = append(rules, rule{true, "wallet.staleness_window", "wallet.max_stale", "is over wallet.max_stale, " + showDuration(c.Wallet.MaxStale)})
+	}
 	if problem := l.Overrides.over(&c.Ceilings); problem != "" {
 		rules = append(rules, rule{true, "limits.overrides", "", "is wrong: " + problem})
 	}
-	limits := l.capped("limits")
-	for i, s := range c.shadow.shadowed() {
+	over := func(section string, l *Limits, r limitRow) {
+		if r.ceiling == "" || !r.above(l, &c.Ceilings) {
+			return
+		}
+		top := "ceilings." + r.name
+		problem := fmt.Sprintf("is over %s, %s (from %s)", top, r.bind(&c.Ceilings), c.source(top))
+		rules = append(rules, rule{true, section + "." + r.name, top, problem})
+	}
+	for _, r := range capped {
+		over("limits", l, r)
+	}
+	for i, r := range watchable {
 		if c.watched[i] { // it is there to be put in force one day
-			limits = append(limits, s)
+			over(shadowSection, &c.shadow, r)
 		}
-	}
-	tops := map[string]setting{}
-	for _, top := range c.Ceilings.capped("ceilings") {
-		tops[top.name()] = top
-	}
-	for _, s := range limits {
-		top, capped := tops[s.name()]
-		if !capped {
-			continue
-		}
-		problem := fmt.Sprintf("is over %s, %s (from %s)", top.key, top.value, c.source(top.key))
-		rules = append(rules, rule{s.value.(bounded).above(top.value), s.key, top.key, problem}) //nolint:forcetypeassert // all numbers
 	}
 	return rules
 }
@@ -88,16 +84,17 @@ func (c *Config) limitRules() []rule {
 // pairRules are the rules of limits that hold without regard to anything else.
 func (c *Config) pairRules() []rule {
 	odd := func(l *Limits) bool { return (l.SubjectRate == 0) != (l.SubjectBurst == 0) }
-	watched := map[string]bool{}
-	for i, s := range c.shadow.shadowed() {
-		watched[s.name()] = c.watched[i]
-	}
-	rate, burst := watched["subject_rate_per_second"], watched["subject_burst"]
+	rate, burst := c.watches("subject_rate_per_second"), c.watches("subject_burst")
 	return []rule{
 		{odd(&c.limits), "limits.subject_burst", "limits.subject_rate_per_second", "must be 0 exactly where limits.subject_rate_per_second is"},
 		{rate != burst, "shadow.subject_burst", "shadow.subject_rate_per_second", "must be set exactly where shadow.subject_rate_per_second is"},
 		{rate && burst && odd(&c.shadow), "shadow.subject_burst", "shadow.subject_rate_per_second", "must be 0 exactly where shadow.subject_rate_per_second is"},
 	}
+}
+
+// watches says whether the limit of that name is under watch.
+func (c *Config) watches(name string) bool {
+	return c.watched[slices.IndexFunc(watchable, func(r limitRow) bool { return r.name == name })]
 }
 
 // loopback says whether addr, HOST:PORT, cannot leave the machine.

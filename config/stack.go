@@ -55,6 +55,7 @@ type Stack struct {
 type pushed struct {
 	push *Push // nil: there is none
 	from Origin
+	fits *Config // the static configuration that it was last found fit for
 }
 
 // NewStack puts the static configuration in force.
@@ -72,7 +73,8 @@ func (s *Stack) Config() *Config { return s.force.Load() }
 func (s *Stack) Admit(l Layer, p *Push) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := s.merge(s.static, s.with(l, pushed{push: p}))
+	layers := s.with(l, pushed{push: p})
+	_, err := merge(s.static, &layers)
 	return err
 }
 
@@ -81,8 +83,8 @@ func (s *Stack) Admit(l Layer, p *Push) error {
 func (s *Stack) Set(l Layer, p *Push, from Origin) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	layers := s.with(l, pushed{p, from})
-	next, err := s.merge(s.static, layers)
+	layers := s.with(l, pushed{push: p, from: from})
+	next, err := merge(s.static, &layers)
 	if err != nil {
 		return err
 	}
@@ -95,11 +97,12 @@ func (s *Stack) Set(l Layer, p *Push, from Origin) error {
 func (s *Stack) Rebase(static *Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next, err := s.merge(static, s.layers)
+	layers := s.layers
+	next, err := merge(static, &layers)
 	if err != nil {
 		return err
 	}
-	s.static = static
+	s.static, s.layers = static, layers
 	s.adopt(next)
 	return nil
 }
@@ -116,15 +119,19 @@ func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
 }
 
 // merge lays the layers over static. Each field is the topmost layer's that speaks of it. Any of
-// them may go unfit over the ceilings, which is looked for in each by itself.
-func (s *Stack) merge(static *Config, layers [numLayers]pushed) (*Config, error) {
+// them may be over a ceiling, which is looked for in each by itself, and noted in it where it is not.
+func merge(static *Config, layers *[numLayers]pushed) (*Config, error) {
 	var faults Faults
-	for _, l := range layers {
-		if l.push == nil {
+	for i := range layers {
+		l := &layers[i]
+		if l.push == nil || l.fits == static {
 			continue
 		}
-		one := static.under(l)
-		faults = append(faults, one.broken(one.limitRules(), nil)...)
+		one := static.under(*l)
+		unfit := one.broken(one.limitRules(), nil)
+		if faults = append(faults, unfit...); len(unfit) == 0 {
+			l.fits = static
+		}
 	}
 	if len(faults) > 0 {
 		return nil, faults

@@ -354,13 +354,13 @@ func checkStack(t *rapid.T, s *Stack, live *Live, static *Config, model [numLaye
 	if l.Shadow == nil {
 		return
 	}
-	for i, row := range l.Shadow.shadowed() {
-		key := row.key
+	for i, row := range watchable {
+		key := "shadow." + row.name
 		if !c.watched[i] {
-			key = "limits." + row.name()
+			key = "limits." + row.name
 		}
-		if row.value.String() != got[key] {
-			t.Fatalf("%s is %s in Shadow, want that of %s, %s", row.key, row.value, key, got[key])
+		if v := row.bind(l.Shadow).String(); v != got[key] {
+			t.Fatalf("%s is %s in Shadow, want that of %s, %s", row.name, v, key, got[key])
 		}
 	}
 }

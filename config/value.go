@@ -20,7 +20,7 @@ type value interface {
 	// is wrong with that, to be read after "KEY: VALUE (from SOURCE) ", and "" where nothing is. A
 	// field keeps what it had when something is wrong.
 	set(raw any) (problem string)
-	// from copies the field of other, which is of the same row of another table.
+	// from copies the field of other, which is of the same row, bound to another Config.
 	from(other value)
 	// String is the field as a word that set takes back.
 	String() string
