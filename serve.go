@@ -114,8 +114,10 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*side
 	if err != nil {
 		return nil, err
 	}
+	breaker := ledger.NewBreaker("ledger", s.live, now)
 	s.client, err = ledger.Dial(cfg.Ledger.Addr, ledger.DialOptions{
 		TLS:            tlsConfig,
+		OnMove:         breaker.Probe,
 		Timeout:        func() time.Duration { return s.live.Load().LedgerTimeout },
 		ConnectTimeout: func() time.Duration { return s.live.Load().LedgerConnectTimeout },
 		Now:            now,
@@ -124,17 +126,16 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*side
 	if err != nil {
 		return nil, err
 	}
-	if err := s.build(cfg, now); err != nil {
+	if err := s.build(cfg, breaker, now); err != nil {
 		return nil, join(err, s.close())
 	}
 	return s, nil
 }
 
 // build makes what stands on the client of the ledger.
-func (s *sidecar) build(cfg *config.Config, now func() int64) (err error) {
+func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, now func() int64) (err error) {
 	metrics := proxy.NewMetrics()
 	backoff := ledger.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
-	breaker := ledger.NewBreaker("ledger", s.live, now)
 	s.reader = ledger.NewReader(s.client, breaker, s.live, ledger.ReaderOptions{
 		Shards: cfg.Wallet.Shards, Entries: cfg.Wallet.CacheEntries, MaxStale: cfg.Wallet.MaxStale, Now: now, Observer: metrics,
 		Backoff: backoff,

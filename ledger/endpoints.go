@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/connectivity"
 )
 
@@ -119,7 +120,7 @@ func (c *Client) told(l *link, n *ledgerName) {
 	other := c.link.Load() == l && c.standing.told(n)
 	c.mu.Unlock()
 	if other {
-		c.opts.Log.WithField("event", "ledger_renamed").Warnf("the endpoint in use, %s, tells another ledger or history than before", l.addr)
+		c.opts.Log.WithField("upstream", l.addr).Warn("ledger_renamed") // it tells another ledger or history than before
 	}
 }
 
@@ -352,7 +353,7 @@ func (m *mover) take(e *endpoint, name *ledgerName) bool {
 	}
 	e.link, e.status, e.suspect = nil, EndpointInUse, false // the link is the client's now
 	m.lostAt, m.lost = 0, false
-	m.client.opts.Log.WithField("event", "ledger_moved").Infof("payments go to %s, no longer to %s", e.addr, from)
+	m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "before": from}).Info("ledger_moved")
 	if m.client.opts.OnMove != nil {
 		m.client.opts.OnMove()
 	}
@@ -363,7 +364,7 @@ func (m *mover) take(e *endpoint, name *ledgerName) bool {
 func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 	e.drop()
 	if e.pause == 0 || e.failed != s { // not on every try
-		m.client.opts.Log.WithField("event", "ledger_endpoint_"+s.String()).Warnf("ledger endpoint %s: %v", e.addr, why)
+		m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "reason": why.Error()}).Warn("ledger_endpoint_" + s.String())
 	}
 	if s == EndpointRefused {
 		m.client.refused.Add(1)
