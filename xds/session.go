@@ -78,10 +78,10 @@ func (n *session) why(messages chan *response, broken *error, err error) error {
 	return err
 }
 
-// guarded does what may send, and ends the stream where that takes too long: a control plane that
-// does not read would hold us for ever.
+// guarded puts in force and sends, and ends the stream where that takes too long: a control plane
+// that does not read would hold us for ever.
 func (n *session) guarded(cancel context.CancelCauseFunc, do func() error) error {
-	late := time.AfterFunc(n.s.c.cfg.XDS.ResourceTimeout, func() { cancel(errSilent) })
+	late := time.AfterFunc(n.s.c.cfg.XDS.ResourceTimeout, func() { cancel(errStuck) })
 	defer late.Stop()
 	return do()
 }

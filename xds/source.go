@@ -38,6 +38,7 @@ type source struct {
 
 var (
 	errSilent    = errors.New("the stream brought nothing in time")
+	errStuck     = errors.New("a response could not be answered in time")
 	errPreferred = errors.New("the preferred address answers again")
 )
 
@@ -179,30 +180,30 @@ const maxMessage = 4 << 20
 // dial makes a connection, and reads the files of TLS for it anew. It does not wait for it. gRPC's
 // own pings stay off: a server that expects none, as is the default, ends a connection over them.
 func (s *source) dial(addr string) (*grpc.ClientConn, error) {
-	creds := insecure.NewCredentials()
-	host := "localhost"
-	if !strings.HasPrefix(addr, "unix:") {
-		host, _, _ = net.SplitHostPort(addr)
+	host, _, _ := net.SplitHostPort(addr)
+	authority := addr
+	if strings.HasPrefix(addr, "unix:") {
+		host, authority = "localhost", "localhost"
 	}
-	if s.tls != nil {
-		cfg, err := s.tls()
-		if err != nil {
-			return nil, err
-		}
-		host = cmp.Or(cfg.ServerName, host)
-		cfg.ServerName = host
-		creds = credentials.NewTLS(cfg)
-	}
-	conn, err := grpc.NewClient("passthrough:///"+addr,
-		grpc.WithTransportCredentials(creds),
-		grpc.WithAuthority(host),
+	opts := []grpc.DialOption{
 		grpc.WithContextDialer(connect),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
-	)
+	}
+	if s.tls == nil {
+		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(authority))
+	} else {
+		cfg, err := s.tls()
+		if err != nil {
+			return nil, err
+		}
+		cfg.ServerName = cmp.Or(cfg.ServerName, host) // gRPC takes it for the authority too
+		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("xds %s: %w", plain(addr), err)
 	}

@@ -391,7 +391,7 @@ func TestNobodyReads(t *testing.T) {
 	w := newSidecar(t, setup{idle: true, flags: map[string]string{"xds.addr": "unix:/nowhere", "xds.types": "limits", "xds.resource_timeout": "100ms"}})
 	ctx, cancel := context.WithCancelCause(context.Background())
 	err := newSession(w.sources[0], stuck{ctx}).run(ctx, cancel)
-	if err == nil || !errors.Is(context.Cause(ctx), errSilent) {
+	if err == nil || !errors.Is(context.Cause(ctx), errStuck) {
 		t.Errorf("%v, %v", err, context.Cause(ctx))
 	}
 }
