@@ -127,15 +127,25 @@ type asked struct {
 
 // request notes what a request tells. An error ends the stream.
 func (f *fleet) request(key streamKey, r asked) error {
+	id, k, refused, err := f.note(key, r)
+	if refused != nil { // logged here, because a log that is slow must not hold up other streams
+		f.metrics.nacks[k].Inc()
+		f.log.WithFields(logrus.Fields{"node": id, "type": k.String(), "version": refused.version, "reason": refused.reason}).Warn("push_refused")
+	}
+	return err
+}
+
+// note does it, and returns what it has to say of a NACK.
+func (f *fleet) note(key streamKey, r asked) (id string, k kind, refused *refusal, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.streams[key]
 	if s == nil {
-		return status.Error(codes.Internal, "no such stream")
+		return "", 0, nil, status.Error(codes.Internal, "no such stream")
 	}
 	if s.row == nil {
 		if err := f.join(s, key, r.node); err != nil {
-			return err
+			return "", 0, nil, err
 		}
 	}
 	if r.node != nil { // what else it said is kept by nobody, and it cannot become another
@@ -146,17 +156,14 @@ func (f *fleet) request(key streamKey, r asked) error {
 		r.url = s.url
 	}
 	if s.types[r.url] = true; len(s.types) > typesPerStream || len(r.url) > maxName {
-		return status.Error(codes.ResourceExhausted, "too many types on one stream")
+		return "", 0, nil, status.Error(codes.ResourceExhausted, "too many types on one stream, or one with too long a name")
 	}
 	k, served := kindOf(r.url)
-	if !served {
-		return nil
-	}
-	if p := s.pending[k]; r.nonce != "" && r.nonce == p.nonce {
+	if p := s.pending[k]; served && r.nonce != "" && r.nonce == p.nonce {
 		s.pending[k] = response{}
-		f.answered(s.row, k, p.version, r)
+		refused = f.answered(s.row, k, p.version, r)
 	}
-	return nil
+	return s.row.id, k, refused, nil
 }
 
 // join gives a stream its row.
@@ -192,8 +199,8 @@ func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
 	return nil
 }
 
-// answered notes an ACK or a NACK of version.
-func (f *fleet) answered(row *sidecar, k kind, version string, r asked) {
+// answered notes an ACK or a NACK of version; of a NACK it returns what is noted.
+func (f *fleet) answered(row *sidecar, k kind, version string, r asked) *refusal {
 	p := &row.kinds[k]
 	now := f.now()
 	if version == p.served {
@@ -202,11 +209,11 @@ func (f *fleet) answered(row *sidecar, k kind, version string, r asked) {
 	if !r.refused {
 		p.acked = version
 		f.metrics.acked(k, now-p.servedAt)
-		return
+		return nil
 	}
 	p.refused = refusal{version, cut(r.reason, maxReason), now}
-	f.metrics.nacks[k].Inc()
-	f.log.WithFields(logrus.Fields{"node": row.id, "type": k.String(), "version": version, "reason": p.refused.reason}).Warn("push_refused")
+	noted := p.refused
+	return &noted
 }
 
 // sent notes a response.

@@ -52,14 +52,14 @@ type pattern struct {
 func newRouter(docs map[string]*document) *router {
 	r := &router{ids: map[string]string{}, clusters: map[string]string{}}
 	for _, group := range slices.Sorted(maps.Keys(docs)) {
-		r.idGlobs = sort(docs[group].match.ids, group, r.ids, r.idGlobs)
-		r.clusterGlobs = sort(docs[group].match.clusters, group, r.clusters, r.clusterGlobs)
+		r.idGlobs = split(docs[group].match.ids, group, r.ids, r.idGlobs)
+		r.clusterGlobs = split(docs[group].match.clusters, group, r.clusters, r.clusterGlobs)
 	}
 	return r
 }
 
-// sort puts exact names into one place and globs into another.
-func sort(entries []string, group string, exact map[string]string, globs []pattern) []pattern {
+// split puts exact names into one place and globs into another.
+func split(entries []string, group string, exact map[string]string, globs []pattern) []pattern {
 	for _, e := range entries {
 		if g := newGlob(e); len(g) > 1 {
 			globs = append(globs, pattern{g, group})

@@ -10,8 +10,10 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -253,5 +255,21 @@ func TestStrayCallbacks(t *testing.T) {
 	f.OnDeltaStreamClosed(1, nil)
 	if f.most != maxSidecars {
 		t.Error(f.most)
+	}
+}
+
+// TestPanic outlives a bug of ours.
+func TestPanic(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	err := r.plane.stream(nil, nil, nil, func(any, grpc.ServerStream) error { panic("of the test") })
+	if status.Code(err) != codes.Internal || !r.log.has("stream_panicked: of the test") {
+		t.Error(err, r.log)
+	}
+}
+
+// TestOversize refuses at the source what would end a sidecar's stream.
+func TestOversize(t *testing.T) {
+	if err := check(kindLimits.url(), &anypb.Any{Value: make([]byte, maxResponse)}); err == nil || !strings.Contains(err.Error(), "a sidecar takes") {
+		t.Error(err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -103,28 +102,25 @@ func (p *Plane) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerIn
 type promptStream struct {
 	grpc.ServerStream
 	limit time.Duration
-	first sync.Once
+	begun bool // RecvMsg's
 }
 
 // RecvMsg is called by one goroutine at a time. The one that it starts ends with the stream.
-func (s *promptStream) RecvMsg(m any) (err error) {
-	waited := false
-	s.first.Do(func() {
-		waited = true
-		got := make(chan error, 1)
-		go func() { got <- s.ServerStream.RecvMsg(m) }()
-		timer := time.NewTimer(s.limit)
-		defer timer.Stop()
-		select {
-		case err = <-got:
-		case <-timer.C:
-			err = status.Error(codes.DeadlineExceeded, "the first request did not come") // m is left to the goroutine
-		}
-	})
-	if waited {
-		return err
+func (s *promptStream) RecvMsg(m any) error {
+	if s.begun {
+		return s.ServerStream.RecvMsg(m)
 	}
-	return s.ServerStream.RecvMsg(m)
+	s.begun = true
+	got := make(chan error, 1)
+	go func() { got <- s.ServerStream.RecvMsg(m) }()
+	timer := time.NewTimer(s.limit)
+	defer timer.Stop()
+	select {
+	case err := <-got:
+		return err
+	case <-timer.C:
+		return status.Error(codes.DeadlineExceeded, "the first request did not come") // m is left to the goroutine
+	}
 }
 
 // listen listens on unix:PATH, with mode 0600, or HOST:PORT. In plain text it must be out of reach
