@@ -520,6 +520,7 @@ func TestRetiredLinks(t *testing.T) {
 			m.arrives(t, addr)
 		}
 	}
+	m.shows(t, addrs[len(addrs)-1], EndpointStandby, "") // known, and not tried
 	if m.Moves() != maxRetired {
 		t.Errorf("%d moves", m.Moves())
 	}
