@@ -52,6 +52,11 @@ func TestPushedCertificate(t *testing.T) {
 	}
 	r.sees(cfg, "one", false)
 	r.sees(cfg, "one", true)
+	if err := r.server.SetCertificate([]byte{}, []byte{}); err == nil {
+		t.Error("an empty certificate was taken for none")
+	}
+	push(nil, nil)
+	r.sees(cfg, "one", true)
 	push(cert, key)
 	r.sees(cfg, "two", false)
 	r.sees(cfg, "two", true)
@@ -98,6 +103,10 @@ func TestPushedCertificate(t *testing.T) {
 	r.sees(cfg, "three", true)
 	push(nil, nil)
 	r.sees(cfg, "three", true)
+
+	push(cert, key)
+	r.clock.ahead.Add(int64(2 * time.Hour))
+	push(cert, key) // the same, though it has expired meanwhile
 
 	_, shown := r.adminGet("/config")
 	for _, text := range []string{shown, r.logged.String()} {
@@ -174,6 +183,9 @@ func TestPushedClientCA(t *testing.T) {
 	}
 	a, b := with(r, first), with(r, second)
 	r.sees(a, "", false)
+	if err := r.server.SetClientCA([]byte{}); err == nil {
+		t.Error("an empty bundle was taken for none")
+	}
 	push(r, first.pem)
 	r.sees(a, "one", false)
 	r.sees(a, "one", true)

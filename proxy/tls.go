@@ -211,7 +211,7 @@ func (c *certs) setCertificate(cert, key []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	pushed := pems{bytes.Clone(cert), bytes.Clone(key), c.pushed.ca}
-	if pushed.equal(c.pushed) {
+	if len(cert) > 0 && pushed.equal(c.pushed) { // which may have expired by now, and stays
 		return nil
 	}
 	if cert != nil || key != nil {
@@ -244,9 +244,6 @@ func (c *certs) setClientCA(ca []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	pushed := pems{c.pushed.cert, c.pushed.key, bytes.Clone(ca)}
-	if pushed.equal(c.pushed) {
-		return nil
-	}
 	if ca != nil {
 		if err := checkBundle(ca); err != nil {
 			return fmt.Errorf("client CAs: %w", err)
