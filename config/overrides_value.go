@@ -155,13 +155,13 @@ func (o *override) limit(name string) (value, termSet) {
 	case "max_account_total":
 		return amount(&o.caps.MaxAccountTotal, lowest, highest), hasTotal
 	case "rate_per_second":
-		return integer(&o.rate.perSecond, 1, 1e9), hasRate
+		return natural(&o.rate.perSecond, 1, 1e9), hasRate
 	case "rate_burst":
-		return integer(&o.rate.burst, 1, 1e9), hasBurst
+		return natural(&o.rate.burst, 1, 1e9), hasBurst
 	case "subject_rate_per_second":
-		return integer(&o.subjectRate.perSecond, 1, 1e9), hasSubjectRate
+		return natural(&o.subjectRate.perSecond, 1, 1e9), hasSubjectRate
 	case "subject_burst":
-		return integer(&o.subjectRate.burst, 1, 1e9), hasSubjectBurst
+		return natural(&o.subjectRate.burst, 1, 1e9), hasSubjectBurst
 	default:
 		return nil, 0
 	}
