@@ -179,7 +179,8 @@ func (r *receiptRow) decode(id wallet.TxID, b []byte) error {
 		if len(b) == 0 || len(b) <= int(b[0]) {
 			return errRow
 		}
-		texts[i], b = string(b[1:1+b[0]]), b[1+b[0]:]
+		end := 1 + int(b[0]) // as bytes, 1 + 255 would be 0
+		texts[i], b = string(b[1:end]), b[end:]
 	}
 	var errs [4]error
 	if texts[0] != "" {

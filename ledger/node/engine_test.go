@@ -604,6 +604,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(append([]byte{4}, (&receiptRow{receiptOf(&tr, id, 0), 9}).append(nil)...))
 	f.Add(append([]byte{5}, (&headRow{head{4, id}, 5}).append(nil)...))
 	f.Add([]byte{6, 0, 0, 0, 1})
+	f.Add(append([]byte{4}, bytes.Repeat([]byte{255}, receiptMinSize+256)...)) // a text of 255 bytes, the most that a length says
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 {
 			return
