@@ -44,7 +44,7 @@ cover: ## statement coverage, at least COVER_MIN % a package
 fuzz: ## every fuzz target, FUZZTIME each
 	@set -e; for dir in $$($(GO) list -f '{{.Dir}}' $(PACKAGES)); do \
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
-	    echo "$$f ($$dir)"; $(GO) test $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); \
+	    echo "$$f ($$dir)"; $(GO) test $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x; \
 	  done; done
 
 live: ## limits pushed at full load, and go-control-plane's own test server; without the race detector
