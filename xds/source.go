@@ -180,6 +180,9 @@ const (
 	// readBuffer is what a connection with TLS holds while nothing comes, as most of the time: pushes
 	// are some kilobytes. What is larger is read in several steps.
 	readBuffer = 8 << 10
+	// window is what the control plane may send before it is read. It never grows: else gRPC measures
+	// the way with a ping for each push. A larger message gets the room that it needs.
+	window = 1 << 20
 )
 
 // dial makes a connection, and reads the files of TLS for it anew. It does not wait for it. gRPC's
@@ -194,6 +197,8 @@ func (s *source) dial(addr string) (*grpc.ClientConn, error) {
 		grpc.WithContextDialer(connect),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithStaticStreamWindowSize(window),
+		grpc.WithStaticConnWindowSize(window),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

@@ -214,7 +214,7 @@ func (p *Plane) put(r *http.Request, name string, doc *document, dry bool) (chan
 		return out, 0, p.failed(name, err)
 	}
 	p.log.WithFields(logrus.Fields{"group": name, "version": doc.version, "peer": r.RemoteAddr}).Info("limits_put")
-	p.reload()
+	p.reloadGroup(name)
 	if now := p.state.Load().groups[name].doc; now == nil || now.version != doc.version {
 		return out, 0, p.failed(name, errors.New("something else is in the file by now"))
 	}

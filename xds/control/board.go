@@ -38,6 +38,7 @@ type watch struct {
 	// Guarded by the board's mutex.
 	group string
 	by    *router // that chose group
+	seen  string  // version of the resources of which it had nothing to say
 }
 
 func newBoard() *board {
@@ -55,11 +56,22 @@ func (b *board) show(g *groups) {
 	b.now.Store(g)
 	for k := range numKinds {
 		for w := range b.open[k] {
-			if w.answer(w.look(g, k)) {
+			if w.tell(g, k) {
 				delete(b.open[k], w)
 			}
 		}
 	}
+}
+
+// tell says what there is to say; false is nothing, as it still is of what was looked at before: a
+// push changes one group and seldom more than one kind.
+func (w *watch) tell(g *groups, k kind) bool {
+	r := w.look(g, k)
+	if w.seen == r.version {
+		return false
+	}
+	w.seen = r.version
+	return w.answer(r)
 }
 
 // look is what w may see.
@@ -78,7 +90,7 @@ func (w *watch) look(g *groups, k kind) *resources {
 func (b *board) wait(k kind, w *watch) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if w.answer(w.look(b.now.Load(), k)) {
+	if w.tell(b.now.Load(), k) {
 		return func() {}
 	}
 	b.open[k][w] = struct{}{}

@@ -282,11 +282,17 @@ func (f *fleet) size() int {
 
 // connected counts them by group.
 func (f *fleet) connected(route *router) map[string]int {
-	byGroup := map[string]int{}
-	for _, row := range f.list() {
+	f.mu.Lock()
+	nodes := make([]struct{ id, cluster string }, 0, len(f.rows))
+	for _, row := range f.rows {
 		if row.streams > 0 {
-			byGroup[route.group(row.id, row.cluster)]++
+			nodes = append(nodes, struct{ id, cluster string }{row.id, row.cluster})
 		}
+	}
+	f.mu.Unlock()
+	byGroup := map[string]int{}
+	for _, n := range nodes {
+		byGroup[route.group(n.id, n.cluster)]++
 	}
 	return byGroup
 }

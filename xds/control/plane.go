@@ -148,22 +148,41 @@ func (p *Plane) Reload() {
 // reload is called under p.mu.
 func (p *Plane) reload() {
 	before := p.state.Load()
-	next := &state{groups: map[string]group{}, served: before.served}
 	files, err := p.source.read()
 	if err != nil {
-		next.groups, next.failed = before.groups, err
-		p.state.Store(next)
+		p.state.Store(&state{groups: before.groups, served: before.served, failed: err})
 		p.metrics.reloads[reloadRefused].Inc()
 		if before.failed == nil || before.failed.Error() != err.Error() {
 			p.log.WithError(err).Error("limits_unreadable")
 		}
 		return
 	}
+	next := map[string]group{}
+	for name, f := range files {
+		next[name] = p.judge(before.groups[name], f)
+	}
+	p.adopt(next)
+}
+
+// reloadGroup is reload after the file of one group was written, where all have just been read: to
+// read a thousand of them again would take longer than all else. It is called under p.mu.
+func (p *Plane) reloadGroup(name string) {
+	before := p.state.Load()
+	f := file{path: p.source.file(name)}
+	f.raw, f.err = readFile(f.path)
+	next := maps.Clone(before.groups)
+	next[name] = p.judge(before.groups[name], f)
+	p.adopt(next)
+}
+
+// adopt puts in force what is good and new of what was read. It is called under p.mu.
+func (p *Plane) adopt(groups map[string]group) {
+	before := p.state.Load()
+	next := &state{groups: groups, served: before.served}
 	outcome := reloadUnchanged
 	docs := map[string]*document{}
-	for name, f := range files {
-		g := p.judge(before.groups[name], f)
-		if next.groups[name] = g; g.doc != nil {
+	for name, g := range groups {
+		if g.doc != nil {
 			docs[name] = g.doc
 		}
 		if len(g.refused) > 0 {
