@@ -339,7 +339,7 @@ func (l *load) transfer(worker, n int) {
 	body := fmt.Sprintf(`{"from":"w%d","to":"till","asset":"ron","amount_minor":"1","nonce":%d}`, worker, n)
 	for {
 		a, err := l.do(l.ctx, http.MethodPost, "/v1/transfer", body, "Idempotency-Key", fmt.Sprintf("t%d-%d", worker, n))
-		if err == nil && a.code() == "RETRY_LATER" && !strings.Contains(a.body, "switched") {
+		if err == nil && a.code() == "RETRY_LATER" && !strings.Contains(a.body, "this operation is switched off") {
 			l.retried.Add(1)
 			pause(l.ctx, 10*time.Millisecond)
 			continue
