@@ -244,7 +244,7 @@ func TestPushesUnderLoad(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	l := &load{client: p.client.unchecked(t), ctx: ctx, done: make(chan struct{})}
+	l := &load{client: p.unchecked(t), ctx: ctx, done: make(chan struct{})}
 	l.run(64, rate)
 	begin := time.Now()
 	for i := 1; i <= pushes; i++ {
