@@ -96,3 +96,20 @@ func TestControlRuns(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestControlPage: the flags of the command line in docs/xds.md are there.
+func TestControlPage(t *testing.T) {
+	page, err := os.ReadFile("docs/xds.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, found := strings.Cut(string(page), "\nsvc-wallet ")
+	line, _, _ = strings.Cut(line, "\n```")
+	cmd, args, err := newRoot(nil).Find(strings.Fields(strings.ReplaceAll(line, "\\\n", " ")))
+	if err != nil || !found || cmd.Name() != "control" {
+		t.Fatalf("%q: %v", line, err)
+	}
+	if err := cmd.ParseFlags(args); err != nil || len(cmd.Flags().Args()) > 0 {
+		t.Errorf("%q: %v, %q", line, err, cmd.Flags().Args())
+	}
+}

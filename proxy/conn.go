@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -190,7 +191,7 @@ func (l *listener) closeIdle(before int64) {
 		if c.phase.Load() == shaking {
 			since += int64(idleBefore) // its client may send as soon as it is through
 		}
-		if since <= before && c.retire() {
+		if since <= before && !c.unread() && c.retire() {
 			gone = append(gone, c)
 			delete(l.open, c)
 		}
@@ -313,6 +314,26 @@ func (c *conn) Write(b []byte) (int, error) {
 // retire ends a connection that serves no request; false if one has just come in.
 func (c *conn) retire() bool {
 	return c.phase.CompareAndSwap(idle, retired) || c.phase.CompareAndSwap(shaking, retired)
+}
+
+// unread reports whether the client has sent something that nobody has read yet: on a busy machine
+// a request can wait longer for its goroutine than a connection need be quiet. It asks the kernel,
+// so what is under way on the network it cannot see; a client that sends just as its connection is
+// closed has to retry (RFC 9112 §9.5).
+func (c *conn) unread() bool {
+	raw, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	fd, err := raw.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var n int
+	err = fd.Control(func(fd uintptr) {
+		n, _, _ = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT) // an error is nothing to read
+	})
+	return err == nil && n > 0
 }
 
 // wake marks the connection as serving a request; false if it was retired just before.

@@ -77,6 +77,28 @@ func (s *Server) AcceptFrom(ln net.Listener) (net.Conn, error) {
 	return newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics).Accept()
 }
 
+// AcceptIdle accepts one connection from ln that has been idle for ever, and returns it with what
+// closes idle connections, as a drain does, and says whether this was one.
+func (s *Server) AcceptIdle(ln net.Listener) (c net.Conn, closesIdle func() bool) {
+	l := newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
+	c, err := l.Accept()
+	if err != nil {
+		panic(err)
+	}
+	Idle(c)
+	c.(*conn).touched.Store(0)
+	return c, func() bool {
+		l.closeIdle(1)
+		return l.count() == 0
+	}
+}
+
+// Idle is what follows an answer.
+func Idle(c net.Conn) { c.(*conn).phase.Store(idle) }
+
+// DrainQuiet is how long a connection must be quiet during a drain.
+const DrainQuiet = drainQuiet
+
 // Between puts f between every two filters of a path's chain, before the first and after the last.
 func (s *Server) Between(path string, f func()) {
 	r := s.find([]byte(path))

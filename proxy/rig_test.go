@@ -38,7 +38,8 @@ import (
 )
 
 // TestMain looks for goroutines that outlive the tests, except those of libraries that end late
-// or never: fasthttp's clock and idle-worker sweep, hystrix-go's, ants's.
+// or never: fasthttp's clock and idle-worker sweep, hystrix-go's, ants's, and the half second that
+// net/http sleeps on a connection whose request it did not read to the end.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
@@ -48,6 +49,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*StreamHandler).loop"),
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
 	)
 }
 

@@ -114,7 +114,7 @@ func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Cl
 func (c *Client) build() {
 	x := &c.cfg.XDS
 	add := func(k kind, names func() []string, put func(map[string]*held) error) *topic {
-		t := &topic{kind: k, names: names, put: put, held: map[string]*held{}, missing: map[string]bool{}}
+		t := &topic{kind: k, names: names, put: put, held: map[string]*held{}, missing: map[string]bool{}, gone: map[string]bool{}}
 		c.topics = append(c.topics, t)
 		return t
 	}

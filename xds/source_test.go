@@ -132,6 +132,11 @@ func TestRemoval(t *testing.T) {
 	if a, b := w.Updates("runtime", "removed"), w.Updates("limits", "removed"); a != 2 || b != 1 {
 		t.Errorf("counted %d, %d", a, b)
 	}
+	for _, r := range w.status().Resources {
+		if r.State != "absent" || r.Version != "" {
+			t.Errorf("status %+v", r)
+		}
+	}
 	bad := l.answer(l.push(extensionURL, "3", limits(`{"queue": 7}`), "svc-wallet.limits"))
 	if bad != "svc-wallet.limits: is both sent and removed" {
 		t.Error(bad)

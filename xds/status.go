@@ -22,7 +22,8 @@ type SourceStatus struct {
 }
 
 // ResourceStatus is one resource that was asked for. Its state is accepted, last good (from disk;
-// the control plane has not spoken of it yet), waiting, timed out or absent.
+// the control plane has not spoken of it yet), waiting, timed out or absent (the control plane said
+// that it has none).
 type ResourceStatus struct {
 	Type    string      `json:"type"`
 	Name    string      `json:"name"`
@@ -81,7 +82,7 @@ func (t *topic) status(connected bool) (all []ResourceStatus) {
 			r.State, r.Source = "accepted", "xds"
 		case t.missing[name]:
 			r.State = "timed out"
-		case connected && t.wild:
+		case connected && (t.wild || t.gone[name]):
 			r.State = "absent"
 		default:
 			r.State = "waiting"

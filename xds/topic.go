@@ -25,6 +25,7 @@ type topic struct {
 	past    []past // oldest first
 	refused refused
 	missing map[string]bool // asked for, and not sent in time
+	gone    map[string]bool // the control plane said that it has none
 }
 
 // held is one resource that is in force.
@@ -250,9 +251,14 @@ func (t *topic) adopt(r *response, ch change) {
 	delete(t.missing, everything)
 	for name := range ch.next {
 		delete(t.missing, name)
+		delete(t.gone, name)
 	}
+	names := t.names()
 	for _, name := range r.removed {
 		delete(t.missing, name)
+		if slices.Contains(names, name) {
+			t.gone[name] = true
+		}
 	}
 	t.refused = refused{}
 }

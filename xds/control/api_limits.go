@@ -174,7 +174,7 @@ func (p *Plane) await(w http.ResponseWriter, r *http.Request, name string, wait 
 	}
 	late := time.NewTimer(wait)
 	defer late.Stop()
-	look := time.NewTicker(2 * time.Millisecond)
+	look := time.NewTicker(2*time.Millisecond + time.Duration(p.fleet.size())*time.Microsecond) // a look costs by the sidecar
 	defer look.Stop()
 	for {
 		a := p.fleet.answers(p.state.Load().served, name)
