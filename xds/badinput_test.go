@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -151,6 +152,25 @@ func TestTooLarge(t *testing.T) {
 		}
 		l.asks(extensionURL)
 		l.acked(l.push(extensionURL, "better", limits(`{"max_amount_per_op": "8"}`)))
+	})
+}
+
+// TestLarge: a response of a little less than 4 MiB, far over the window of the stream, is taken.
+func TestLarge(t *testing.T) {
+	protocols(t, func(t *testing.T, protocol string) {
+		p := startPlane(t)
+		w := newSidecar(t, setup{flags: map[string]string{"xds.addr": p.addr, "xds.protocol": protocol, "xds.types": "limits"}})
+		l := p.stream(t)
+		l.asks(extensionURL)
+		all := limits(`{"max_amount_per_op": "7"}`)
+		for i := range 4 {
+			name := fmt.Sprint("other", i)
+			all = append(all, named{name, pack(&core.TypedExtensionConfig{Name: name, TypedConfig: &anypb.Any{Value: make([]byte, 1<<20-1024)}})})
+		}
+		l.acked(l.push(extensionURL, "large", all))
+		if w.amount() != "7" || w.Updates("limits", "unexpected") != 4 {
+			t.Errorf("%s is in force, %v", w.amount(), w.counts("limits"))
+		}
 	})
 }
 
