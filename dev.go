@@ -262,14 +262,14 @@ Paste into another terminal:
   curl -sS --cacert "$CA_FILE" "$WALLET_URL/v1/balance?account=bob&asset=ron"; echo
 
   echo '-- a lower cap and a kill switch, pushed by the control plane; then back'
-  limit() { curl -sS -X PUT "$CONTROL_URL/limits/default?wait=5s" -d "$1"; echo; }
+  limit() { curl -sS -X PUT "$CONTROL_URL/limits/default?wait=5s" -d "$1"; }
   limit '{"max_amount_per_op":"100"}'
   pay transfer demo-6 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"101","nonce":2}'
   limit '{"writes_enabled":false}'
   pay transfer demo-6 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"1","nonce":2}'
   limit '{}'
 
-  curl -sS "$ADMIN_URL/readyz"; echo; curl -sS "$ADMIN_URL/metrics" | grep ^wallet_
+  curl -sS "$ADMIN_URL/readyz"; echo; curl -sS "$ADMIN_URL/metrics" | grep '^wallet_.* [1-9]'
 
 Ctrl-C drains and stops. Start again with --dir '{{.Dir}}' and all of it is still there.
 `,

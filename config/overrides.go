@@ -34,16 +34,20 @@ type Asker struct {
 type Overrides struct {
 	list []override // in order
 
-	// Each item stands in one of these, by the rarest thing that it names; none of them has more
-	// than maxAlike, which bounds what a look-up costs.
+	caps         lookup          // those that change a cap
+	subjectRates lookup          // those that change a subject's rate, which every read looks up
+	byRoute      [NumRoutes]rate // zero: as the others
+	text         string          // canonical JSON
+}
+
+// lookup is where in the list to look. Each exception stands in one of its lists, by the rarest thing
+// that it names; none of them has more than maxAlike, which bounds what a look-up costs.
+type lookup struct {
 	bySubject map[string][]int
 	byToken   map[string][]int
 	byAccount map[wallet.Account][]int
 	byAsset   map[wallet.Asset][]int
 	open      []int // those that name none of these
-
-	byRoute [NumRoutes]rate // zero: as the others
-	text    string          // canonical JSON
 }
 
 // Bounds of the exceptions.
@@ -92,7 +96,7 @@ func (l *Limits) CapsFor(who *Asker) Caps {
 	if l.Overrides == nil {
 		return caps
 	}
-	own := l.Overrides.find(who, hasCaps)
+	own := l.Overrides.find(&l.Overrides.caps, who, hasCaps)
 	if own.has&hasAmount != 0 {
 		caps.MaxAmountPerOp = own.caps.MaxAmountPerOp
 	}
@@ -102,7 +106,7 @@ func (l *Limits) CapsFor(who *Asker) Caps {
 	if own.has&hasTotal != 0 {
 		caps.MaxAccountTotal = own.caps.MaxAccountTotal
 	}
-	own = l.Overrides.findNarrower(who, hasCaps)
+	own = l.Overrides.findNarrower(&l.Overrides.caps, who, hasCaps)
 	if own.has&hasAmount != 0 {
 		caps.MaxAmountPerOp = caps.MaxAmountPerOp.Min(own.caps.MaxAmountPerOp)
 	}
@@ -121,10 +125,11 @@ func (l *Limits) SubjectRateFor(who *Asker) (perSecond, burst uint64) {
 	if l.Overrides == nil {
 		return r.perSecond, r.burst
 	}
-	if own := l.Overrides.find(who, hasSubjectRate); own.has != 0 {
+	rates := &l.Overrides.subjectRates
+	if own := l.Overrides.find(rates, who, hasSubjectRate); own.has != 0 {
 		r = own.subjectRate
 	}
-	if own := l.Overrides.findNarrower(who, hasSubjectRate); own.has != 0 {
+	if own := l.Overrides.findNarrower(rates, who, hasSubjectRate); own.has != 0 {
 		if r == (rate{}) { // there is no limit to narrow
 			r = own.subjectRate
 		}
@@ -144,13 +149,13 @@ func (l *Limits) RateFor(r Route) (perSecond, burst uint64, own bool) {
 }
 
 // find returns what the exceptions that name no subject say of want.
-func (s *Overrides) find(who *Asker, want termSet) terms {
-	return s.first(who, want, [...][]int{s.byToken[who.Token], s.byAccount[who.Account], s.byAsset[who.Asset], s.open})
+func (s *Overrides) find(x *lookup, who *Asker, want termSet) terms {
+	return s.first(who, want, [...][]int{x.byToken[who.Token], x.byAccount[who.Account], x.byAsset[who.Asset], x.open})
 }
 
 // findNarrower returns what the exceptions that name a subject say of want.
-func (s *Overrides) findNarrower(who *Asker, want termSet) terms {
-	return s.first(who, want, [...][]int{s.bySubject[who.Subject], nil, nil, nil})
+func (s *Overrides) findNarrower(x *lookup, who *Asker, want termSet) terms {
+	return s.first(who, want, [...][]int{x.bySubject[who.Subject], nil, nil, nil})
 }
 
 // first takes each term of want from the first exception in the lists that fits and has it. It

@@ -183,10 +183,10 @@ func TestOverridesProperty(t *testing.T) {
 				e.terms["subject_rate_per_second"], e.terms["subject_burst"] = rapid.IntRange(1, 9).Draw(r, "rate"), rapid.IntRange(1, 9).Draw(r, "burst")
 			} else {
 				e.account, e.asset = pick("account", "", "a", "ab", "b", "a*", "ab*"), pick("asset", assets...)
-				for _, term := range []string{"max_amount_per_op", "daily_ceiling", "max_account_total"} {
-					if rapid.Bool().Draw(r, term) {
-						e.terms[term] = rapid.IntRange(1, 9).Draw(r, term)
-					}
+			}
+			for _, term := range []string{"max_amount_per_op", "daily_ceiling", "max_account_total"} {
+				if rapid.Bool().Draw(r, term) {
+					e.terms[term] = rapid.IntRange(1, 9).Draw(r, term)
 				}
 			}
 			if len(e.terms) > 0 && (e.token+e.subject+e.account+e.asset+e.route) != "" {
@@ -310,6 +310,24 @@ func TestOverridesAllocate(t *testing.T) {
 		l.RateFor(RouteTransfer)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkSubjectRateFor looks up the rate of a holder without an exception, among as many exceptions as
+// there may be: those of other holders, and those of caps, which are not his rate's.
+func BenchmarkSubjectRateFor(b *testing.B) {
+	var items []string
+	for i := range maxOverrides - maxAlike {
+		items = append(items, fmt.Sprintf(`{"token":"t%d","subject_rate_per_second":1,"subject_burst":1}`, i))
+	}
+	for i := range maxAlike {
+		items = append(items, fmt.Sprintf(`{"account":"a%d*","daily_ceiling":"1"}`, i))
+	}
+	l := mustLimits(b, `{"overrides":[`+strings.Join(items, ",")+`]}`)
+	who := asker(b, RouteBalance, "t", "s", "", "")
+	b.ReportAllocs()
+	for b.Loop() {
+		l.SubjectRateFor(who)
 	}
 }
 

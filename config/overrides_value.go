@@ -50,10 +50,7 @@ func newOverrides(items []any) (s *Overrides, problem string) {
 	if len(items) == 0 {
 		return nil, ""
 	}
-	s = &Overrides{
-		byToken: map[string][]int{}, bySubject: map[string][]int{},
-		byAccount: map[wallet.Account][]int{}, byAsset: map[wallet.Asset][]int{},
-	}
+	s = &Overrides{caps: newLookup(), subjectRates: newLookup()}
 	var problems []string
 	for i, item := range items {
 		o, problem := readOverride(item)
@@ -74,27 +71,48 @@ func newOverrides(items []any) (s *Overrides, problem string) {
 // several are problems in one line, cut where they are too many to be read.
 func several(problems []string) string { return cutText(strings.Join(problems, "; "), 2000) }
 
-// add indexes one exception by the rarest thing that it names.
+func newLookup() lookup {
+	return lookup{
+		bySubject: map[string][]int{}, byToken: map[string][]int{},
+		byAccount: map[wallet.Account][]int{}, byAsset: map[wallet.Asset][]int{},
+	}
+}
+
+// add takes one exception, and indexes it by what it changes.
 func (s *Overrides) add(o override) (problem string) {
 	at := len(s.list)
 	s.list = append(s.list, o)
-	alike, what := 0, ""
-	switch {
-	case o.has&hasRate != 0:
+	if o.has&hasRate != 0 {
 		if s.byRoute[o.route] == (rate{}) { // the first counts
 			s.byRoute[o.route] = o.rate
 		}
+		return ""
+	}
+	if o.has&hasCaps != 0 {
+		problem = s.caps.add(&o, at)
+	}
+	if o.has&hasSubjectRate != 0 {
+		problem = cmp.Or(problem, s.subjectRates.add(&o, at))
+	}
+	return problem
+}
+
+// add notes where an exception is, by the rarest thing that it names.
+func (x *lookup) add(o *override, at int) (problem string) {
+	var alike int
+	var what string
+	switch {
 	case o.subject != "":
-		alike, what = put(s.bySubject, o.subject, at), "the same subject"
+		alike, what = put(x.bySubject, o.subject, at), "the same subject"
 	case o.token != "":
-		alike, what = put(s.byToken, o.token, at), "the same token"
+		alike, what = put(x.byToken, o.token, at), "the same token"
 	case !o.account.IsZero():
-		alike, what = put(s.byAccount, o.account, at), "the same account"
+		alike, what = put(x.byAccount, o.account, at), "the same account"
 	case !o.asset.IsZero():
-		alike, what = put(s.byAsset, o.asset, at), "the same asset, and neither token, subject nor whole account"
+		alike, what = put(x.byAsset, o.asset, at), "the same asset, and neither token, subject nor whole account"
 	default:
-		s.open = append(s.open, at)
-		alike, what = len(s.open), "neither token, subject, whole account nor asset"
+		x.open = append(x.open, at)
+		alike, what = len(x.open), "neither token, subject, whole account nor asset"
 	}
 	if alike > maxAlike {
 		return fmt.Sprintf("is one of over %d that name %s", maxAlike, what)
@@ -137,13 +155,13 @@ func (o *override) limit(name string) (value, termSet) {
 	case "max_account_total":
 		return amount(&o.caps.MaxAccountTotal, lowest, highest), hasTotal
 	case "rate_per_second":
-		return integer(&o.rate.perSecond, 1, 1e9), hasRate
+		return natural(&o.rate.perSecond, 1, 1e9), hasRate
 	case "rate_burst":
-		return integer(&o.rate.burst, 1, 1e9), hasBurst
+		return natural(&o.rate.burst, 1, 1e9), hasBurst
 	case "subject_rate_per_second":
-		return integer(&o.subjectRate.perSecond, 1, 1e9), hasSubjectRate
+		return natural(&o.subjectRate.perSecond, 1, 1e9), hasSubjectRate
 	case "subject_burst":
-		return integer(&o.subjectRate.burst, 1, 1e9), hasSubjectBurst
+		return natural(&o.subjectRate.burst, 1, 1e9), hasSubjectBurst
 	default:
 		return nil, 0
 	}

@@ -246,7 +246,7 @@ A request that a switch keeps out gets 503 ` + "`RETRY_LATER`" + `; nothing was 
 
 ### Exceptions
 
-` + "`overrides`" + ` is a list of at most 4096 objects. Each names whom it fits, by any of the first five members, and the limits that then hold. For each limit the first exception in the list that fits and speaks of it counts. At most 256 may name the same token, the same subject or the same whole account; of those that name none of these, at most 256 may name the same asset, and at most 256 none: they may all have to be tried for one payment.
+` + "`overrides`" + ` is a list of at most 4096 objects. Each names whom it fits, by any of the first five members, and the limits that then hold. For each limit the first exception in the list that fits and speaks of it counts. At most 256 may name the same token, the same subject or the same whole account; of those that name none of these, at most 256 may name the same asset, and at most 256 none: they may all have to be tried for one payment. Those that change a cap and those that change a subject's rate are counted, and tried, by themselves.
 
 An exception may widen a limit, up to the ceiling, except by ` + "`subject`" + `: exceptions that name a subject are looked through by themselves, and the first one that fits only narrows what holds without it. Whoever holds a token without ` + "`sub`" + ` may add one, so a subject must not be worth having.
 

@@ -122,19 +122,28 @@ func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
 // them may be over a ceiling, which is looked for in each by itself, and noted in it where it is not.
 func merge(static *Config, layers *[numLayers]pushed) (*Config, error) {
 	var faults Faults
+	var alone *Config // one layer over static, where there is no other
+	pushes := 0
 	for i := range layers {
 		l := &layers[i]
-		if l.push == nil || l.fits == static {
+		if l.push == nil {
+			continue
+		}
+		pushes++
+		if l.fits == static {
 			continue
 		}
 		one := static.under(*l)
 		unfit := one.broken(one.limitRules(), nil)
 		if faults = append(faults, unfit...); len(unfit) == 0 {
-			l.fits = static
+			l.fits, alone = static, one
 		}
 	}
 	if len(faults) > 0 {
 		return nil, faults
+	}
+	if pushes == 1 && alone != nil {
+		return alone, nil
 	}
 	return static.under(layers[:]...), nil
 }

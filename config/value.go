@@ -76,16 +76,25 @@ type bounded interface {
 	above(other value) bool
 }
 
-func integer[T int | uint64](field *T, lowest, highest T) bounded {
-	return number[T]{
+// integer and natural spell out their type: a generic function would allocate the three functions of a
+// number each time that a row is bound, which a push does for every limit with a ceiling.
+func integer(field *int, lowest, highest int) bounded {
+	return number[int]{
 		field: field, min: lowest, max: highest, name: "integer", noun: "an integer",
-		parse: func(raw any) (T, bool) {
-			n, err := strconv.ParseUint(digits(raw), 10, 63)
-			return T(n), err == nil
-		},
-		show:    func(v T) string { return strconv.FormatUint(uint64(v), 10) },
-		compare: cmp.Compare[T],
+		parse: parseInteger[int], show: strconv.Itoa, compare: cmp.Compare[int],
 	}
+}
+
+func natural(field *uint64, lowest, highest uint64) bounded {
+	return number[uint64]{
+		field: field, min: lowest, max: highest, name: "integer", noun: "an integer",
+		parse: parseInteger[uint64], show: func(v uint64) string { return strconv.FormatUint(v, 10) }, compare: cmp.Compare[uint64],
+	}
+}
+
+func parseInteger[T int | uint64](raw any) (T, bool) {
+	n, err := strconv.ParseUint(digits(raw), 10, 63)
+	return T(n), err == nil
 }
 
 func size(field *int, lowest, highest int) bounded {

@@ -272,6 +272,9 @@ func (c *Client) take(t *topic, r *response) (reason string, wait time.Duration)
 // try puts a set in force.
 func (c *Client) try(t *topic, next map[string]*held) error {
 	err := t.put(next)
+	if err == nil {
+		return nil
+	}
 	var own config.Faults
 	if errors.As(err, &own) && len(next) > 0 { // the stack names the key, and not yet the resource
 		return fault(t.culprit(next), err)

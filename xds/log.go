@@ -29,6 +29,9 @@ func (f *floodLog) info(event string, fields logrus.Fields) { f.write(logrus.Inf
 func (f *floodLog) warn(event string, fields logrus.Fields) { f.write(logrus.WarnLevel, event, fields) }
 
 func (f *floodLog) write(level logrus.Level, event string, fields logrus.Fields) {
+	if l, ok := f.log.(*logrus.Logger); ok && !l.IsLevelEnabled(level) {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now := f.now(); now-f.since >= int64(logPeriod) {

@@ -45,22 +45,25 @@ func (n *session) run(ctx context.Context, cancel context.CancelCauseFunc) (err 
 		broken = n.receive(ctx, messages)
 	})
 	defer func() { cancel(err); receiver.Wait() }()
-	if err := n.guarded(cancel, n.subscribe); err != nil {
+	late := time.AfterFunc(n.s.c.cfg.XDS.ResourceTimeout, func() { cancel(errStuck) })
+	defer late.Stop()
+	if err := n.guarded(late, n.subscribe); err != nil {
 		return n.why(messages, &broken, err)
 	}
+	timer := time.NewTimer(n.nextTimer())
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(n.nextTimer())
+		timer.Reset(n.nextTimer())
 		select {
 		case r, open := <-messages:
-			timer.Stop()
 			if !open {
 				return broken
 			}
-			if err := n.guarded(cancel, func() error { return n.handle(r) }); err != nil {
+			if err := n.guarded(late, func() error { return n.handle(r) }); err != nil {
 				return n.why(messages, &broken, err)
 			}
 		case <-timer.C:
-			if err := n.guarded(cancel, n.tick); err != nil {
+			if err := n.guarded(late, n.tick); err != nil {
 				return n.why(messages, &broken, err)
 			}
 		}
@@ -78,10 +81,10 @@ func (n *session) why(messages chan *response, broken *error, err error) error {
 	return err
 }
 
-// guarded puts in force and sends, and ends the stream where that takes too long: a control plane
-// that does not read would hold us for ever.
-func (n *session) guarded(cancel context.CancelCauseFunc, do func() error) error {
-	late := time.AfterFunc(n.s.c.cfg.XDS.ResourceTimeout, func() { cancel(errStuck) })
+// guarded puts in force and sends, and has late end the stream where that takes too long: a control
+// plane that does not read would hold us for ever.
+func (n *session) guarded(late *time.Timer, do func() error) error {
+	late.Reset(n.s.c.cfg.XDS.ResourceTimeout)
 	defer late.Stop()
 	return do()
 }
@@ -109,16 +112,18 @@ func (n *session) subscribe() error {
 	c := n.s.c
 	provoke := len(n.asked) == 0
 	for _, t := range n.s.topics {
+		q := n.asked[t]
 		c.mu.Lock()
+		names := t.asks()
+		if q != nil && slices.Equal(q.names, names) {
+			c.mu.Unlock()
+			continue
+		}
 		claim, awaits := t.claim(provoke && len(t.held) > 0), t.awaits()
 		provoke = provoke && len(t.held) == 0
 		c.mu.Unlock()
-		q := n.asked[t]
-		if q == nil && len(claim.names) == 0 && !claim.wild {
+		if q == nil && len(names) == 0 && !t.wild {
 			continue // to ask for nothing first would be to ask for everything
-		}
-		if q != nil && slices.Equal(q.names, claim.names) {
-			continue
 		}
 		if err := n.w.ask(t.url, claim); err != nil {
 			return err
@@ -128,7 +133,7 @@ func (n *session) subscribe() error {
 			n.asked[t] = q
 		}
 		before := q.names
-		q.names = claim.names
+		q.names = names
 		n.await(q, without(awaits, before), awaits)
 	}
 	return nil
@@ -193,9 +198,8 @@ func (q *question) answered(r *response) {
 
 func (n *session) answer(t *topic, nonce, reason string) error {
 	n.s.c.mu.Lock()
-	claim := t.claim(false)
+	claim := claim{names: n.asked[t].names, wild: t.wild, version: t.version}
 	n.s.c.mu.Unlock()
-	claim.names = n.asked[t].names
 	return n.w.answer(t.url, nonce, claim, reason)
 }
 

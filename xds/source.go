@@ -174,8 +174,13 @@ func (s *source) ended(err error) {
 	}
 }
 
-// maxMessage bounds a response. gRPC ends the stream of one that is larger.
-const maxMessage = 4 << 20
+const (
+	// maxMessage bounds a response. gRPC ends the stream of one that is larger.
+	maxMessage = 4 << 20
+	// readBuffer is what a connection with TLS holds while nothing comes, as most of the time: pushes
+	// are some kilobytes. What is larger is read in several steps.
+	readBuffer = 8 << 10
+)
 
 // dial makes a connection, and reads the files of TLS for it anew. It does not wait for it. gRPC's
 // own pings stay off: a server that expects none, as is the default, ends a connection over them.
@@ -188,6 +193,7 @@ func (s *source) dial(addr string) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithContextDialer(connect),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithReadBufferSize(readBuffer),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

@@ -100,10 +100,7 @@ const unspoken = "svc-wallet/ask"
 // provoke does so with one resource more: a control plane that has nothing new says nothing, and
 // would look like one that is dead.
 func (t *topic) claim(provoke bool) claim {
-	c := claim{wild: t.wild, version: t.version, versions: map[string]string{}}
-	if !t.wild {
-		c.names = t.names()
-	}
+	c := claim{names: t.asks(), wild: t.wild, version: t.version, versions: map[string]string{}}
 	for name, h := range t.held {
 		c.versions[name] = h.version
 		if h.disk || h.version == "" {
@@ -115,6 +112,14 @@ func (t *topic) claim(provoke bool) claim {
 		c.versions[slices.Min(slices.Collect(maps.Keys(t.held)))] = unspoken
 	}
 	return c
+}
+
+// asks are the names that are asked for; none where all are.
+func (t *topic) asks() []string {
+	if t.wild {
+		return nil
+	}
+	return t.names()
 }
 
 // awaits are the names that the control plane owes an answer for after a claim.

@@ -24,7 +24,9 @@ func appendStruct(dst []byte, s *structpb.Struct, path string, depth int) ([]byt
 	}
 	var faults []error
 	dst = append(dst, '{')
-	for i, name := range slices.Sorted(maps.Keys(s.GetFields())) {
+	names := slices.AppendSeq(make([]string, 0, len(s.GetFields())), maps.Keys(s.GetFields()))
+	slices.Sort(names)
+	for i, name := range names {
 		if i > 0 {
 			dst = append(dst, ',')
 		}

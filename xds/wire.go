@@ -24,7 +24,7 @@ type wire interface {
 type claim struct {
 	names    []string          // none where wild
 	wild     bool              // all of them
-	versions map[string]string // what is held, by name; delta sends it with the first request
+	versions map[string]string // what is held, by name; only to ask: delta sends it with the first request
 	version  string            // state of the world: of the response accepted last
 }
 
