@@ -242,9 +242,14 @@ func fileName(field *string) value {
 	}}
 }
 
-func hostName(field *string) value {
-	return text{field, "name", "a host name", func(s string) bool { return len(s) <= 253 && visible(s) }}
+func hostName(field *string) value { return text{field, "name", "a host name", isLabel} }
+
+// label is a name that others gave: a node's id, a secret's.
+func label(field *string) value {
+	return text{field, "name", "a name of at most 253 visible ASCII characters", isLabel}
 }
+
+func isLabel(s string) bool { return len(s) <= 253 && visible(s) }
 
 // choice is a field that takes one of a few words.
 type choice[T ~string] struct {

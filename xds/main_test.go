@@ -81,6 +81,7 @@ type line struct {
 	send  func(any) error
 	end   chan error
 	nonce int
+	kept  []request // that came before the answer waited for last
 }
 
 // request is what a sidecar sent, in either variant.
@@ -243,9 +244,16 @@ func (l *line) message(url, version, nonce string, resources []named, removed []
 	return m
 }
 
-// asks returns the next request about a type that answers no response.
+// asks returns the next request about a type that answers no response. One that came just before the
+// answer to the last one counts, because what a response names is asked for before it is acknowledged.
 func (l *line) asks(url string) request {
 	l.t.Helper()
+	for _, r := range l.kept {
+		if r.url == url && r.reason == "" {
+			l.kept = nil
+			return r
+		}
+	}
 	for {
 		if r := next(l.t, "a request for "+url, l.reqs); r.url == url && r.reason == "" {
 			return r
@@ -256,10 +264,13 @@ func (l *line) asks(url string) request {
 // answer returns the answer to a response: the reason of a NACK, or "".
 func (l *line) answer(nonce string) string {
 	l.t.Helper()
+	l.kept = nil
 	for {
-		if r := next(l.t, "an answer to "+nonce, l.reqs); r.nonce == nonce {
+		r := next(l.t, "an answer to "+nonce, l.reqs)
+		if r.nonce == nonce {
 			return r.reason
 		}
+		l.kept = append(l.kept, r)
 	}
 }
 

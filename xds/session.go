@@ -176,10 +176,13 @@ func (n *session) handle(r *response) error {
 		q.nack = &nack{r.nonce, reason, c.opts.Now() + int64(wait)}
 		return nil
 	}
-	if err := n.answer(t, r.nonce, reason); err != nil || reason != "" {
-		return err
+	if reason == "" { // what was accepted may name other resources, which are asked for before it is
+		// acknowledged: so the control plane can tell that not everything has been answered yet
+		if err := n.subscribe(); err != nil {
+			return err
+		}
 	}
-	return n.subscribe() // what was accepted may name other resources
+	return n.answer(t, r.nonce, reason)
 }
 
 // answered takes what a response is about from the names that are awaited.

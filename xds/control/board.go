@@ -23,7 +23,8 @@ const maxSubscribed = 1024
 // What a stream is sent goes by what it was sent before, which is part of its subscription, so a
 // version is sent once to a stream, refused or not.
 type board struct {
-	now atomic.Pointer[groups] // written under mu
+	fleet *fleet                 // is told what is on its way
+	now   atomic.Pointer[groups] // written under mu
 
 	mu   sync.Mutex
 	open [numKinds]map[*watch]struct{}
@@ -41,8 +42,8 @@ type watch struct {
 	seen  string  // version of the resources of which it had nothing to say
 }
 
-func newBoard() *board {
-	b := &board{}
+func newBoard(f *fleet) *board {
+	b := &board{fleet: f}
 	for k := range b.open {
 		b.open[k] = map[*watch]struct{}{}
 	}
@@ -90,6 +91,7 @@ func (w *watch) look(g *groups, k kind) *resources {
 func (b *board) wait(k kind, w *watch) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	defer b.fleet.settled(w.id, k)
 	if w.tell(b.now.Load(), k) {
 		return func() {}
 	}
@@ -118,6 +120,7 @@ func (b *board) CreateWatch(req *cache.Request, sub cache.Subscription, out chan
 		if !worthSaying(k, wanted, sub.ReturnedResources(), req.GetResponseNonce() == "") {
 			return false
 		}
+		b.fleet.queued(w.id, k)
 		out <- sotwResponse(req, r, wanted)
 		return true
 	}
@@ -179,6 +182,7 @@ func (b *board) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription
 			return false
 		}
 		response.TypeUrl = req.GetTypeUrl()
+		b.fleet.queued(w.id, k)
 		out <- &cache.DeltaPassthroughResponse{DeltaRequest: req, DeltaDiscoveryResponse: response, NextVersionMap: told}
 		return true
 	}

@@ -53,6 +53,8 @@ type progress struct {
 	served, acked string // versions
 	servedAt      int64
 	waiting       bool // for an answer to served
+	queued        bool // a response to it has been made and not been sent
+	settling      bool // it has answered, and what it is told next has not been decided
 	refused       refusal
 }
 
@@ -113,7 +115,8 @@ func (f *fleet) close(key streamKey) {
 	s.row.since = f.now()
 	s.row.place = f.gone.PushBack(s.row)
 	for k := range s.row.kinds {
-		s.row.kinds[k].waiting = false // nobody will answer
+		p := &s.row.kinds[k]
+		p.waiting, p.queued, p.settling = false, false, false // nobody will answer
 	}
 }
 
@@ -203,6 +206,7 @@ func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
 func (f *fleet) answered(row *sidecar, k kind, version string, r asked) *refusal {
 	p := &row.kinds[k]
 	now := f.now()
+	p.settling = true
 	if version == p.served {
 		p.waiting = false
 	}
@@ -227,8 +231,27 @@ func (f *fleet) sent(key streamKey, url, nonce, version string) {
 	}
 	s.pending[k] = response{nonce, version}
 	p := &s.row.kinds[k]
-	p.served, p.servedAt, p.waiting = version, f.now(), true
+	p.served, p.servedAt, p.waiting, p.queued = version, f.now(), true, false
 	f.metrics.pushes[k].Inc()
+}
+
+// queued notes that there is a response for a sidecar. It is called before the response is handed
+// over, since sent comes from another goroutine.
+func (f *fleet) queued(id string, k kind) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if row := f.rows[id]; row != nil {
+		row.kinds[k].queued = true
+	}
+}
+
+// settled notes that a request of a sidecar has been looked at, and what there was to say is queued.
+func (f *fleet) settled(id string, k kind) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if row := f.rows[id]; row != nil {
+		row.kinds[k].settling = false
+	}
 }
 
 // answers is what the connected sidecars of a group say to what they are served.
@@ -238,8 +261,8 @@ type answers struct {
 	Waiting  int `json:"waiting"` // have not answered yet
 }
 
-// answers counts them. Of endpoints only what was sent counts, because a sidecar asks for those of
-// the clusters that it was told of, and may be sent none.
+// answers counts them. The versions of endpoints are not compared, because a sidecar asks for those
+// of the clusters that it was told of, and may be sent none; what is on its way counts.
 func (f *fleet) answers(g *groups, group string) (a answers) {
 	serves := g.serves(group)
 	f.mu.Lock()
@@ -255,7 +278,8 @@ func (f *fleet) answers(g *groups, group string) (a answers) {
 		waiting, refused := false, false
 		for k := range numKinds {
 			p := &row.kinds[k]
-			if p.served == "" { // it does not ask for these
+			waiting = waiting || p.queued || p.settling
+			if p.served == "" { // it does not ask for these, or not yet
 				continue
 			}
 			waiting = waiting || p.waiting || (k != kindEndpoint && p.served != kinds[k].version)

@@ -99,7 +99,7 @@ func New(opts Options) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{opts: opts, log: opts.Log, board: newBoard(), metrics: newMetrics(), timing: timing{
+	p := &Plane{opts: opts, log: opts.Log, metrics: newMetrics(), timing: timing{
 		settle: 50 * time.Millisecond, settleMost: time.Second, poll: 5 * time.Second, silence: 15 * time.Second, drain: time.Second,
 	}}
 	if p.certs, err = newCerts(opts.TLS); err != nil {
@@ -110,6 +110,7 @@ func New(opts Options) (*Plane, error) {
 	}
 	p.state.Store(&state{served: newGroups(nil, nil, none)})
 	p.fleet = newFleet(opts.MaxSidecars, opts.Now, p.log, p.metrics)
+	p.board = newBoard(p.fleet)
 	p.metrics.sidecarsFn = func() float64 { return float64(p.fleet.size()) }
 	p.metrics.groupsFn = func() float64 { return float64(len(p.state.Load().served.docs)) }
 	p.Reload()

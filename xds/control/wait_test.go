@@ -2,10 +2,12 @@ package control
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +79,34 @@ func (r *rig) answering(protocol, id, what string) {
 		}
 	}()
 	r.t.Cleanup(func() { p.close(); <-done })
+}
+
+// TestWaitEndpoints pushes endpoints that our sidecar refuses, at first and in place of others, many
+// times: the wait must not be over before the sidecar has answered to the endpoints too, which it asks
+// for only once it knows the cluster.
+func TestWaitEndpoints(t *testing.T) {
+	for _, protocol := range []string{"delta", "sotw"} {
+		t.Run(protocol, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			w := startSidecar(t, r.plane.Addr(), protocol)
+			r.eventually("connected", func() bool { return r.sidecars()["wallet-1"].Types["cluster"].Acked != "" })
+			for i := range 40 {
+				for document, want := range map[string]string{
+					`{"clusters":{"ledger":{"endpoints":["127.0.0.1:%d"]}}}`: `"answers":{"accepted":1,"refused":0,"waiting":0}`,
+					`{"clusters":{"ledger":{"endpoints":["10.0.0.1:%d"]}}}`:  `"answers":{"accepted":0,"refused":1,"waiting":0}`,
+				} {
+					got := r.call("PUT", "/limits/default?wait=20s", fmt.Sprintf(document, i+1))
+					if !strings.Contains(got.body, want) {
+						t.Fatalf("round %d: %s\nwant %s", i, got.body, want)
+					}
+					if at := fmt.Sprintf("127.0.0.1:%d", i+1); strings.Contains(want, `"accepted":1`) && !slices.Equal(w.endpoints(), []string{at}) {
+						t.Fatalf("round %d: endpoints %q, want %s", i, w.endpoints(), at)
+					}
+				}
+				r.put("default", `{"queue":5}`) // without the cluster, and without waiting for it
+			}
+		})
+	}
 }
 
 // TestWaitRefused: what is no wait changes nothing.
