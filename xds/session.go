@@ -104,6 +104,9 @@ func (n *session) receive(ctx context.Context, messages chan<- *response) error 
 			return context.Cause(ctx)
 		}
 		pause(ctx, b.spend(int64(r.size)))
+		if ctx.Err() != nil { // recv would still hand out what had come by then
+			return context.Cause(ctx)
+		}
 	}
 }
 
