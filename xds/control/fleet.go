@@ -55,6 +55,7 @@ type progress struct {
 	waiting       bool // for an answer to served
 	queued        bool // a response to it has been made and not been sent
 	settling      bool // it has answered, and what it is told next has not been decided
+	refuses       bool // its last answer was a NACK: it may refuse what it took while it did not want it
 	refused       refusal
 }
 
@@ -210,6 +211,7 @@ func (f *fleet) answered(row *sidecar, k kind, version string, r asked) *refusal
 	if version == p.served {
 		p.waiting = false
 	}
+	p.refuses = r.refused
 	if !r.refused {
 		p.acked = version
 		f.metrics.acked(k, now-p.servedAt)
@@ -283,7 +285,7 @@ func (f *fleet) answers(g *groups, group string) (a answers) {
 				continue
 			}
 			waiting = waiting || p.waiting || (k != kindEndpoint && p.served != kinds[k].version)
-			refused = refused || (p.acked != p.served && p.refused.version == p.served)
+			refused = refused || (p.refuses && p.refused.version == p.served)
 		}
 		switch {
 		case waiting:
