@@ -1,8 +1,6 @@
 package filters
 
 import (
-	"time"
-
 	"svc-wallet/wallet"
 )
 
@@ -10,9 +8,8 @@ import (
 // tells the ledger the rules that only it can check. Its own fields come from the static
 // configuration; their zero values make the ledger refuse every payment.
 type Caps struct {
-	NonceStart  uint64        // lowest nonce of a fresh lane
-	NonceMaxGap uint64        // largest step above the last nonce; 1 is contiguous
-	KeyTTL      time.Duration // how long an idempotency key replays
+	NonceStart  uint64 // lowest nonce of a fresh lane
+	NonceMaxGap uint64 // largest step above the last nonce; 1 is contiguous
 }
 
 // Name implements Filter.
@@ -43,7 +40,6 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 			MaxAccountTotal: caps.MaxAccountTotal,
 			NonceStart:      f.NonceStart,
 			NonceMaxGap:     f.NonceMaxGap,
-			KeyTTL:          f.KeyTTL,
 		}
 		if x.Limits.Shadow != nil {
 			watchCaps(x)

@@ -2,7 +2,6 @@ package filters
 
 import (
 	"testing"
-	"time"
 
 	"svc-wallet/config"
 	"svc-wallet/wallet"
@@ -39,14 +38,14 @@ func TestCaps(t *testing.T) {
 			Grant:    &Grant{MaxAmount: c.grant, Daily: c.gdaily},
 			Transfer: wallet.Transfer{Op: c.op, Amount: m(100)},
 		}
-		got := Caps{NonceStart: 1, NonceMaxGap: 9, KeyTTL: time.Hour}.Check(x)
+		got := Caps{NonceStart: 1, NonceMaxGap: 9}.Check(x)
 		if got != c.want {
 			t.Errorf("%s: %v, wanted %v", c.name, got, c.want)
 		}
 		if (got == wallet.LimitsExceeded) != (x.Detail != "") {
 			t.Errorf("%s: %v with detail %q", c.name, got, x.Detail)
 		}
-		want := wallet.Rules{DailyCeiling: c.daily.Min(c.gdaily), MaxAccountTotal: c.total, NonceStart: 1, NonceMaxGap: 9, KeyTTL: time.Hour}
+		want := wallet.Rules{DailyCeiling: c.daily.Min(c.gdaily), MaxAccountTotal: c.total, NonceStart: 1, NonceMaxGap: 9}
 		if c.op == wallet.Read || got != wallet.OK {
 			want = wallet.Rules{}
 		}

@@ -133,7 +133,7 @@ func (m *moving) shows(t *testing.T, addr string, s EndpointStatus, reason strin
 func issueTo(i int, n uint64) *wallet.Transfer {
 	t := payment(i, n)
 	t.Rules = wallet.Rules{
-		DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: 1, KeyTTL: time.Hour,
+		DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: 1,
 	}
 	return t
 }

@@ -143,7 +143,7 @@ func issue(key wallet.BalanceKey, n uint64) *wallet.Transfer {
 		Op: wallet.Issue, To: key.Account, Asset: key.Asset, Amount: wallet.Minor(1), Nonce: n,
 		Idem: wallet.Must(wallet.ParseIdemKey(fmt.Sprintf("k%d", n))),
 		Rules: wallet.Rules{
-			DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: 1, KeyTTL: time.Hour,
+			DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: 1,
 		},
 	}
 	t.Fingerprint = t.Hash()

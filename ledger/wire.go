@@ -77,7 +77,6 @@ func encodeCommit(batch []wallet.Transfer) *ledgerpb.CommitRequest {
 		m.total.Hi, m.total.Lo = t.Rules.MaxAccountTotal.Bits()
 		m.rules.DailyCeiling, m.rules.MaxAccountTotal = &m.ceiling, &m.total
 		m.rules.NonceStart, m.rules.NonceMaxGap = t.Rules.NonceStart, t.Rules.NonceMaxGap
-		m.rules.IdempotencyTtlMillis = uint64(max(t.Rules.KeyTTL.Milliseconds(), 0))
 		m.transfer.Op = wireOp(t.Op)
 		m.transfer.From, m.transfer.To, m.transfer.Asset = next(), next(), next()
 		m.transfer.IdempotencyKey, m.transfer.CorrId, m.transfer.Traceparent = next(), next(), next()

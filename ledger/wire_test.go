@@ -3,7 +3,6 @@ package ledger
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -19,7 +18,7 @@ func fullTransfer(op wallet.Op) *wallet.Transfer {
 		Idem: wallet.Must(wallet.ParseIdemKey(`"\"quoted\\"`)),
 		Rules: wallet.Rules{
 			DailyCeiling: wallet.AmountFromBits(5, 6), MaxAccountTotal: wallet.MaxAmount(),
-			NonceStart: 1, NonceMaxGap: 1 << 53, KeyTTL: 24 * time.Hour,
+			NonceStart: 1, NonceMaxGap: 1 << 53,
 		},
 		Origin: wallet.Origin{
 			Corr:  wallet.Must(wallet.ParseCorrID("corr")),
@@ -78,7 +77,6 @@ func TestEncodeCommit(t *testing.T) {
 			m.GetIdempotencyKey() != w.Idem.String() || string(m.GetFingerprint()) != string(w.Fingerprint[:]) ||
 			daily != w.Rules.DailyCeiling || total != w.Rules.MaxAccountTotal ||
 			m.GetRules().GetNonceStart() != w.Rules.NonceStart || m.GetRules().GetNonceMaxGap() != w.Rules.NonceMaxGap ||
-			m.GetRules().GetIdempotencyTtlMillis() != uint64(w.Rules.KeyTTL.Milliseconds()) ||
 			m.GetCorrId() != w.Origin.Corr.String() || m.GetTraceparent() != w.Origin.Trace.String() {
 			t.Errorf("transfer %d: %v", i, m)
 		}

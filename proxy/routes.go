@@ -83,7 +83,6 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		caps = filters.Caps{
 			NonceStart:  cfg.Wallet.NonceStart,
 			NonceMaxGap: cfg.Wallet.NonceMaxGap,
-			KeyTTL:      cfg.Wallet.IdempotencyTTL,
 		}
 		// The key before the nonce: a replay holds the very nonce that its first request spent.
 		idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)

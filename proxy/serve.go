@@ -289,7 +289,7 @@ func unreadable(err error) (code wallet.Code, detail string) {
 	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
 		return wallet.BadRequest, "the request line and headers are over 8 KiB"
 	case isTimeout(err):
-		return wallet.BadRequest, "the request did not arrive in time"
+		return wallet.RequestTimeout, "the request did not arrive in time; nothing was done"
 	default:
 		return wallet.BadRequest, "the request is not well-formed HTTP"
 	}

@@ -22,6 +22,7 @@ const (
 	KeyReused
 	Busy
 	RateLimited
+	RequestTimeout
 	RetryLater
 	UpstreamUnavailable
 	Internal
@@ -75,6 +76,7 @@ var codes = [numCodes]codeInfo{ //nolint:gochecknoglobals // a table
 	KeyReused:            {"IDEMPOTENCY_KEY_REUSED", 422, false, Refused, "the key belongs to another request of this account"},
 	Busy:                 {"BUSY", 429, true, Refused, "the work queue or the in-flight cap is full"},
 	RateLimited:          {"RATE_LIMITED", 429, true, Refused, "the token bucket is empty; see X-RateLimit-*"},
+	RequestTimeout:       {"REQUEST_TIMEOUT", 408, true, Refused, "the request did not arrive in time; nothing was done"},
 	RetryLater:           {"RETRY_LATER", 503, true, Refused, "not ready, draining or switched off by the operator; nothing was done"},
 	UpstreamUnavailable:  {"UPSTREAM_UNAVAILABLE", 503, true, Refused, "breaker open, or ledger, auth or policy unreachable; nothing was sent"},
 	Internal:             {"INTERNAL_ERROR", 500, false, Unknown, "a bug of ours; nothing more is said"},

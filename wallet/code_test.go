@@ -28,6 +28,7 @@ BUSY                    429   yes        refused  Busy
 RATE_LIMITED            429   yes        refused  RateLimited
 RETRY_LATER             503   yes        refused  RetryLater
 RETRY_LATER             503   yes        unknown  Uncertain
+REQUEST_TIMEOUT         408   yes        refused  RequestTimeout
 UPSTREAM_UNAVAILABLE    503   yes        refused  UpstreamUnavailable
 INTERNAL_ERROR          500   no         unknown  Internal
 OK                      200   no         applied  OK
@@ -40,7 +41,7 @@ var codesByName = map[string]wallet.Code{
 	"BodyTooLarge": wallet.BodyTooLarge, "NotFound": wallet.NotFound, "MethodNotAllowed": wallet.MethodNotAllowed,
 	"UnsupportedMediaType": wallet.UnsupportedMediaType, "InsufficientFunds": wallet.InsufficientFunds,
 	"NonceConflict": wallet.NonceConflict, "KeyReused": wallet.KeyReused, "Busy": wallet.Busy,
-	"RateLimited": wallet.RateLimited, "RetryLater": wallet.RetryLater,
+	"RateLimited": wallet.RateLimited, "RetryLater": wallet.RetryLater, "RequestTimeout": wallet.RequestTimeout,
 	"UpstreamUnavailable": wallet.UpstreamUnavailable, "Internal": wallet.Internal,
 }
 

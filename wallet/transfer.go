@@ -1,9 +1,6 @@
 package wallet
 
-import (
-	"encoding/binary"
-	"time"
-)
+import "encoding/binary"
 
 // Op is what a request does. The zero value does nothing and is no valid operation.
 type Op uint8
@@ -59,11 +56,10 @@ type Origin struct {
 // Rules are the limits that the ledger checks in the commit's own atomic step, because only it
 // sees every sidecar's payments. The zero value refuses everything.
 type Rules struct {
-	DailyCeiling    Amount        // most that a lane of (account, asset) may move in one UTC day
-	MaxAccountTotal Amount        // most that a credited balance may become
-	NonceStart      uint64        // lowest nonce of a fresh lane
-	NonceMaxGap     uint64        // largest step above the last nonce; 1 is contiguous
-	KeyTTL          time.Duration // how long an idempotency key replays
+	DailyCeiling    Amount // most that a lane of (account, asset) may move in one UTC day
+	MaxAccountTotal Amount // most that a credited balance may become
+	NonceStart      uint64 // lowest nonce of a fresh lane
+	NonceMaxGap     uint64 // largest step above the last nonce; 1 is contiguous
 }
 
 // Transfer is one decoded payment: an issue (no From), a transfer or a burn (no To).
@@ -126,6 +122,17 @@ type Balance struct {
 	Seq    uint64 // ledger version: the figure holds every commit up to Seq
 }
 
+// Limit is what LimitsExceeded ran into.
+type Limit uint8
+
+// The limits that the ledger judges. The zero value is not told.
+const (
+	NoLimit      Limit = iota
+	DailyCeiling       // Rules.DailyCeiling
+	AccountTotal       // Rules.MaxAccountTotal
+	SupplyTotal        // an asset's total issue would pass 2^128-1
+)
+
 // Result is what the ledger made of one transfer. The zero value is Uncertain.
 type Result struct {
 	Code      Code
@@ -134,6 +141,11 @@ type Result struct {
 	Receipt   Receipt    // for OK and Replayed
 	Balances  [2]Balance // the touched balances after the commit, for OK; unused ones are zero
 	DayTotal  Amount     // what Rules.DailyCeiling bounds, after the commit, for OK; 0 where the ledger does not tell
+
+	// For LimitsExceeded, where the ledger tells.
+	Limit     Limit
+	Remaining Amount // the largest amount that the limit would have let through
+	ResetsAt  int64  // when the daily ceiling begins anew, Unix milliseconds; 0: not by time
 }
 
 // Change is one step of the ledger: the new figures of every balance that changed after the

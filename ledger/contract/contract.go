@@ -113,7 +113,7 @@ func runScripts(t *testing.T, open func(t *testing.T) Fixture) {
 func generous() wallet.Rules {
 	return wallet.Rules{
 		DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(),
-		NonceStart: 1, NonceMaxGap: math.MaxUint64, KeyTTL: 24 * time.Hour,
+		NonceStart: 1, NonceMaxGap: math.MaxUint64,
 	}
 }
 

@@ -164,7 +164,6 @@ func (g generator) draw(rt *rapid.T) wallet.Transfer {
 		t.Rules.NonceMaxGap = rapid.Uint64Range(0, 4).Draw(rt, "gap")
 		if g.clock != nil { // else the time between two calls is not known
 			t.Rules.DailyCeiling = rapid.Custom(drawAmount).Draw(rt, "daily")
-			t.Rules.KeyTTL = rapid.SampledFrom([]time.Duration{0, time.Second, time.Hour, 24 * time.Hour, 72 * time.Hour, 999 * time.Hour}).Draw(rt, "ttl")
 		}
 	}
 	return sign(t)

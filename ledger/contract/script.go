@@ -12,7 +12,7 @@ import (
 
 // A script is one case, a line a step; # starts a comment:
 //
-//	rules daily=100 total=max start=1 gap=10 ttl=1h    from here on; what is left out stays
+//	rules daily=100 total=max start=1 gap=10    from here on; what is left out stays
 //	issue to=alice ron 100 nonce=1 key=k1 -> ok
 //	pay from=alice to=bob ron 30 nonce=1 key=k2 -> nonce_conflict next=7
 //	burn from=alice ron 1 nonce=2 key=k3 gap=1 -> ok   rules of one line; none is no rules at all
@@ -138,12 +138,6 @@ func (s *script) setRules(r *wallet.Rules, words []string) {
 			r.NonceStart = s.number(value)
 		case "gap":
 			r.NonceMaxGap = s.number(value)
-		case "ttl":
-			d, err := time.ParseDuration(value)
-			if err != nil {
-				s.fail("%v", err)
-			}
-			r.KeyTTL = d
 		case "none":
 			*r = wallet.Rules{}
 		default:

@@ -82,6 +82,8 @@ func (Op) EnumDescriptor() ([]byte, []int) {
 
 // Checked in the order key, nonce, ceilings, funds; the first that applies is the answer.
 // A refusal changes nothing and uses up neither key nor nonce.
+//
+// A key is kept for as long as its receipt.
 type Verdict int32
 
 const (
@@ -146,6 +148,59 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_ledger_proto_rawDescGZIP(), []int{1}
 }
 
+// Limit is what LIMITS_EXCEEDED ran into.
+type Limit int32
+
+const (
+	Limit_LIMIT_UNSPECIFIED   Limit = 0
+	Limit_LIMIT_DAILY_CEILING Limit = 1
+	Limit_LIMIT_ACCOUNT_TOTAL Limit = 2
+	Limit_LIMIT_SUPPLY        Limit = 3 // the asset's total issue would pass 2^128-1
+)
+
+// Enum value maps for Limit.
+var (
+	Limit_name = map[int32]string{
+		0: "LIMIT_UNSPECIFIED",
+		1: "LIMIT_DAILY_CEILING",
+		2: "LIMIT_ACCOUNT_TOTAL",
+		3: "LIMIT_SUPPLY",
+	}
+	Limit_value = map[string]int32{
+		"LIMIT_UNSPECIFIED":   0,
+		"LIMIT_DAILY_CEILING": 1,
+		"LIMIT_ACCOUNT_TOTAL": 2,
+		"LIMIT_SUPPLY":        3,
+	}
+)
+
+func (x Limit) Enum() *Limit {
+	p := new(Limit)
+	*p = x
+	return p
+}
+
+func (x Limit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Limit) Descriptor() protoreflect.EnumDescriptor {
+	return file_ledger_proto_enumTypes[2].Descriptor()
+}
+
+func (Limit) Type() protoreflect.EnumType {
+	return &file_ledger_proto_enumTypes[2]
+}
+
+func (x Limit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Limit.Descriptor instead.
+func (Limit) EnumDescriptor() ([]byte, []int) {
+	return file_ledger_proto_rawDescGZIP(), []int{2}
+}
+
 type Amount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hi            uint64                 `protobuf:"fixed64,1,opt,name=hi,proto3" json:"hi,omitempty"`
@@ -200,14 +255,13 @@ func (x *Amount) GetLo() uint64 {
 
 // Rules are checked in the commit's atomic step. Absent means refuse.
 type Rules struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	DailyCeiling         *Amount                `protobuf:"bytes,1,opt,name=daily_ceiling,json=dailyCeiling,proto3" json:"daily_ceiling,omitempty"`                            // most that (account, asset) may move through the lane in one UTC day, this transfer included
-	MaxAccountTotal      *Amount                `protobuf:"bytes,2,opt,name=max_account_total,json=maxAccountTotal,proto3" json:"max_account_total,omitempty"`                 // most that the credited balance may become
-	NonceStart           uint64                 `protobuf:"varint,3,opt,name=nonce_start,json=nonceStart,proto3" json:"nonce_start,omitempty"`                                 // lowest nonce of a fresh lane
-	NonceMaxGap          uint64                 `protobuf:"varint,4,opt,name=nonce_max_gap,json=nonceMaxGap,proto3" json:"nonce_max_gap,omitempty"`                            // largest step above the last nonce; 1 is contiguous
-	IdempotencyTtlMillis uint64                 `protobuf:"varint,5,opt,name=idempotency_ttl_millis,json=idempotencyTtlMillis,proto3" json:"idempotency_ttl_millis,omitempty"` // a key older than this no longer replays
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	DailyCeiling    *Amount                `protobuf:"bytes,1,opt,name=daily_ceiling,json=dailyCeiling,proto3" json:"daily_ceiling,omitempty"`            // most that (account, asset) may move through the lane in one UTC day, this transfer included
+	MaxAccountTotal *Amount                `protobuf:"bytes,2,opt,name=max_account_total,json=maxAccountTotal,proto3" json:"max_account_total,omitempty"` // most that the credited balance may become
+	NonceStart      uint64                 `protobuf:"varint,3,opt,name=nonce_start,json=nonceStart,proto3" json:"nonce_start,omitempty"`                 // lowest nonce of a fresh lane
+	NonceMaxGap     uint64                 `protobuf:"varint,4,opt,name=nonce_max_gap,json=nonceMaxGap,proto3" json:"nonce_max_gap,omitempty"`            // largest step above the last nonce; 1 is contiguous
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Rules) Reset() {
@@ -264,13 +318,6 @@ func (x *Rules) GetNonceStart() uint64 {
 func (x *Rules) GetNonceMaxGap() uint64 {
 	if x != nil {
 		return x.NonceMaxGap
-	}
-	return 0
-}
-
-func (x *Rules) GetIdempotencyTtlMillis() uint64 {
-	if x != nil {
-		return x.IdempotencyTtlMillis
 	}
 	return 0
 }
@@ -400,8 +447,14 @@ func (x *Transfer) GetTraceparent() string {
 }
 
 type CommitRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Transfers     []*Transfer            `protobuf:"bytes,1,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Transfers []*Transfer            `protobuf:"bytes,1,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	// With clock above 0: the call must not be taken up by another opening of the ledger than
+	// history, nor once that opening's clock (Heartbeat.clock) is past clock; it is then answered
+	// ABORTED, and nothing of it is ever done. So a caller that lost a call knows when it can no
+	// longer come true, however long the network held it back.
+	History       []byte `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
+	Clock         uint64 `protobuf:"varint,3,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +494,20 @@ func (x *CommitRequest) GetTransfers() []*Transfer {
 		return x.Transfers
 	}
 	return nil
+}
+
+func (x *CommitRequest) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *CommitRequest) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type Receipt struct {
@@ -628,15 +695,19 @@ func (x *Balance) GetSeq() uint64 {
 }
 
 type Result struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Verdict       Verdict                `protobuf:"varint,1,opt,name=verdict,proto3,enum=ledger.v1.Verdict" json:"verdict,omitempty"`
-	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                              // version of the commit; APPLIED and REPLAYED
-	NextNonce     uint64                 `protobuf:"varint,3,opt,name=next_nonce,json=nextNonce,proto3" json:"next_nonce,omitempty"` // lowest that will do, 0 if there is none; NONCE_CONFLICT
-	Receipt       *Receipt               `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`                       // APPLIED and REPLAYED
-	Balances      []*Balance             `protobuf:"bytes,5,rep,name=balances,proto3" json:"balances,omitempty"`                     // the touched ones, afterwards; APPLIED
-	DayTotal      *Amount                `protobuf:"bytes,6,opt,name=day_total,json=dayTotal,proto3" json:"day_total,omitempty"`     // what daily_ceiling bounds, this transfer included; APPLIED; absent: not told
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Verdict   Verdict                `protobuf:"varint,1,opt,name=verdict,proto3,enum=ledger.v1.Verdict" json:"verdict,omitempty"`
+	Seq       uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                              // version of the commit; APPLIED and REPLAYED
+	NextNonce uint64                 `protobuf:"varint,3,opt,name=next_nonce,json=nextNonce,proto3" json:"next_nonce,omitempty"` // lowest that will do, 0 if there is none; NONCE_CONFLICT
+	Receipt   *Receipt               `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`                       // APPLIED and REPLAYED
+	Balances  []*Balance             `protobuf:"bytes,5,rep,name=balances,proto3" json:"balances,omitempty"`                     // the touched ones, afterwards; APPLIED
+	DayTotal  *Amount                `protobuf:"bytes,6,opt,name=day_total,json=dayTotal,proto3" json:"day_total,omitempty"`     // what daily_ceiling bounds, this transfer included; APPLIED; absent: not told
+	// LIMITS_EXCEEDED; a node that does not tell leaves them out.
+	Limit              Limit   `protobuf:"varint,7,opt,name=limit,proto3,enum=ledger.v1.Limit" json:"limit,omitempty"`
+	Remaining          *Amount `protobuf:"bytes,8,opt,name=remaining,proto3" json:"remaining,omitempty"`                                                  // the largest amount that the limit would have let through
+	ResetsAtUnixMillis int64   `protobuf:"varint,9,opt,name=resets_at_unix_millis,json=resetsAtUnixMillis,proto3" json:"resets_at_unix_millis,omitempty"` // when the daily ceiling begins anew; 0: not by time
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
@@ -711,9 +782,31 @@ func (x *Result) GetDayTotal() *Amount {
 	return nil
 }
 
+func (x *Result) GetLimit() Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
+func (x *Result) GetRemaining() *Amount {
+	if x != nil {
+		return x.Remaining
+	}
+	return nil
+}
+
+func (x *Result) GetResetsAtUnixMillis() int64 {
+	if x != nil {
+		return x.ResetsAtUnixMillis
+	}
+	return 0
+}
+
 type CommitResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*Result              `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"` // one a transfer, by index
+	Clock         uint64                 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`    // the node's (Heartbeat.clock) when it took the call up; 0: not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -753,6 +846,13 @@ func (x *CommitResponse) GetResults() []*Result {
 		return x.Results
 	}
 	return nil
+}
+
+func (x *CommitResponse) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type BalanceKey struct {
@@ -895,11 +995,14 @@ func (x *LookupResponse) GetBalances() []*Balance {
 	return nil
 }
 
+// Either txid, or account and idempotency_key.
 type TransactionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Txid          []byte                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Txid           []byte                 `protobuf:"bytes,1,opt,name=txid,proto3" json:"txid,omitempty"`
+	Account        string                 `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"` // the nonce-bearing one: from of a transfer or burn, to of an issue
+	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TransactionRequest) Reset() {
@@ -937,6 +1040,20 @@ func (x *TransactionRequest) GetTxid() []byte {
 		return x.Txid
 	}
 	return nil
+}
+
+func (x *TransactionRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *TransactionRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 type TransactionResponse struct {
@@ -1163,8 +1280,9 @@ func (x *WatchResponse) GetLedger() []byte {
 type Heartbeat struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Tick               uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`
-	ConservationOk     uint64                 `protobuf:"varint,2,opt,name=conservation_ok,json=conservationOk,proto3" json:"conservation_ok,omitempty"`             // checks of sum(balances) = issued - burned since start
-	ConservationFailed uint64                 `protobuf:"varint,3,opt,name=conservation_failed,json=conservationFailed,proto3" json:"conservation_failed,omitempty"` // of which found money made or lost
+	ConservationOk     uint64                 `protobuf:"varint,2,opt,name=conservation_ok,json=conservationOk,proto3" json:"conservation_ok,omitempty"`             // checks since start that found sum(balances) = issued - burned
+	ConservationFailed uint64                 `protobuf:"varint,3,opt,name=conservation_failed,json=conservationFailed,proto3" json:"conservation_failed,omitempty"` // checks since start that found money made or lost
+	Clock              uint64                 `protobuf:"varint,4,opt,name=clock,proto3" json:"clock,omitempty"`                                                     // milliseconds since this opening of the ledger, at least 1, never backwards; 0: not told
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1220,6 +1338,13 @@ func (x *Heartbeat) GetConservationFailed() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
 var File_ledger_proto protoreflect.FileDescriptor
 
 const file_ledger_proto_rawDesc = "" +
@@ -1227,14 +1352,13 @@ const file_ledger_proto_rawDesc = "" +
 	"\fledger.proto\x12\tledger.v1\"(\n" +
 	"\x06Amount\x12\x0e\n" +
 	"\x02hi\x18\x01 \x01(\x06R\x02hi\x12\x0e\n" +
-	"\x02lo\x18\x02 \x01(\x06R\x02lo\"\xf9\x01\n" +
+	"\x02lo\x18\x02 \x01(\x06R\x02lo\"\xc9\x01\n" +
 	"\x05Rules\x126\n" +
 	"\rdaily_ceiling\x18\x01 \x01(\v2\x11.ledger.v1.AmountR\fdailyCeiling\x12=\n" +
 	"\x11max_account_total\x18\x02 \x01(\v2\x11.ledger.v1.AmountR\x0fmaxAccountTotal\x12\x1f\n" +
 	"\vnonce_start\x18\x03 \x01(\x04R\n" +
 	"nonceStart\x12\"\n" +
-	"\rnonce_max_gap\x18\x04 \x01(\x04R\vnonceMaxGap\x124\n" +
-	"\x16idempotency_ttl_millis\x18\x05 \x01(\x04R\x14idempotencyTtlMillis\"\xd2\x02\n" +
+	"\rnonce_max_gap\x18\x04 \x01(\x04R\vnonceMaxGapJ\x04\b\x05\x10\x06\"\xd2\x02\n" +
 	"\bTransfer\x12\x1d\n" +
 	"\x02op\x18\x01 \x01(\x0e2\r.ledger.v1.OpR\x02op\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1247,9 +1371,11 @@ const file_ledger_proto_rawDesc = "" +
 	"\x05rules\x18\t \x01(\v2\x10.ledger.v1.RulesR\x05rules\x12\x17\n" +
 	"\acorr_id\x18\n" +
 	" \x01(\tR\x06corrId\x12 \n" +
-	"\vtraceparent\x18\v \x01(\tR\vtraceparent\"B\n" +
+	"\vtraceparent\x18\v \x01(\tR\vtraceparent\"r\n" +
 	"\rCommitRequest\x121\n" +
-	"\ttransfers\x18\x01 \x03(\v2\x13.ledger.v1.TransferR\ttransfers\"\x81\x02\n" +
+	"\ttransfers\x18\x01 \x03(\v2\x13.ledger.v1.TransferR\ttransfers\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\fR\ahistory\x12\x14\n" +
+	"\x05clock\x18\x03 \x01(\x04R\x05clock\"\x81\x02\n" +
 	"\aReceipt\x12\x12\n" +
 	"\x04txid\x18\x01 \x01(\fR\x04txid\x12\x1d\n" +
 	"\x02op\x18\x02 \x01(\x0e2\r.ledger.v1.OpR\x02op\x12\x12\n" +
@@ -1266,7 +1392,7 @@ const file_ledger_proto_rawDesc = "" +
 	"\x05asset\x18\x02 \x01(\tR\x05asset\x12)\n" +
 	"\x06amount\x18\x03 \x01(\v2\x11.ledger.v1.AmountR\x06amount\x12\x14\n" +
 	"\x05nonce\x18\x04 \x01(\x04R\x05nonce\x12\x10\n" +
-	"\x03seq\x18\x05 \x01(\x04R\x03seq\"\xf5\x01\n" +
+	"\x03seq\x18\x05 \x01(\x04R\x03seq\"\x81\x03\n" +
 	"\x06Result\x12,\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x12.ledger.v1.VerdictR\averdict\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1d\n" +
@@ -1274,9 +1400,13 @@ const file_ledger_proto_rawDesc = "" +
 	"next_nonce\x18\x03 \x01(\x04R\tnextNonce\x12,\n" +
 	"\areceipt\x18\x04 \x01(\v2\x12.ledger.v1.ReceiptR\areceipt\x12.\n" +
 	"\bbalances\x18\x05 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\x12.\n" +
-	"\tday_total\x18\x06 \x01(\v2\x11.ledger.v1.AmountR\bdayTotal\"=\n" +
+	"\tday_total\x18\x06 \x01(\v2\x11.ledger.v1.AmountR\bdayTotal\x12&\n" +
+	"\x05limit\x18\a \x01(\x0e2\x10.ledger.v1.LimitR\x05limit\x12/\n" +
+	"\tremaining\x18\b \x01(\v2\x11.ledger.v1.AmountR\tremaining\x121\n" +
+	"\x15resets_at_unix_millis\x18\t \x01(\x03R\x12resetsAtUnixMillis\"S\n" +
 	"\x0eCommitResponse\x12+\n" +
-	"\aresults\x18\x01 \x03(\v2\x11.ledger.v1.ResultR\aresults\"<\n" +
+	"\aresults\x18\x01 \x03(\v2\x11.ledger.v1.ResultR\aresults\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x04R\x05clock\"<\n" +
 	"\n" +
 	"BalanceKey\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x14\n" +
@@ -1284,9 +1414,11 @@ const file_ledger_proto_rawDesc = "" +
 	"\rLookupRequest\x12)\n" +
 	"\x04keys\x18\x01 \x03(\v2\x15.ledger.v1.BalanceKeyR\x04keys\"@\n" +
 	"\x0eLookupResponse\x12.\n" +
-	"\bbalances\x18\x01 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\"(\n" +
+	"\bbalances\x18\x01 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\"k\n" +
 	"\x12TransactionRequest\x12\x12\n" +
-	"\x04txid\x18\x01 \x01(\fR\x04txid\"U\n" +
+	"\x04txid\x18\x01 \x01(\fR\x04txid\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"U\n" +
 	"\x13TransactionResponse\x12,\n" +
 	"\areceipt\x18\x01 \x01(\v2\x12.ledger.v1.ReceiptR\areceipt\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"[\n" +
@@ -1300,11 +1432,12 @@ const file_ledger_proto_rawDesc = "" +
 	"\bbalances\x18\x02 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\x122\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x14.ledger.v1.HeartbeatR\theartbeat\x12\x18\n" +
 	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x16\n" +
-	"\x06ledger\x18\x05 \x01(\fR\x06ledger\"y\n" +
+	"\x06ledger\x18\x05 \x01(\fR\x06ledger\"\x8f\x01\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12'\n" +
 	"\x0fconservation_ok\x18\x02 \x01(\x04R\x0econservationOk\x12/\n" +
-	"\x13conservation_failed\x18\x03 \x01(\x04R\x12conservationFailed*D\n" +
+	"\x13conservation_failed\x18\x03 \x01(\x04R\x12conservationFailed\x12\x14\n" +
+	"\x05clock\x18\x04 \x01(\x04R\x05clock*D\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOP_ISSUE\x10\x01\x12\x0f\n" +
@@ -1318,7 +1451,12 @@ const file_ledger_proto_rawDesc = "" +
 	"\x16VERDICT_NONCE_CONFLICT\x10\x04\x12\x1b\n" +
 	"\x17VERDICT_LIMITS_EXCEEDED\x10\x05\x12\x1e\n" +
 	"\x1aVERDICT_INSUFFICIENT_FUNDS\x10\x06\x12\x13\n" +
-	"\x0fVERDICT_INVALID\x10\a2\x98\x02\n" +
+	"\x0fVERDICT_INVALID\x10\a*b\n" +
+	"\x05Limit\x12\x15\n" +
+	"\x11LIMIT_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13LIMIT_DAILY_CEILING\x10\x01\x12\x17\n" +
+	"\x13LIMIT_ACCOUNT_TOTAL\x10\x02\x12\x10\n" +
+	"\fLIMIT_SUPPLY\x10\x032\x98\x02\n" +
 	"\n" +
 	"LedgerNode\x12=\n" +
 	"\x06Commit\x12\x18.ledger.v1.CommitRequest\x1a\x19.ledger.v1.CommitResponse\x12=\n" +
@@ -1338,61 +1476,64 @@ func file_ledger_proto_rawDescGZIP() []byte {
 	return file_ledger_proto_rawDescData
 }
 
-var file_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_ledger_proto_goTypes = []any{
 	(Op)(0),                     // 0: ledger.v1.Op
 	(Verdict)(0),                // 1: ledger.v1.Verdict
-	(*Amount)(nil),              // 2: ledger.v1.Amount
-	(*Rules)(nil),               // 3: ledger.v1.Rules
-	(*Transfer)(nil),            // 4: ledger.v1.Transfer
-	(*CommitRequest)(nil),       // 5: ledger.v1.CommitRequest
-	(*Receipt)(nil),             // 6: ledger.v1.Receipt
-	(*Balance)(nil),             // 7: ledger.v1.Balance
-	(*Result)(nil),              // 8: ledger.v1.Result
-	(*CommitResponse)(nil),      // 9: ledger.v1.CommitResponse
-	(*BalanceKey)(nil),          // 10: ledger.v1.BalanceKey
-	(*LookupRequest)(nil),       // 11: ledger.v1.LookupRequest
-	(*LookupResponse)(nil),      // 12: ledger.v1.LookupResponse
-	(*TransactionRequest)(nil),  // 13: ledger.v1.TransactionRequest
-	(*TransactionResponse)(nil), // 14: ledger.v1.TransactionResponse
-	(*WatchRequest)(nil),        // 15: ledger.v1.WatchRequest
-	(*WatchResponse)(nil),       // 16: ledger.v1.WatchResponse
-	(*Heartbeat)(nil),           // 17: ledger.v1.Heartbeat
+	(Limit)(0),                  // 2: ledger.v1.Limit
+	(*Amount)(nil),              // 3: ledger.v1.Amount
+	(*Rules)(nil),               // 4: ledger.v1.Rules
+	(*Transfer)(nil),            // 5: ledger.v1.Transfer
+	(*CommitRequest)(nil),       // 6: ledger.v1.CommitRequest
+	(*Receipt)(nil),             // 7: ledger.v1.Receipt
+	(*Balance)(nil),             // 8: ledger.v1.Balance
+	(*Result)(nil),              // 9: ledger.v1.Result
+	(*CommitResponse)(nil),      // 10: ledger.v1.CommitResponse
+	(*BalanceKey)(nil),          // 11: ledger.v1.BalanceKey
+	(*LookupRequest)(nil),       // 12: ledger.v1.LookupRequest
+	(*LookupResponse)(nil),      // 13: ledger.v1.LookupResponse
+	(*TransactionRequest)(nil),  // 14: ledger.v1.TransactionRequest
+	(*TransactionResponse)(nil), // 15: ledger.v1.TransactionResponse
+	(*WatchRequest)(nil),        // 16: ledger.v1.WatchRequest
+	(*WatchResponse)(nil),       // 17: ledger.v1.WatchResponse
+	(*Heartbeat)(nil),           // 18: ledger.v1.Heartbeat
 }
 var file_ledger_proto_depIdxs = []int32{
-	2,  // 0: ledger.v1.Rules.daily_ceiling:type_name -> ledger.v1.Amount
-	2,  // 1: ledger.v1.Rules.max_account_total:type_name -> ledger.v1.Amount
+	3,  // 0: ledger.v1.Rules.daily_ceiling:type_name -> ledger.v1.Amount
+	3,  // 1: ledger.v1.Rules.max_account_total:type_name -> ledger.v1.Amount
 	0,  // 2: ledger.v1.Transfer.op:type_name -> ledger.v1.Op
-	2,  // 3: ledger.v1.Transfer.amount:type_name -> ledger.v1.Amount
-	3,  // 4: ledger.v1.Transfer.rules:type_name -> ledger.v1.Rules
-	4,  // 5: ledger.v1.CommitRequest.transfers:type_name -> ledger.v1.Transfer
+	3,  // 3: ledger.v1.Transfer.amount:type_name -> ledger.v1.Amount
+	4,  // 4: ledger.v1.Transfer.rules:type_name -> ledger.v1.Rules
+	5,  // 5: ledger.v1.CommitRequest.transfers:type_name -> ledger.v1.Transfer
 	0,  // 6: ledger.v1.Receipt.op:type_name -> ledger.v1.Op
-	2,  // 7: ledger.v1.Receipt.amount:type_name -> ledger.v1.Amount
-	2,  // 8: ledger.v1.Balance.amount:type_name -> ledger.v1.Amount
+	3,  // 7: ledger.v1.Receipt.amount:type_name -> ledger.v1.Amount
+	3,  // 8: ledger.v1.Balance.amount:type_name -> ledger.v1.Amount
 	1,  // 9: ledger.v1.Result.verdict:type_name -> ledger.v1.Verdict
-	6,  // 10: ledger.v1.Result.receipt:type_name -> ledger.v1.Receipt
-	7,  // 11: ledger.v1.Result.balances:type_name -> ledger.v1.Balance
-	2,  // 12: ledger.v1.Result.day_total:type_name -> ledger.v1.Amount
-	8,  // 13: ledger.v1.CommitResponse.results:type_name -> ledger.v1.Result
-	10, // 14: ledger.v1.LookupRequest.keys:type_name -> ledger.v1.BalanceKey
-	7,  // 15: ledger.v1.LookupResponse.balances:type_name -> ledger.v1.Balance
-	6,  // 16: ledger.v1.TransactionResponse.receipt:type_name -> ledger.v1.Receipt
-	7,  // 17: ledger.v1.WatchResponse.balances:type_name -> ledger.v1.Balance
-	17, // 18: ledger.v1.WatchResponse.heartbeat:type_name -> ledger.v1.Heartbeat
-	5,  // 19: ledger.v1.LedgerNode.Commit:input_type -> ledger.v1.CommitRequest
-	11, // 20: ledger.v1.LedgerNode.Lookup:input_type -> ledger.v1.LookupRequest
-	13, // 21: ledger.v1.LedgerNode.Transaction:input_type -> ledger.v1.TransactionRequest
-	15, // 22: ledger.v1.LedgerNode.Watch:input_type -> ledger.v1.WatchRequest
-	9,  // 23: ledger.v1.LedgerNode.Commit:output_type -> ledger.v1.CommitResponse
-	12, // 24: ledger.v1.LedgerNode.Lookup:output_type -> ledger.v1.LookupResponse
-	14, // 25: ledger.v1.LedgerNode.Transaction:output_type -> ledger.v1.TransactionResponse
-	16, // 26: ledger.v1.LedgerNode.Watch:output_type -> ledger.v1.WatchResponse
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	7,  // 10: ledger.v1.Result.receipt:type_name -> ledger.v1.Receipt
+	8,  // 11: ledger.v1.Result.balances:type_name -> ledger.v1.Balance
+	3,  // 12: ledger.v1.Result.day_total:type_name -> ledger.v1.Amount
+	2,  // 13: ledger.v1.Result.limit:type_name -> ledger.v1.Limit
+	3,  // 14: ledger.v1.Result.remaining:type_name -> ledger.v1.Amount
+	9,  // 15: ledger.v1.CommitResponse.results:type_name -> ledger.v1.Result
+	11, // 16: ledger.v1.LookupRequest.keys:type_name -> ledger.v1.BalanceKey
+	8,  // 17: ledger.v1.LookupResponse.balances:type_name -> ledger.v1.Balance
+	7,  // 18: ledger.v1.TransactionResponse.receipt:type_name -> ledger.v1.Receipt
+	8,  // 19: ledger.v1.WatchResponse.balances:type_name -> ledger.v1.Balance
+	18, // 20: ledger.v1.WatchResponse.heartbeat:type_name -> ledger.v1.Heartbeat
+	6,  // 21: ledger.v1.LedgerNode.Commit:input_type -> ledger.v1.CommitRequest
+	12, // 22: ledger.v1.LedgerNode.Lookup:input_type -> ledger.v1.LookupRequest
+	14, // 23: ledger.v1.LedgerNode.Transaction:input_type -> ledger.v1.TransactionRequest
+	16, // 24: ledger.v1.LedgerNode.Watch:input_type -> ledger.v1.WatchRequest
+	10, // 25: ledger.v1.LedgerNode.Commit:output_type -> ledger.v1.CommitResponse
+	13, // 26: ledger.v1.LedgerNode.Lookup:output_type -> ledger.v1.LookupResponse
+	15, // 27: ledger.v1.LedgerNode.Transaction:output_type -> ledger.v1.TransactionResponse
+	17, // 28: ledger.v1.LedgerNode.Watch:output_type -> ledger.v1.WatchResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_ledger_proto_init() }
@@ -1409,7 +1550,7 @@ func file_ledger_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ledger_proto_rawDesc), len(file_ledger_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -46,7 +46,8 @@ type LedgerNodeClient interface {
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Lookup reads balances, by index. It never shows what is not yet durable.
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
-	// Transaction reads a receipt; NOT_FOUND where there is none.
+	// Transaction reads a receipt by its id, or by the account that paid and the key that it paid
+	// under; NOT_FOUND where there is none.
 	Transaction(ctx context.Context, in *TransactionRequest, opts ...grpc.CallOption) (*TransactionResponse, error)
 	// Watch streams every change after a version, in order, so that a copy can be kept current.
 	// The first request names the version; each later one is a tick. To a tick the node answers
@@ -124,7 +125,8 @@ type LedgerNodeServer interface {
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Lookup reads balances, by index. It never shows what is not yet durable.
 	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
-	// Transaction reads a receipt; NOT_FOUND where there is none.
+	// Transaction reads a receipt by its id, or by the account that paid and the key that it paid
+	// under; NOT_FOUND where there is none.
 	Transaction(context.Context, *TransactionRequest) (*TransactionResponse, error)
 	// Watch streams every change after a version, in order, so that a copy can be kept current.
 	// The first request names the version; each later one is a tick. To a tick the node answers

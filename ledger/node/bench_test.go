@@ -47,7 +47,7 @@ func newPayments(b *testing.B, e node.Engine) *payments {
 	b.Helper()
 	p := &payments{
 		asset: wallet.Must(wallet.ParseAsset("ron")), nonces: make([]atomic.Uint64, 1000),
-		rules: wallet.Rules{DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: math.MaxUint64, KeyTTL: time.Hour},
+		rules: wallet.Rules{DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: math.MaxUint64},
 	}
 	var batch []wallet.Transfer
 	for i := range p.nonces {

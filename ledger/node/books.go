@@ -95,7 +95,7 @@ func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 	if err != nil {
 		return err
 	}
-	if out.Code = judgeKey(&key.is, t, b.millis); out.Code == wallet.Replayed {
+	if out.Code = judgeKey(&key.is, t); out.Code == wallet.Replayed {
 		return b.replay(key.is.txid, out)
 	}
 	if out.Code != wallet.OK {

@@ -49,7 +49,7 @@ func payment(payer, n int) wallet.Transfer {
 		Op: wallet.Pay, From: account(payer), To: account(payer + 1), Asset: wallet.Must(wallet.ParseAsset("ron")), Amount: wallet.Minor(1),
 		Nonce: uint64(n + 1), Idem: wallet.Must(wallet.ParseIdemKey(fmt.Sprintf("key-%d-%d", payer, n))),
 		Rules: wallet.Rules{
-			DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceMaxGap: math.MaxUint64, KeyTTL: time.Hour,
+			DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceMaxGap: math.MaxUint64,
 		},
 	}
 	if n == 0 {

@@ -90,7 +90,7 @@ func drawTransfer(rt *rapid.T) wallet.Transfer {
 		Idem:   wallet.Must(wallet.ParseIdemKey(fmt.Sprint(rapid.IntRange(0, 30).Draw(rt, "key")))),
 		Rules: wallet.Rules{
 			DailyCeiling: wallet.Minor(rapid.Uint64Range(50, 300).Draw(rt, "daily")), MaxAccountTotal: wallet.Minor(500),
-			NonceMaxGap: 30, KeyTTL: rapid.SampledFrom([]time.Duration{time.Hour, 1000 * time.Hour}).Draw(rt, "ttl"),
+			NonceMaxGap: 30,
 		},
 	}
 	if t.Op != wallet.Issue {

@@ -77,10 +77,9 @@ func wellFormed(t *wallet.Transfer) bool {
 		!t.Asset.IsZero() && !t.Amount.IsZero() && t.Nonce > 0 && !t.Idem.IsZero()
 }
 
-// judgeKey is rule 1: Replayed, KeyReused, or OK where the key is free. millis is the commit time.
-func judgeKey(k *keyRow, t *wallet.Transfer, millis int64) wallet.Code {
-	ttl := min(t.Rules.KeyTTL, keepKeys).Milliseconds()
-	if k.txid.IsZero() || millis-millisOf(k.txid) >= ttl {
+// judgeKey is rule 1: Replayed, KeyReused, or OK where the key is free.
+func judgeKey(k *keyRow, t *wallet.Transfer) wallet.Code {
+	if k.txid.IsZero() {
 		return wallet.OK
 	}
 	if k.fingerprint != t.Fingerprint {

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"math"
 	"math/big"
 	"net"
 	"os"
@@ -196,7 +195,7 @@ func good() *ledgerpb.Transfer {
 		Op: ledgerpb.Op_OP_ISSUE, To: "alice", Asset: "ron", Amount: &ledgerpb.Amount{Lo: 5}, Nonce: 1,
 		IdempotencyKey: "k", Fingerprint: make([]byte, 32), CorrId: "c", Traceparent: "not a trace",
 		Rules: &ledgerpb.Rules{
-			DailyCeiling: &ledgerpb.Amount{Hi: 1}, MaxAccountTotal: &ledgerpb.Amount{Hi: 1}, NonceMaxGap: 1, IdempotencyTtlMillis: math.MaxUint64,
+			DailyCeiling: &ledgerpb.Amount{Hi: 1}, MaxAccountTotal: &ledgerpb.Amount{Hi: 1}, NonceMaxGap: 1,
 		},
 	}
 }

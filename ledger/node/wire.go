@@ -71,7 +71,6 @@ func rulesFromWire(p *ledgerpb.Rules) wallet.Rules {
 		MaxAccountTotal: amountFromWire(p.GetMaxAccountTotal()),
 		NonceStart:      p.GetNonceStart(),
 		NonceMaxGap:     p.GetNonceMaxGap(),
-		KeyTTL:          time.Duration(min(p.GetIdempotencyTtlMillis(), maxMillis)) * time.Millisecond,
 	}
 }
 

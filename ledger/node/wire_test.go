@@ -1,9 +1,7 @@
 package node
 
 import (
-	"math"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -18,7 +16,7 @@ func FuzzFromWire(f *testing.F) {
 		f.Add(must(proto.Marshal(&ledgerpb.CommitRequest{Transfers: []*ledgerpb.Transfer{transferToWire(payment(0, n)), {}}})))
 	}
 	odd := transferToWire(payment(0, 1))
-	odd.IdempotencyKey, odd.Rules.IdempotencyTtlMillis = `"\"`, math.MaxUint64
+	odd.IdempotencyKey = `"\"`
 	f.Add(must(proto.Marshal(&ledgerpb.CommitRequest{Transfers: []*ledgerpb.Transfer{odd}})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var req ledgerpb.CommitRequest
@@ -42,9 +40,6 @@ func FuzzFromWire(f *testing.F) {
 				p.GetRules().GetNonceStart() != got.Rules.NonceStart || p.GetRules().GetNonceMaxGap() != got.Rules.NonceMaxGap {
 				t.Errorf("%v is taken for %v", p, again)
 			}
-			if ttl := p.GetRules().GetIdempotencyTtlMillis(); got.Rules.KeyTTL < 0 || uint64(got.Rules.KeyTTL.Milliseconds()) != min(ttl, uint64(math.MaxInt64/time.Millisecond)) {
-				t.Errorf("a time to live of %d ms is taken for %s", ttl, got.Rules.KeyTTL)
-			}
 		}
 	})
 }
@@ -64,7 +59,7 @@ func transferToWire(t wallet.Transfer) *ledgerpb.Transfer {
 		CorrId: t.Origin.Corr.String(), Traceparent: t.Origin.Trace.String(),
 		Rules: &ledgerpb.Rules{
 			DailyCeiling: amountToWire(t.Rules.DailyCeiling), MaxAccountTotal: amountToWire(t.Rules.MaxAccountTotal),
-			NonceStart: t.Rules.NonceStart, NonceMaxGap: t.Rules.NonceMaxGap, IdempotencyTtlMillis: uint64(t.Rules.KeyTTL.Milliseconds()),
+			NonceStart: t.Rules.NonceStart, NonceMaxGap: t.Rules.NonceMaxGap,
 		},
 	}
 }
