@@ -619,12 +619,14 @@ func (x *Receipt) GetUnixMillis() int64 {
 }
 
 type Balance struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	Asset         string                 `protobuf:"bytes,2,opt,name=asset,proto3" json:"asset,omitempty"`
-	Amount        *Amount                `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	Nonce         uint64                 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"` // last nonce of the account's debit lane, 0 if none
-	Seq           uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`     // the figures hold every commit up to this version
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Account string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Asset   string                 `protobuf:"bytes,2,opt,name=asset,proto3" json:"asset,omitempty"`
+	Amount  *Amount                `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Last nonce of the account's debit lane, 0 if none. It is the account's: it holds for all of the
+	// account's balances, and the highest one told of an account is the newest.
+	Nonce         uint64 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Seq           uint64 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"` // the figures hold every commit up to this version
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1199,10 +1201,12 @@ func (*WatchRequest_From) isWatchRequest_Ask() {}
 func (*WatchRequest_Tick) isWatchRequest_Ask() {}
 
 type WatchResponse struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Seq       uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`            // the caller now has every change up to this version
-	Balances  []*Balance             `protobuf:"bytes,2,rep,name=balances,proto3" json:"balances,omitempty"`   // new figures of what changed since the last message
-	Heartbeat *Heartbeat             `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // answers a tick
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"` // the caller now has every change up to this version
+	// New figures of the balances that were debited or credited since the last message. A debit's
+	// nonce is told with the balance that it debited, and not again with the account's others.
+	Balances  []*Balance `protobuf:"bytes,2,rep,name=balances,proto3" json:"balances,omitempty"`
+	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // answers a tick
 	// Both are in the first message of a stream. A copy of balances is continued only within one
 	// history. A sidecar moves to another endpoint only within one ledger (where one of the two tells
 	// no ledger: within one history), and only if Transaction finds there what was acknowledged to it.

@@ -17,7 +17,6 @@ type store interface {
 	supply(wallet.Asset) (supplyRow, error)
 	key(keyName) (keyRow, error)
 	receipt(wallet.TxID) (receiptRow, error)
-	portfolio(wallet.Account) ([]wallet.Asset, error) // the assets of all the account's balances
 }
 
 // books are the rows in memory that transfers are decided on, one group of transfers after the
@@ -29,11 +28,10 @@ type books struct {
 	store   store
 	entropy io.Reader
 
-	accounts   table[wallet.Account, accountRow]
-	balances   table[wallet.BalanceKey, balanceRow]
-	supplies   table[wallet.Asset, supplyRow]
-	keys       table[keyName, keyRow]
-	portfolios cache[wallet.Account, []wallet.Asset] // of debited accounts with several assets
+	accounts table[wallet.Account, accountRow]
+	balances table[wallet.BalanceKey, balanceRow]
+	supplies table[wallet.Asset, supplyRow]
+	keys     table[keyName, keyRow]
 
 	head     head         // after the last decided transfer
 	was      head         // at begin
@@ -55,20 +53,18 @@ const (
 	cachedBalances = 1 << 15
 	cachedSupplies = 1 << 10
 	cachedKeys     = 1 << 13
-	cachedSets     = 1 << 12
 )
 
 func newBooks(s store, entropy io.Reader, h head) *books {
 	return &books{
-		store:      s,
-		entropy:    entropy,
-		accounts:   newTable(s.account, cachedAccounts),
-		balances:   newTable(s.balance, cachedBalances),
-		supplies:   newTable(s.supply, cachedSupplies),
-		keys:       newTable(s.key, cachedKeys),
-		portfolios: newCache[wallet.Account, []wallet.Asset](cachedSets),
-		head:       h,
-		sums:       make(map[wallet.Asset]wallet.Amount),
+		store:    s,
+		entropy:  entropy,
+		accounts: newTable(s.account, cachedAccounts),
+		balances: newTable(s.balance, cachedBalances),
+		supplies: newTable(s.supply, cachedSupplies),
+		keys:     newTable(s.key, cachedKeys),
+		head:     h,
+		sums:     make(map[wallet.Asset]wallet.Amount),
 	}
 }
 
@@ -232,59 +228,25 @@ func (b *books) balanced() bool {
 	return true
 }
 
-// change is what the group did to balances: the final figure of each one. A balance shows its
-// account's last debit nonce, so a debit changes the figures of all of the account's assets.
-func (b *books) change() (wallet.Change, error) {
+// change is what the group did to balances: the final figure of each one that it moved. The nonce
+// in a figure is that of the account, so the account's other balances need no figure of their own:
+// a payment costs what it touches, however many assets its account has.
+func (b *books) change() wallet.Change {
 	c := wallet.Change{Seq: b.head.seq}
 	if b.head.seq == b.was.seq {
-		return c, nil
-	}
-	for _, a := range b.accounts.touched {
-		if a.is.debit == a.was.debit || a.is.assets < 2 {
-			continue
-		}
-		if err := b.touchPortfolio(a.key); err != nil {
-			return c, err
-		}
+		return c
 	}
 	c.Balances = make([]wallet.Balance, 0, len(b.balances.touched))
 	for _, row := range b.balances.touched {
-		account, err := b.accounts.touch(row.key.Account)
-		if err != nil {
-			return c, err
-		}
-		if row.is == row.was && (account.is.debit == account.was.debit || row.is.seq == 0) {
+		if row.is == row.was {
 			continue // only read
 		}
+		account, _ := b.accounts.rows.get(row.key.Account) // side touched it with the balance
 		c.Balances = append(c.Balances, wallet.Balance{
 			Key: row.key, Amount: row.is.amount, Nonce: account.is.debit, Seq: c.Seq,
 		})
-		if row.was.seq == 0 {
-			if assets, ok := b.portfolios.get(row.key.Account); ok {
-				b.portfolios.put(row.key.Account, append(assets, row.key.Asset))
-			}
-		}
 	}
-	return c, nil
-}
-
-// touchPortfolio touches every stored balance of the account. Those that this group made are
-// touched already, and change adds them to the portfolio.
-func (b *books) touchPortfolio(account wallet.Account) error {
-	assets, ok := b.portfolios.get(account)
-	if !ok {
-		var err error
-		if assets, err = b.store.portfolio(account); err != nil {
-			return err
-		}
-		b.portfolios.put(account, assets)
-	}
-	for _, asset := range assets {
-		if _, err := b.balances.touch(wallet.BalanceKey{Account: account, Asset: asset}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c
 }
 
 // settle ends a group whose rows the store now has.
@@ -293,7 +255,6 @@ func (b *books) settle() {
 	b.balances.rows.trim()
 	b.supplies.rows.trim()
 	b.keys.rows.trim()
-	b.portfolios.trim()
 }
 
 // rollback ends a group as if it had not been.
@@ -304,7 +265,6 @@ func (b *books) rollback() {
 	b.balances.rollback()
 	b.supplies.rollback()
 	b.keys.rollback()
-	b.portfolios = newCache[wallet.Account, []wallet.Asset](cachedSets)
 }
 
 // table is a write-through cache of one kind of row that remembers what the present group touched.

@@ -11,7 +11,7 @@ import (
 // of each kind has one fixed layout. Any change takes a new storeFormat, except a new row of kind m
 // that older versions may pass over.
 //
-//	a account                     debit nonce 8, issue nonce 8, assets 4
+//	a account                     debit nonce 8, issue nonce 8
 //	b len account asset           amount 16, version 8, {day 4, moved 16} for debit and issue
 //	s asset                       issued 16, burned 16
 //	k len holder key              fingerprint 32, txid 16
@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	accountSize    = 8 + 8 + 4
+	accountSize    = 8 + 8
 	balanceSize    = 16 + 8 + 2*(4+16)
 	supplySize     = 16 + 16
 	keySize        = 32 + 16
@@ -56,12 +56,7 @@ func appendAccountKey(dst []byte, a wallet.Account) []byte {
 }
 
 func appendBalanceKey(dst []byte, k wallet.BalanceKey) []byte {
-	return k.Asset.Append(appendBalancePrefix(dst, k.Account))
-}
-
-// appendBalancePrefix starts the keys of all of the account's balances, and of no others.
-func appendBalancePrefix(dst []byte, a wallet.Account) []byte {
-	return appendText(append(dst, kindBalance), a)
+	return k.Asset.Append(appendText(append(dst, kindBalance), k.Account))
 }
 
 func appendSupplyKey(dst []byte, a wallet.Asset) []byte {
@@ -96,15 +91,14 @@ func amountAt(b []byte) wallet.Amount {
 
 func (r *accountRow) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, r.debit)
-	dst = binary.BigEndian.AppendUint64(dst, r.issue)
-	return binary.BigEndian.AppendUint32(dst, r.assets)
+	return binary.BigEndian.AppendUint64(dst, r.issue)
 }
 
 func (r *accountRow) decode(b []byte) error {
 	if len(b) != accountSize {
 		return errRow
 	}
-	*r = accountRow{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint32(b[16:])}
+	*r = accountRow{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
 	return nil
 }
 

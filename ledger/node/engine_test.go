@@ -597,7 +597,7 @@ func TestBus(t *testing.T) {
 func FuzzRows(f *testing.F) {
 	id := wallet.TxID{1, 2, 3}
 	tr := payment(0, 1)
-	f.Add(append([]byte{0}, (&accountRow{1, 2, 3}).append(nil)...))
+	f.Add(append([]byte{0}, (&accountRow{1, 2}).append(nil)...))
 	f.Add(append([]byte{1}, (&balanceRow{amount: wallet.MaxAmount(), seq: 7}).append(nil)...))
 	f.Add(append([]byte{2}, (&supplyRow{wallet.Minor(1), wallet.Minor(2)}).append(nil)...))
 	f.Add(append([]byte{3}, (&keyRow{tr.Fingerprint, id}).append(nil)...))

@@ -13,12 +13,11 @@ import (
 func OpenMemory(opts Options) Engine {
 	opts = opts.withDefaults()
 	s := &memoryStore{
-		accounts:   make(map[wallet.Account]accountRow),
-		balances:   make(map[wallet.BalanceKey]balanceRow),
-		supplies:   make(map[wallet.Asset]supplyRow),
-		keys:       make(map[keyName]keyRow),
-		places:     make(map[wallet.TxID]int),
-		portfolios: make(map[wallet.Account][]wallet.Asset),
+		accounts: make(map[wallet.Account]accountRow),
+		balances: make(map[wallet.BalanceKey]balanceRow),
+		supplies: make(map[wallet.Asset]supplyRow),
+		keys:     make(map[keyName]keyRow),
+		places:   make(map[wallet.TxID]int),
 	}
 	return &memory{opts: opts, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
 }
@@ -63,8 +62,8 @@ func (m *memory) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 
 // settle makes the group count, or refuses it as a whole where it would make or lose money.
 func (m *memory) settle(results []wallet.Result) {
-	change, err := m.books.change()
-	if err != nil || !m.books.balanced() {
+	change := m.books.change()
+	if !m.books.balanced() {
 		m.books.rollback()
 		m.fails.Add(1)
 		refuseAll(results)
@@ -162,13 +161,12 @@ func (m *memory) Close() error {
 
 // memoryStore is the rows in maps.
 type memoryStore struct {
-	accounts   map[wallet.Account]accountRow
-	balances   map[wallet.BalanceKey]balanceRow
-	supplies   map[wallet.Asset]supplyRow
-	keys       map[keyName]keyRow
-	receipts   []receiptRow // in order of commit
-	places     map[wallet.TxID]int
-	portfolios map[wallet.Account][]wallet.Asset
+	accounts map[wallet.Account]accountRow
+	balances map[wallet.BalanceKey]balanceRow
+	supplies map[wallet.Asset]supplyRow
+	keys     map[keyName]keyRow
+	receipts []receiptRow // in order of commit
+	places   map[wallet.TxID]int
 }
 
 func (s *memoryStore) account(k wallet.Account) (accountRow, error)    { return s.accounts[k], nil }
@@ -183,25 +181,21 @@ func (s *memoryStore) receipt(id wallet.TxID) (receiptRow, error) {
 	return receiptRow{}, nil
 }
 
-func (s *memoryStore) portfolio(k wallet.Account) ([]wallet.Asset, error) {
-	return append([]wallet.Asset(nil), s.portfolios[k]...), nil
-}
-
 func (s *memoryStore) save(b *books) {
 	for _, row := range b.accounts.touched {
-		s.accounts[row.key] = row.is
+		if row.is != row.was { // a refused payment must leave nothing, not even an empty row
+			s.accounts[row.key] = row.is
+		}
 	}
 	for _, row := range b.balances.touched {
-		if row.is == row.was {
-			continue
+		if row.is != row.was {
+			s.balances[row.key] = row.is
 		}
-		if row.was.seq == 0 {
-			s.portfolios[row.key.Account] = append(s.portfolios[row.key.Account], row.key.Asset)
-		}
-		s.balances[row.key] = row.is
 	}
 	for _, row := range b.supplies.touched {
-		s.supplies[row.key] = row.is
+		if row.is != row.was {
+			s.supplies[row.key] = row.is
+		}
 	}
 	for _, row := range b.keys.touched {
 		if row.is != row.was {

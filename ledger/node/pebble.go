@@ -272,7 +272,7 @@ func (p *pebbleEngine) decide(calls []*call) (change wallet.Change, err error) {
 			}
 		}
 	}
-	return p.books.change()
+	return p.books.change(), nil
 }
 
 // apply makes the group visible to reads and starts its sync.

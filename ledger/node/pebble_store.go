@@ -92,30 +92,6 @@ func loadReceipt(from pebble.Reader, id wallet.TxID) (r receiptRow, err error) {
 	return r, errors.Join(err, closer.Close())
 }
 
-func (s *pebbleStore) portfolio(k wallet.Account) ([]wallet.Asset, error) {
-	prefix := appendBalancePrefix(nil, k)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return nil, err
-	}
-	var assets []wallet.Asset
-	for ok := it.First(); ok; ok = it.Next() {
-		asset, err := wallet.ParseAsset(it.Key()[len(prefix):])
-		if err != nil {
-			return nil, errors.Join(errRow, it.Close())
-		}
-		assets = append(assets, asset)
-	}
-	return assets, it.Close()
-}
-
-// after is the first key behind all that start with prefix, which is ASCII.
-func after(prefix []byte) []byte {
-	end := bytes.Clone(prefix)
-	end[len(end)-1]++
-	return end
-}
-
 // load reads a row; the zero row where there is none.
 func load[R any, P interface {
 	*R

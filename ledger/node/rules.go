@@ -11,7 +11,6 @@ import (
 type (
 	accountRow struct {
 		debit, issue uint64 // last nonce of each lane
-		assets       uint32 // how many balances the account has
 	}
 
 	balanceRow struct {
@@ -141,9 +140,6 @@ func apply(r *rows, t *wallet.Transfer, seq uint64, millis int64) (moved wallet.
 		r.debit.seq = seq
 	}
 	if r.credit != nil {
-		if r.credit.seq == 0 {
-			r.to.assets++
-		}
 		r.credit.amount, _ = r.credit.amount.Add(t.Amount)
 		r.credit.seq = seq
 	}
