@@ -80,6 +80,8 @@ type Auth struct {
 	RootKeysFile   string // CONTRACT §3, mode 0600
 	CacheEntries   int    // verified tokens
 	SubjectEntries int    // subjects whose rate is kept
+
+	StrangersPerSecond uint64 // requests without a valid token that are told so
 }
 
 // Wallet is how payments and balances are handled.

@@ -116,6 +116,7 @@ func allRows() (all []row) {
 		row{key: "auth.root_keys_file", flag: "root-keys", bind: func(c *Config) value { return fileName(&c.Auth.RootKeysFile) }, effect: onReload, help: "root keys of capabilities, one a line as KEY_ID and 64 hex digits, mode 0600; required"},
 		row{key: "auth.cache_entries", def: "4096", bind: func(c *Config) value { return integer(&c.Auth.CacheEntries, 1, 1<<20) }, help: "verified tokens that are remembered"},
 		row{key: "auth.subject_entries", def: "16384", bind: func(c *Config) value { return integer(&c.Auth.SubjectEntries, 1, 1<<20) }, help: "subjects whose rate is kept"},
+		row{key: "auth.strangers_per_second", def: "100", bind: func(c *Config) value { return natural(&c.Auth.StrangersPerSecond, 1, 1000000) }, help: "requests a second without a valid token that are told why; more get 429. Valid tokens never wait for this"},
 	)
 	add(
 		row{key: "wallet.staleness_window", flag: "staleness", def: "250ms", bind: func(c *Config) value { return duration(&c.limits.StalenessWindow, 10*time.Millisecond, 5*time.Second) }, effect: onPush, help: "oldest balance that is served while the ledger answers"},

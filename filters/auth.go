@@ -68,40 +68,63 @@ func (s AuthStage) String() string {
 // Auth verifies the bearer token and sets the exchange's grant. What follows from the token's
 // bytes and the root keys alone is cached; time, peer, network and revocation are judged anew on
 // every request. A hit allocates nothing, and neither does a token that no key of ours made.
+//
+// What it refuses draws on the strangers' bucket, which nobody else draws on. Where that is empty
+// the answer is RateLimited: refusing goes on, telling why does not. The bucket comes after the
+// verdict, so that no flood of strangers can refuse a valid token, not even one that comes for the
+// first time (docs/decisions/027-strangers-pay-for-themselves.md).
 type Auth struct {
-	ring  *KeyRing
-	cache grantCache
+	ring      *KeyRing
+	cache     grantCache
+	perSecond uint64 // of strangers, and their burst
+	strangers slot
 
 	Hits, Misses atomic.Uint64
 	Failures     [NumAuthStages]atomic.Uint64
+	Limited      atomic.Uint64 // of the failures, those that found the strangers' bucket empty
 }
 
 // NewAuth makes the filter, with a cache of at most that many tokens (rounded up to a multiple of
 // 8), each of which takes 0.7 KiB, or up to 6 KiB if its caveats fill the 4 KiB that they may.
-func NewAuth(ring *KeyRing, entries int) *Auth {
-	return &Auth{ring: ring, cache: newGrantCache(entries)}
+// strangersPerSecond is how many requests a second are told why their token does not stand.
+func NewAuth(ring *KeyRing, entries int, strangersPerSecond uint64) *Auth {
+	return &Auth{ring: ring, cache: newGrantCache(entries), perSecond: strangersPerSecond}
 }
 
 // Name is the filter's name in the chain.
 func (*Auth) Name() string { return "auth" }
 
-// Check answers Unauthorized where the token does not stand, and Forbidden where it does but not
-// for this peer or network.
+// Check answers Unauthorized where the token does not stand, Forbidden where it does but not for
+// this peer or network, and RateLimited in the place of both where there are too many of them.
 func (a *Auth) Check(x *Exchange) wallet.Code {
 	g, stage := a.authenticate(x)
 	if stage == passed {
 		stage = g.judge(x)
 	}
 	if stage != passed {
-		a.Failures[stage].Add(1)
-		x.Detail = authStages[stage].detail
-		return authStages[stage].code
+		return a.refuse(x, stage)
 	}
 	x.Grant = g
 	if x.Limits.Shadow != nil {
 		g.watch(x)
 	}
 	return wallet.OK
+}
+
+// limitedDetail tells an honest client among many strangers that waiting does not help it.
+const limitedDetail = "the request has no valid token, and there are too many of that kind"
+
+// refuse answers a request whose token does not stand, out of the strangers' bucket.
+func (a *Auth) refuse(x *Exchange, stage AuthStage) wallet.Code {
+	a.Failures[stage].Add(1)
+	var ok bool
+	if x.RateLimit, ok = a.strangers.take(a.perSecond, a.perSecond, x.Now, nil); !ok {
+		a.Limited.Add(1)
+		x.Detail = limitedDetail
+		return wallet.RateLimited
+	}
+	x.Detail = authStages[stage].detail
+	return authStages[stage].code
 }
 
 // watch holds a grant that stands against the revocations under watch.

@@ -61,7 +61,7 @@ func newTestAuth(t tester, entries int, keyIDs ...string) (*filters.Auth, *filte
 	t.Helper()
 	ring := new(filters.KeyRing)
 	ring.Store(parseKeys(t, keyIDs...))
-	return filters.NewAuth(ring, entries), ring
+	return filters.NewAuth(ring, entries, 1e6), ring
 }
 
 func exchange(token []byte) *filters.Exchange {
@@ -341,6 +341,46 @@ func TestAuthRotation(t *testing.T) {
 	readers.Wait()
 }
 
+// TestStrangersBucket: what authentication refuses draws on one bucket, and is RateLimited where
+// that is empty; what it lets through draws on none and is never refused for it, cached or not; and
+// the zero value tells strangers nothing. Method: a script on an injected clock.
+func TestStrangersBucket(t *testing.T) {
+	ring := new(filters.KeyRing)
+	ring.Store(parseKeys(t, "k1"))
+	auth := filters.NewAuth(ring, 8, 2)
+	good := func(id string) []byte {
+		return mint(t, "v1:k1:"+id, "k1", authExpiry, "actions = read", "accounts = *")
+	}
+	expired := mint(t, "v1:k1:old", "k1", "exp = 1", "actions = read", "accounts = *")
+	for i, step := range []struct {
+		token []byte
+		after int64 // ns
+		want  wallet.Code
+	}{
+		{nil, 0, wallet.Unauthorized},
+		{good("t1"), 0, wallet.OK},
+		{expired, 0, wallet.Unauthorized},
+		{[]byte("junk"), 0, wallet.RateLimited},
+		{expired, 0, wallet.RateLimited},
+		{good("t1"), 0, wallet.OK}, // cached
+		{good("t2"), 0, wallet.OK}, // never seen
+		{nil, 5e8, wallet.Unauthorized},
+		{nil, 5e8, wallet.RateLimited},
+	} {
+		x := exchange(step.token)
+		x.Now += step.after
+		if got := auth.Check(x); got != step.want || (x.RateLimit.Limit == 2) != (got == wallet.RateLimited) {
+			t.Errorf("step %d: %v %+v, want %v", i, got, x.RateLimit, step.want)
+		}
+	}
+	if got := auth.Limited.Load(); got != 3 {
+		t.Errorf("%d limited, want 3", got)
+	}
+	if got := new(filters.Auth).Check(exchange(nil)); got != wallet.RateLimited {
+		t.Errorf("the zero value says %v", got)
+	}
+}
+
 // TestAuthName shows the names by which the chain's order is written down.
 func TestAuthName(t *testing.T) {
 	if got := []string{(*filters.Auth)(nil).Name(), filters.Scope{}.Name()}; !slices.Equal(got, []string{"auth", "scope"}) {
@@ -375,6 +415,19 @@ func BenchmarkAuth(b *testing.B) {
 			same := *keys // another set of equal keys, so nothing cached counts
 			ring.Store(&same)
 			auth.Check(x)
+		}
+	})
+	b.Run("forged", func(b *testing.B) { // the dearest junk: the right key's id, 16 caveats, 4 KiB
+		b.ReportAllocs()
+		var long []string
+		for i := range macaroon.MaxCaveats {
+			long = append(long, fmt.Sprintf("accounts = %d%s", i, strings.Repeat("a", 220)))
+		}
+		junk := mint(b, "v1:k1:t1", "x", long...)
+		for x := exchange(junk); b.Loop(); {
+			if auth.Check(x) == wallet.OK {
+				b.Fatal("taken")
+			}
 		}
 	})
 	b.Run("miss-macaroon.v2", func(b *testing.B) {

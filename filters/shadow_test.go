@@ -56,7 +56,7 @@ func TestShadow(t *testing.T) {
 		ring := new(KeyRing)
 		ring.Store(keys)
 		x := &Exchange{Limits: l, Token: []byte(token)}
-		return x, NewAuth(ring, 8).Check(x)
+		return x, NewAuth(ring, 8, 100).Check(x)
 	}
 	body := func(zip bool) func(*testing.T, *config.Limits) (*Exchange, wallet.Code) {
 		return func(t *testing.T, l *config.Limits) (*Exchange, wallet.Code) {

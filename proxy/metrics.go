@@ -188,6 +188,7 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 	}
 	m.sum("auth_cache_total", "Tokens by whether they had been verified before.", prometheus.Labels{"outcome": "hit"}, auth.Hits.Load)
 	m.sum("auth_cache_total", "Tokens by whether they had been verified before.", prometheus.Labels{"outcome": "miss"}, auth.Misses.Load)
+	m.sum("auth_strangers_limited_total", "Requests without a valid token that got 429, because there were more than auth.strangers_per_second.", nil, auth.Limited.Load)
 	for stage := range filters.NumAuthStages {
 		m.sum("auth_failures_total", "Tokens refused, by the stage that refused.", prometheus.Labels{"stage": stage.String()}, auth.Failures[stage].Load)
 	}

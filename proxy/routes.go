@@ -66,12 +66,15 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		// Next, and first of a read: what an operator has switched off must cost nothing either, and
 		// must not be counted against anybody's rate.
 		onOff = filters.Switch{}
-		// Before any work, because they protect the process: they cost a few nanoseconds.
+		// Before any work, because it protects the process. A stranger holds a place only while auth
+		// looks at the token, some microseconds.
 		inFlight = filters.NewInFlight()
-		rate     = filters.NewRate()
-		// Who asks comes before what is asked, so that strangers learn nothing and cannot make us
-		// decode or decompress anything.
+		// Who asks comes before every bucket that clients share, so that strangers spend only their
+		// own (docs/decisions/027), and before what is asked, so that they learn nothing and cannot
+		// make us decode or decompress anything.
 		auth = s.auth
+		// All clients' bucket, which is there to protect the process, before each one's own.
+		rate = filters.NewRate()
 		// By subject, so after it is known; before decoding, which is what it limits.
 		subjectRate = filters.NewSubjectRate(cfg.Auth.SubjectEntries)
 		// What is asked: scope and caps need it.
@@ -88,8 +91,8 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)
 		nonce       = filters.NewNonce(cfg.Wallet.Shards, cfg.Wallet.NonceEntries)
 
-		read  = filters.Chain{onOff, inFlight, rate, auth, subjectRate, query, payload, scope}
-		write = filters.Chain{ready, onOff, inFlight, rate, auth, subjectRate, query, payload, scope, caps, idempotency, nonce}
+		read  = filters.Chain{onOff, inFlight, auth, rate, subjectRate, query, payload, scope}
+		write = filters.Chain{ready, onOff, inFlight, auth, rate, subjectRate, query, payload, scope, caps, idempotency, nonce}
 	)
 	return [numRoutes]route{
 		routeBalance:  {routeBalance, config.RouteBalance, wallet.Read, read, s.balance},

@@ -121,7 +121,7 @@ func New(cfg *config.Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.visits.New = func() any { return new(visit) }
-	s.auth = filters.NewAuth(deps.Keys, cfg.Auth.CacheEntries)
+	s.auth = filters.NewAuth(deps.Keys, cfg.Auth.CacheEntries, cfg.Auth.StrangersPerSecond)
 	s.table = s.routes(cfg)
 	s.http = s.edge(cfg)
 	s.admin = s.newAdmin(cfg)
