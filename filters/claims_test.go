@@ -39,6 +39,11 @@ func (c *client) done() bool   { return c.stage.Load() == stageDone }
 
 // send starts a payment of acc_1 through the chain, and waits until it stands still.
 func send(chain Chain, key, asset string, nonce uint64, patience time.Duration) *client {
+	return sendUnder(chain, key, asset, nonce, patience, wallet.Rules{})
+}
+
+// sendUnder is send under a capability that comes to these rules.
+func sendUnder(chain Chain, key, asset string, nonce uint64, patience time.Duration, rules wallet.Rules) *client {
 	now := time.Now().UnixNano()
 	c := &client{
 		x:       &Exchange{Op: wallet.Pay, Now: now, Deadline: now + int64(patience)},
@@ -52,7 +57,7 @@ func send(chain Chain, key, asset string, nonce uint64, patience time.Duration) 
 	d.Asset = wallet.Must(wallet.ParseAsset(asset))
 	d.Nonce = nonce
 	d.Idem = wallet.Must(wallet.ParseIdemKey(key))
-	d.Fingerprint = d.Hash()
+	d.Fingerprint, d.Rules = d.Hash(), rules
 	go func() {
 		defer func() {
 			_ = recover()
@@ -143,7 +148,7 @@ func (m *tableModel) run(t *rapid.T, mk func(k string, o int, patience time.Dura
 		"send": func(t *rapid.T) {
 			name := names.Draw(t, "key")
 			patience := time.Duration(rapid.IntRange(1, 5).Draw(t, "patience")) * time.Second
-			c := mk(name, rapid.IntRange(1, 2).Draw(t, "claimant"), patience)
+			c := mk(name, rapid.IntRange(1, 3).Draw(t, "claimant"), patience)
 			k := m.keys[name]
 			switch {
 			case k.at != nil:
@@ -253,6 +258,7 @@ func TestIdempotencyFollowsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			same := func(a, b *client) bool { return a.x.Transfer.Fingerprint == b.x.Transfer.Fingerprint }
+			alike := func(a, b *client) bool { return a.x.Transfer.Rules == b.x.Transfer.Rules }
 			f := NewIdempotency(2, 100, 10*time.Second)
 			m := tableModel{
 				chain: Chain{f},
@@ -263,7 +269,9 @@ func TestIdempotencyFollowsModel(t *testing.T) {
 						return wallet.Replayed, false
 					case code.Outcome() == wallet.Applied:
 						return wallet.KeyReused, false
-					case same(w, first):
+					case same(w, first) && code.Outcome() == wallet.Unknown:
+						return wallet.Uncertain, false
+					case same(w, first) && alike(w, first) && !code.Retryable():
 						return code, false
 					}
 					return 0, true
@@ -282,6 +290,9 @@ func TestIdempotencyFollowsModel(t *testing.T) {
 				},
 			}
 			m.run(t, func(k string, o int, patience time.Duration) *client {
+				if o == 3 { // the first claimant's request, under another capability
+					return sendUnder(m.chain, k, "ron1", 1, patience, wallet.Rules{DailyCeiling: wallet.Minor(100)})
+				}
 				return send(m.chain, k, fmt.Sprint("ron", o), 1, patience)
 			})
 		})
@@ -311,9 +322,10 @@ func TestNonceFollowsModel(t *testing.T) {
 	})
 }
 
-// TestDuplicates: of many equal requests at once exactly one reaches the ledger, and all others
-// get its answer, byte for byte; a refusal or an unknown outcome leaves nothing behind. Method:
-// fifty clients in a bubble, for each way in which the first can end.
+// TestDuplicates: of many equal requests at once exactly one is at the ledger at a time. All others
+// get its answer, byte for byte, unless that spoke of its own attempt only: then the next one goes
+// on. A refusal or an unknown outcome leaves nothing behind. Method: fifty clients in a bubble, for
+// each way in which the first can end.
 func TestDuplicates(t *testing.T) {
 	for _, code := range append(wallet.Codes(), wallet.OK) {
 		t.Run(code.Name()+" "+code.Outcome().String(), func(t *testing.T) {
@@ -329,6 +341,13 @@ func TestDuplicates(t *testing.T) {
 					t.Fatalf("client %d reached last", reached)
 				}
 				all[0].finish(code)
+				for i := 1; i < len(all) && code.Outcome() == wallet.Refused && code.Retryable(); i++ {
+					next := slices.IndexFunc(all, (*client).atLast)
+					if next < 0 {
+						t.Fatalf("after %d attempts that may have better luck now, nobody goes on", i)
+					}
+					all[next].finish(code)
+				}
 				want := code
 				switch code.Outcome() {
 				case wallet.Applied:
@@ -355,6 +374,35 @@ func TestDuplicates(t *testing.T) {
 				}
 				if retry.atLast() {
 					retry.finish(wallet.OK)
+				}
+			})
+		})
+	}
+}
+
+// TestDuplicateUnderAnotherCapability: a duplicate that waits is not refused for what the first one's
+// capability lacks, nor for the first one's bad luck; it is judged on its own. Method: the first
+// request comes with a daily caveat of 100 and ends refused in each possible way while a second one
+// under a wide capability, and a third one under the narrow one, wait.
+func TestDuplicateUnderAnotherCapability(t *testing.T) {
+	narrow, wide := wallet.Rules{DailyCeiling: wallet.Minor(100)}, wallet.Rules{DailyCeiling: wallet.MaxAmount()}
+	for _, code := range wallet.Codes() {
+		if code.Outcome() != wallet.Refused {
+			continue
+		}
+		t.Run(code.Name(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				chain := Chain{NewIdempotency(1, 10, time.Hour)}
+				first := sendUnder(chain, "k", "ron", 7, time.Minute, narrow)
+				second := sendUnder(chain, "k", "ron", 7, time.Minute, wide)
+				first.finish(code)
+				if first.code != code || !second.atLast() {
+					t.Fatalf("the first: %s; the second: %s", first, second)
+				}
+				third := sendUnder(chain, "k", "ron", 7, time.Minute, narrow)
+				second.finish(wallet.OK)
+				if second.code != wallet.OK || third.code != wallet.Replayed || string(third.x.Reply) != second.reply {
+					t.Errorf("the second: %s; the third: %s", second, third)
 				}
 			})
 		})

@@ -13,20 +13,28 @@ import (
 // saw applied under the key, never from one that is merely under way, because that one may yet
 // be refused, and then the other is a first payment. What it does not know goes to the ledger.
 type Idempotency struct {
-	table *claims[idemKey, [32]byte]
+	table *claims[idemKey, idemOwner]
 }
 
-// idemKey is the scope and the key of CONTRACT §2. The fingerprint tells the claimants apart.
+// idemKey is the scope and the key of CONTRACT §2.
 type idemKey struct {
 	holder wallet.Account
 	key    wallet.IdemKey
+}
+
+// idemOwner tells the claimants of a key apart: another fingerprint is another request. The rules
+// are the capability's and the limits' part in the ledger's judgement, so a refusal made under
+// them holds for a duplicate only where its own are the same.
+type idemOwner struct {
+	fingerprint [32]byte
+	rules       wallet.Rules
 }
 
 // NewIdempotency makes a filter that knows at most entries applied payments, each for at most
 // ttl and about 0.9 KB, and at most entries more under way. shards is rounded up to a power of
 // two.
 func NewIdempotency(shards, entries int, ttl time.Duration) *Idempotency {
-	return &Idempotency{table: newClaims[idemKey, [32]byte](shards, entries, ttl)}
+	return &Idempotency{table: newClaims[idemKey, idemOwner](shards, entries, ttl)}
 }
 
 // Name implements Filter.
@@ -37,8 +45,10 @@ func (f *Idempotency) Len() int { return f.table.size() }
 
 // Check claims the key. Where another request has it, Check waits for that one's outcome, until
 // x.Deadline. It answers
-//   - the same request with that outcome: Replayed and the same bytes, the same refusal, or
-//     Uncertain;
+//   - the same request with Replayed and the same bytes where the first is applied, with Uncertain
+//     where its outcome is unknown, and with the same refusal where that speaks of the payment
+//     (shares says when); a refusal of another kind was the first one's alone, so the duplicate
+//     claims the key itself;
 //   - another request with KeyReused once the first is applied; if it was not, the other one
 //     claims the key itself;
 //   - at the deadline, the same request with Uncertain and another one with Busy;
@@ -47,12 +57,13 @@ func (f *Idempotency) Len() int { return f.table.size() }
 // The loop ends: each turn claims the key, or answers, or has waited for a settlement.
 func (f *Idempotency) Check(x *Exchange) wallet.Code {
 	key := idemKey{holder: x.Transfer.Holder(), key: x.Transfer.Idem}
+	me := idemOwner{x.Transfer.Fingerprint, x.Transfer.Rules}
 	for {
-		first, s := f.table.take(x, idemClaim, key, x.Transfer.Fingerprint)
-		switch same := s != full && first.owner == x.Transfer.Fingerprint; {
+		first, s := f.table.take(x, idemClaim, key, me)
+		switch same := s != full && first.owner.fingerprint == me.fingerprint; {
 		case s == taken:
 			return wallet.OK
-		case s == settled && same:
+		case s == settled && same && shares(first, &me):
 			return f.repeat(x, first)
 		case s == settled && first.code.Outcome() == wallet.Applied:
 			return wallet.KeyReused
@@ -64,8 +75,16 @@ func (f *Idempotency) Check(x *Exchange) wallet.Code {
 	}
 }
 
+// shares says whether a duplicate gets the answer of the first request. What is applied or unknown
+// is so for both. A refusal that may pass by itself (a full queue, a deadline, a breaker) speaks of
+// the first one's attempt only; one that a day's ceiling or an account's total had a part in speaks
+// of the rules that the first one came with.
+func shares(first *claim[idemKey, idemOwner], me *idemOwner) bool {
+	return first.code.Outcome() != wallet.Refused || !first.code.Retryable() && first.owner.rules == me.rules
+}
+
 // repeat gives x the answer of the first request with its key.
-func (f *Idempotency) repeat(x *Exchange, first *claim[idemKey, [32]byte]) wallet.Code {
+func (f *Idempotency) repeat(x *Exchange, first *claim[idemKey, idemOwner]) wallet.Code {
 	switch first.code.Outcome() {
 	case wallet.Applied:
 		x.Reply = append(x.Reply[:0], first.reply...)
