@@ -296,6 +296,9 @@ func TestLoadRefuses(t *testing.T) {
 		"no OpenAPI":     "a: b",
 		"invalid":        "openapi: 3.1.0\ninfo: {title: t}\npaths: {}\n",
 		"broken ref":     head + "paths: {/a: {get: {responses: {'200': {$ref: '#/components/responses/None'}}}}}\n",
+		"no such member": head + "paths: {}\nwebhook: {}\n",
+		"wrong example":  head + "paths: {/a: {get: {parameters: [{name: n, in: query, schema: {type: integer}, example: one}], responses: {'200': {description: d, content: {application/json: {schema: {type: object}}}}}}}}\n",
+		"wrong schema":   head + "paths: {/a: {get: {responses: {'200': {description: d, content: {application/json: {schema: {type: objekt}}}}}}}}\n",
 		"status range":   head + "paths: {/a: {get: {responses: {2XX: {description: d}}}}}\n",
 		"no JSON schema": head + "paths: {/a: {get: {responses: {'200': {description: d, content: {text/plain: {}}}}}}}\n",
 	} {
