@@ -141,16 +141,29 @@ func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wal
 }
 
 // Transaction implements Ledger.
-func (c *Client) Transaction(ctx context.Context, txid wallet.TxID) (r wallet.Receipt, seq uint64, err error) {
+func (c *Client) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
+	return c.transaction(ctx, &ledgerpb.TransactionRequest{Txid: txid[:]}, func(r *wallet.Receipt) bool { return r.TxID == txid })
+}
+
+// Payment implements Ledger.
+func (c *Client) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	req := &ledgerpb.TransactionRequest{Account: account.String(), IdempotencyKey: key.String()}
+	return c.transaction(ctx, req, func(r *wallet.Receipt) bool { return r.Holder() == account && r.Idem == key })
+}
+
+// transaction asks for a receipt; asked says whether an answer is the one that was asked for.
+func (c *Client) transaction(
+	ctx context.Context, req *ledgerpb.TransactionRequest, asked func(*wallet.Receipt) bool,
+) (r wallet.Receipt, seq uint64, err error) {
 	err = c.call(ctx, OpTransaction, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
-		res, err := node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: txid[:]})
+		res, err := node.Transaction(ctx, req)
 		if status.Code(err) == codes.NotFound {
 			return wallet.NotFound
 		}
 		if err != nil {
 			return err
 		}
-		r, seq, err = decodeReceipt(txid, res)
+		r, seq, err = decodeReceipt(res, asked)
 		return err
 	})
 	return r, seq, err

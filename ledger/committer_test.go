@@ -611,6 +611,10 @@ func (gated) Transaction(context.Context, wallet.TxID) (wallet.Receipt, uint64, 
 	return wallet.Receipt{}, 0, wallet.NotFound
 }
 
+func (gated) Payment(context.Context, wallet.Account, wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	return wallet.Receipt{}, 0, wallet.NotFound
+}
+
 func (gated) Watch(context.Context, uint64, func(wallet.Change)) error { return nil }
 
 // BenchmarkSubmit is the committer's own cost of a payment, against a ledger that answers at once.

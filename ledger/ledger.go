@@ -31,6 +31,9 @@ type Ledger interface {
 	// there is none.
 	Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error)
 
+	// Payment is Transaction by the nonce-bearing account and the key that it paid under.
+	Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error)
+
 	// Watch calls on for every change after version from, in order, each one durable, until ctx
 	// ends or the stream breaks. from 0 starts at the present version. on must not block.
 	// ErrBacklog: the changes after from are no longer held, so a copy must start afresh.

@@ -192,6 +192,10 @@ func (k *bank) Transaction(context.Context, wallet.TxID) (wallet.Receipt, uint64
 	return wallet.Receipt{}, 0, wallet.NotFound
 }
 
+func (k *bank) Payment(context.Context, wallet.Account, wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	return wallet.Receipt{}, 0, wallet.NotFound
+}
+
 func (k *bank) Watch(ctx context.Context, _ uint64, on func(wallet.Change)) error {
 	k.mu.Lock()
 	k.on = on

@@ -263,8 +263,8 @@ func decodeLookup(keys []wallet.BalanceKey, res *ledgerpb.LookupResponse, out []
 	return nil
 }
 
-// decodeReceipt reads a receipt that stands for itself.
-func decodeReceipt(id wallet.TxID, res *ledgerpb.TransactionResponse) (wallet.Receipt, uint64, error) {
+// decodeReceipt reads a receipt that stands for itself; asked says whether it is the one asked for.
+func decodeReceipt(res *ledgerpb.TransactionResponse, asked func(*wallet.Receipt) bool) (wallet.Receipt, uint64, error) {
 	m := res.GetReceipt()
 	var t wallet.Transfer
 	var errs [5]error
@@ -280,7 +280,7 @@ func decodeReceipt(id wallet.TxID, res *ledgerpb.TransactionResponse) (wallet.Re
 	t.Nonce = m.GetNonce()
 	t.Amount, _ = decodeAmount(m.GetAmount())
 	r, ok := receiptOf(&t, m)
-	if !ok || t.Op == wallet.NoOp || t.From == t.To || t.Nonce == 0 || t.Amount.IsZero() || r.TxID != id || res.GetSeq() == 0 {
+	if !ok || t.Op == wallet.NoOp || t.From == t.To || t.Nonce == 0 || t.Amount.IsZero() || !asked(&r) || res.GetSeq() == 0 {
 		errs[4] = errors.New("not a receipt of that transaction")
 	}
 	if err := errors.Join(errs[:]...); err != nil {

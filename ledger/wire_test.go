@@ -224,7 +224,8 @@ func TestDecodeReceipt(t *testing.T) {
 		w := fullTransfer(op)
 		m := &ledgerpb.TransactionResponse{Receipt: applied(w).GetReceipt(), Seq: 7}
 		id := wallet.TxID(m.GetReceipt().GetTxid())
-		r, seq, err := decodeReceipt(id, m)
+		its := func(r *wallet.Receipt) bool { return r.TxID == id }
+		r, seq, err := decodeReceipt(m, its)
 		if err != nil || seq != 7 || r.TxID != id || r.From != w.From || r.To != w.To || r.Idem != w.Idem {
 			t.Fatalf("%v: %+v, %d, %v", op, r, seq, err)
 		}
@@ -243,7 +244,7 @@ func TestDecodeReceipt(t *testing.T) {
 		} {
 			m := proto.Clone(m).(*ledgerpb.TransactionResponse)
 			spoil(m)
-			if r, _, err := decodeReceipt(id, m); !errors.Is(err, errWire) || r != (wallet.Receipt{}) {
+			if r, _, err := decodeReceipt(m, its); !errors.Is(err, errWire) || r != (wallet.Receipt{}) {
 				t.Errorf("%v, %s: %+v, %v", op, name, r, err)
 			}
 		}
@@ -294,7 +295,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		var tx ledgerpb.TransactionResponse
 		if proto.Unmarshal(raw, &tx) == nil {
-			if r, seq, err := decodeReceipt(id, &tx); err == nil {
+			if r, seq, err := decodeReceipt(&tx, func(r *wallet.Receipt) bool { return r.TxID == id }); err == nil {
 				if _, err := wallet.VerifyReceipt(r.AppendJSON(nil)); err != nil || seq == 0 {
 					t.Fatalf("taken for a receipt: %v", err)
 				}

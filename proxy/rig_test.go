@@ -115,6 +115,13 @@ func (l *brokenLedger) Transaction(ctx context.Context, txid wallet.TxID) (walle
 	return l.Client.Transaction(ctx, txid)
 }
 
+func (l *brokenLedger) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	if err := l.read.Load(); err != nil {
+		return wallet.Receipt{}, 0, *err
+	}
+	return l.Client.Payment(ctx, account, key)
+}
+
 func (l *brokenLedger) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	if f := l.commit.Load(); f != nil {
 		if err := (*f)(batch); err != nil {

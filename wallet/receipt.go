@@ -73,6 +73,14 @@ func AppendTime(dst []byte, millis int64) []byte {
 	return append(dst[:len(dst)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z') //nolint:gosec // digits
 }
 
+// Holder is the nonce-bearing account, which the idempotency key belongs to (Transfer.Holder).
+func (r *Receipt) Holder() Account {
+	if r.Op == Issue {
+		return r.To
+	}
+	return r.From
+}
+
 // AppendJSON appends the receipt in the member order of CONTRACT §1, absent members left out.
 // receipt_hash is `b3:` + hex BLAKE3-256 of the canonical JSON of every other member.
 func (r *Receipt) AppendJSON(dst []byte) []byte {

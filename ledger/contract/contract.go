@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		"ended context":         testEndedContext,
 		"no such transaction":   testNoSuchTransaction,
 		"transaction by id":     testTransaction,
+		"payment by its key":    testPayment,
 		"total of the day":      testDayTotal,
 		"random batches":        testRandomBatches,
 		"many at once":          testManyAtOnce,

@@ -40,6 +40,9 @@ func testEndedContext(t *testing.T, f Fixture) {
 	if _, _, err := f.Ledger.Transaction(ctx, wallet.TxID{1}); err == nil || errors.Is(err, wallet.NotFound) {
 		t.Errorf("transaction in an ended context: %v", err)
 	}
+	if _, _, err := f.Ledger.Payment(ctx, n.account("alice"), n.key("k")); err == nil || errors.Is(err, wallet.NotFound) {
+		t.Errorf("payment in an ended context: %v", err)
+	}
 	if err := f.Ledger.Watch(ctx, 0, func(wallet.Change) {}); err == nil {
 		t.Error("watch in an ended context ended well")
 	}
@@ -80,6 +83,36 @@ func testTransaction(t *testing.T, f Fixture) {
 		if _, err := wallet.VerifyReceipt(got.AppendJSON(nil)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// testPayment: each receipt is found by the account that paid and its key, as soon as it was
+// answered and however old it is; a key is its account's own, of whatever operation.
+func testPayment(t *testing.T, f Fixture) {
+	n := newNames()
+	pay := wallet.Transfer{Op: wallet.Pay, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(1), Nonce: 1, Idem: n.key(`"\p`), Rules: generous()}
+	burn := pay
+	burn.Op, burn.From, burn.To, burn.Nonce = wallet.Burn, n.account("bob"), wallet.Account{}, 1
+	made := []wallet.Transfer{issue(n, "alice", "ron", 100, 1), sign(pay), sign(burn)}
+	results := commit(t, f.Ledger, made...)
+	if f.Clock != nil {
+		f.Clock.Advance(100 * time.Hour) // longer than any sidecar remembers
+		commit(t, f.Ledger, issue(n, "carol", "ron", 1, 1))
+	}
+	for i, r := range results {
+		got, seq, err := f.Ledger.Payment(within(t), made[i].Holder(), made[i].Idem)
+		if err != nil || r.Code != wallet.OK || seq != r.Seq || got != r.Receipt {
+			t.Errorf("%+v of version %d reads as %+v of version %d, %v", r.Receipt, r.Seq, got, seq, err)
+		}
+		if again := commit(t, f.Ledger, made[i])[0]; again.Code != wallet.Replayed || again.Receipt != r.Receipt {
+			t.Errorf("%+v repeated is %s", made[i], codeName(again.Code))
+		}
+	}
+	if _, _, err := f.Ledger.Payment(within(t), n.account("carol"), made[1].Idem); !errors.Is(err, wallet.NotFound) {
+		t.Errorf("another account's key: %v, want NotFound", err)
+	}
+	if _, _, err := f.Ledger.Payment(within(t), n.account("alice"), n.key("never")); !errors.Is(err, wallet.NotFound) {
+		t.Errorf("a key that was never used: %v, want NotFound", err)
 	}
 }
 

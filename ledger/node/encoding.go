@@ -19,7 +19,6 @@ import (
 //	m format                      storeFormat 4
 //	m head                        version 8, txid 16, digest 8
 //	m ledger                      name 16: random, from the making of the store on
-//	m pruned                      txid 16: idempotency records up to this one are gone
 const storeFormat = 1
 
 const (
@@ -35,7 +34,6 @@ const (
 	formatKey = "mformat"
 	headKey   = "mhead"
 	ledgerKey = "mledger"
-	prunedKey = "mpruned"
 )
 
 const (
@@ -231,15 +229,5 @@ func (r *nameRow) decode(b []byte) error {
 		return errRow
 	}
 	copy(r[:], b)
-	return nil
-}
-
-type txidRow struct{ id wallet.TxID }
-
-func (r *txidRow) decode(b []byte) error {
-	if len(b) != len(r.id) {
-		return errRow
-	}
-	copy(r.id[:], b)
 	return nil
 }

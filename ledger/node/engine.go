@@ -15,14 +15,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"svc-wallet/wallet"
 )
 
-// Engine keeps the books. Its first four methods are those of ledger.Ledger, with the same
+// Engine keeps the books. Its first five methods are those of ledger.Ledger, with the same
 // contract; ledger/contract is the suite that every engine passes.
 //
 // In place of ledger.ErrBacklog and ledger.ErrLagged it returns ErrBacklog and ErrLagged of this
@@ -39,6 +38,9 @@ type Engine interface {
 
 	// Transaction returns a durable receipt and its version; wallet.NotFound where there is none.
 	Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error)
+
+	// Payment is Transaction by the nonce-bearing account and the key that it paid under.
+	Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error)
 
 	// Watch calls on with every durable change after version from, in order. from 0 calls it with
 	// the present version and no balances first. While on blocks, changes gather in the backlog;
@@ -93,10 +95,6 @@ const (
 
 	defaultBacklog = 65536
 )
-
-// keepKeys is how long an idempotency record is kept: CONTRACT §7's largest idempotency_ttl. A
-// transfer that asks for more gets this much.
-const keepKeys = 72 * time.Hour
 
 // Options are what an engine is given besides its place. Now is required; the rest has defaults.
 type Options struct {

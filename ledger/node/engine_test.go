@@ -15,7 +15,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"pgregory.net/rapid"
@@ -38,98 +37,6 @@ func fund(t *testing.T, fs vfs.FS, dir string) {
 	e := mustOpen(t, fs, dir)
 	defer mustClose(t, e)
 	send(t, e, payment(0, 0), payment(1, 0), payment(2, 0), payment(3, 0))
-}
-
-// TestPrune: idempotency records older than any time to live go, step by step, from disk and from
-// memory; younger ones, and that of a later payment under an old key, stay; receipts stay for ever.
-func TestPrune(t *testing.T) {
-	const many = 2*pruneReceipts + 10
-	now := start
-	opts := Options{Now: func() int64 { return now }}
-	disk, err := openPebble("db", opts, vfs.NewMem())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mustClose(t, disk)
-	mem := OpenMemory(opts).(*memory)
-	defer mustClose(t, mem)
-
-	var first wallet.Result
-	for n := range many {
-		a, b := send(t, disk, payment(0, n))[0], send(t, mem, payment(0, n))[0]
-		if first.Code = a.Code; a.Code != wallet.OK || b.Code != wallet.OK {
-			t.Fatal(a.Code, b.Code)
-		}
-		if n == 0 {
-			first = a
-		}
-	}
-	now += int64(keepKeys)
-	again := payment(0, many)
-	again.Idem = payment(0, 3).Idem // its first record has expired, so the key is free
-	for _, e := range []Engine{disk, mem} {
-		if r := send(t, e, again)[0]; r.Code != wallet.OK {
-			t.Fatal(r.Code)
-		}
-	}
-	now += int64(time.Millisecond)
-	for n := range many/16 + 2 { // the memory engine prunes a little at each commit
-		for _, e := range []Engine{disk, mem} {
-			if r := send(t, e, payment(1, n))[0]; r.Code != wallet.OK {
-				t.Fatal(r.Code)
-			}
-		}
-	}
-	steps := 0
-	for more := true; more; steps++ {
-		if more, err = disk.pruneStep(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if steps != 4 { // three, and one that finds nothing
-		t.Errorf("%d steps", steps)
-	}
-	for n := range many {
-		name := keyName{payment(0, 1).From, payment(0, n).Idem}
-		row, err := load[keyRow](disk.db, appendKeyKey(nil, name))
-		_, kept := mem.store.keys[name]
-		if keep := n == 3; err != nil || row.txid.IsZero() == keep || kept != keep {
-			t.Errorf("record %d: %v, %v, in memory %v", n, row.txid, err, kept)
-		}
-	}
-	if _, _, err := disk.Transaction(context.Background(), first.Receipt.TxID); err != nil {
-		t.Errorf("the receipt is gone: %v", err)
-	}
-	if r := send(t, disk, payment(1, 0))[0]; r.Code != wallet.Replayed {
-		t.Errorf("a young key: %s", r.Code)
-	}
-}
-
-// TestPruneFails: pruning that cannot read says so, and does nothing.
-func TestPruneFails(t *testing.T) {
-	e := mustOpen(t, vfs.NewMem(), "db")
-	defer mustClose(t, e)
-	for _, key := range [][]byte{[]byte(prunedKey), []byte(headKey)} {
-		was, closer, err := e.db.Get(key)
-		if err == nil {
-			was = append([]byte(nil), was...)
-			_ = closer.Close()
-		}
-		if err := e.db.Set(key, []byte("x"), pebble.Sync); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := e.pruneStep(); !errors.Is(err, errRow) {
-			t.Errorf("%s: %v", key, err)
-		}
-		if was == nil {
-			err = e.db.Delete(key, pebble.Sync)
-		} else {
-			err = e.db.Set(key, was, pebble.Sync)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // reader makes a function an io.Reader.

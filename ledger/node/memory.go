@@ -32,7 +32,6 @@ type memory struct {
 	closed bool
 	store  *memoryStore
 	books  *books
-	pruned int // receipts whose idempotency records are gone
 }
 
 func (m *memory) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
@@ -72,7 +71,6 @@ func (m *memory) settle(results []wallet.Result) {
 	m.conserved.Add(1)
 	m.store.save(m.books)
 	m.books.settle()
-	m.prune(2*len(results) + 16)
 	if len(change.Balances) > 0 {
 		m.bus.publish(change)
 	}
@@ -82,21 +80,6 @@ func (m *memory) settle(results []wallet.Result) {
 func refuseAll(results []wallet.Result) {
 	for i := range results {
 		results[i] = wallet.Result{Code: wallet.Internal}
-	}
-}
-
-// prune forgets at most n idempotency records that are older than any may be.
-func (m *memory) prune(n int) {
-	for ; n > 0 && m.pruned < len(m.store.receipts); n-- {
-		r := &m.store.receipts[m.pruned]
-		if m.books.millis-r.Millis < keepKeys.Milliseconds() {
-			return
-		}
-		name := keyName{holderOf(&r.Receipt), r.Idem}
-		if m.store.keys[name].txid == r.TxID { // not that of a later payment under the same key
-			delete(m.store.keys, name)
-		}
-		m.pruned++
 	}
 }
 
@@ -134,6 +117,17 @@ func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Rece
 	}
 	r, err := m.store.receipt(txid)
 	return r.Receipt, r.seq, err
+}
+
+// Payment implements Engine.
+func (m *memory) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	m.mu.Lock()
+	row, ok := m.store.keys[keyName{account, key}]
+	m.mu.Unlock()
+	if err := ctx.Err(); !ok && err == nil {
+		return wallet.Receipt{}, 0, wallet.NotFound
+	}
+	return m.Transaction(ctx, row.txid)
 }
 
 func (m *memory) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
@@ -206,12 +200,4 @@ func (s *memoryStore) save(b *books) {
 		s.places[r.TxID] = len(s.receipts)
 		s.receipts = append(s.receipts, r)
 	}
-}
-
-// holderOf is the nonce-bearing account of a committed payment.
-func holderOf(r *wallet.Receipt) wallet.Account {
-	if r.Op == wallet.Issue {
-		return r.To
-	}
-	return r.From
 }

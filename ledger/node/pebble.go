@@ -17,29 +17,26 @@ import (
 
 // Bounds and times of the Pebble engine.
 const (
-	maxGroup      = 1024        // transfers that a group takes more calls up to
-	maxCalls      = 1024        // calls that wait for the writer
-	maxFlights    = 1           // groups that wait for the one being synced
-	pruneReceipts = 256         // that one step of pruning reads
-	pruneRest     = time.Minute // between rounds of pruning
-	idleMark      = 20 * time.Millisecond
-	memTable      = 16 << 20
-	blockCache    = 128 << 20
-	openFiles     = 512
+	maxGroup   = 1024 // transfers that a group takes more calls up to
+	maxCalls   = 1024 // calls that wait for the writer
+	maxFlights = 1    // groups that wait for the one being synced
+	idleMark   = 20 * time.Millisecond
+	memTable   = 16 << 20
+	blockCache = 128 << 20
+	openFiles  = 512
 
 	// stuckAfter is how long a sync may take before the disk counts as stalled: longer than the
 	// slow ones of a healthy disk, shorter than a client's patience.
 	stuckAfter = 250 * time.Millisecond
 )
 
-// pebbleEngine keeps the books in Pebble. Three goroutines share the work:
+// pebbleEngine keeps the books in Pebble. Two goroutines share the work:
 //
 // The writer takes the calls that wait as one group, decides it on the books, which are ahead of
 // the disk, applies it to Pebble without waiting for the sync and goes on to the next group.
 // The syncer waits for the sync of one group after the other, and only then moves the durable
 // version, tells the watchers and answers the calls. So one group's fsync is under way while the
 // next is decided, and a crash at any point loses only what nobody was told.
-// The pruner reads which idempotency records are too old and has the writer delete them.
 type pebbleEngine struct {
 	opts Options
 	dir  string
@@ -49,7 +46,6 @@ type pebbleEngine struct {
 	id   Identity
 
 	calls   chan *call
-	prunes  chan *prune
 	flights chan flight
 	closing chan struct{} // closed first
 	ended   chan struct{} // closed when all goroutines are gone
@@ -105,7 +101,6 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 		dir:     dir,
 		fs:      fs,
 		calls:   make(chan *call, maxCalls),
-		prunes:  make(chan *prune),
 		flights: make(chan flight, maxFlights),
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -124,7 +119,6 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	var running sync.WaitGroup
 	running.Go(p.write)
 	running.Go(p.sync)
-	running.Go(p.prune)
 	go func() {
 		running.Wait()
 		close(p.ended)
@@ -189,8 +183,6 @@ func (p *pebbleEngine) write() {
 		case c := <-p.calls:
 			p.flights <- p.group(p.gather(c))
 			idle.Reset(idleMark)
-		case s := <-p.prunes:
-			s.done <- p.erase(s)
 		case <-idle.C:
 			p.flights <- p.mark()
 			if p.marked < p.books.head.seq && p.failure.Load() == nil { // a slow sync is still under way
@@ -481,10 +473,25 @@ func (p *pebbleEngine) figures(keys []wallet.BalanceKey, out []wallet.Balance) (
 
 // Transaction waits for the disk as Lookup does.
 func (p *pebbleEngine) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
+	return p.transaction(ctx, func() (receiptRow, error) { return loadReceipt(p.db, txid) })
+}
+
+// Payment implements Engine.
+func (p *pebbleEngine) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	return p.transaction(ctx, func() (receiptRow, error) {
+		k, err := load[keyRow](p.db, appendKeyKey(nil, keyName{account, key}))
+		if err != nil || k.txid.IsZero() {
+			return receiptRow{}, err
+		}
+		return loadReceipt(p.db, k.txid)
+	})
+}
+
+func (p *pebbleEngine) transaction(ctx context.Context, find func() (receiptRow, error)) (wallet.Receipt, uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return wallet.Receipt{}, 0, err
 	}
-	r, err := p.receipt(txid)
+	r, err := p.receipt(find)
 	if err != nil {
 		return wallet.Receipt{}, 0, err
 	}
@@ -497,13 +504,13 @@ func (p *pebbleEngine) Transaction(ctx context.Context, txid wallet.TxID) (walle
 	return r.Receipt, r.seq, nil
 }
 
-func (p *pebbleEngine) receipt(txid wallet.TxID) (receiptRow, error) {
+func (p *pebbleEngine) receipt(find func() (receiptRow, error)) (receiptRow, error) {
 	done, err := p.enter()
 	if err != nil {
 		return receiptRow{}, err
 	}
 	defer done()
-	r, err := loadReceipt(p.db, txid)
+	r, err := find()
 	if err != nil {
 		return r, p.unread(err)
 	}

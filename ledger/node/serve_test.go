@@ -272,6 +272,8 @@ func TestHostileRequests(t *testing.T) {
 	_, lookup := c.Lookup(ctx, keys)
 	_, key := c.Lookup(ctx, &ledgerpb.LookupRequest{Keys: []*ledgerpb.BalanceKey{{Account: "a", Asset: "b"}, {Account: "a"}}})
 	_, id := c.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: []byte("short")})
+	_, half := c.Transaction(ctx, &ledgerpb.TransactionRequest{Account: "a"})
+	_, both := c.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: make([]byte, 16), Account: "a", IdempotencyKey: "k"})
 	stream, err := c.Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +282,7 @@ func TestHostileRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, watch := stream.Recv()
-	for name, err := range map[string]error{"commit": commit, "lookup": lookup, "key": key, "id": id, "watch": watch} {
+	for name, err := range map[string]error{"commit": commit, "lookup": lookup, "key": key, "id": id, "half": half, "both": both, "watch": watch} {
 		if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -167,18 +167,30 @@ func (s *server) Lookup(ctx context.Context, req *ledgerpb.LookupRequest) (*ledg
 	return &ledgerpb.LookupResponse{Balances: balancesToWire(out)}, nil
 }
 
-// Transaction is Engine.Transaction.
+// Transaction is Engine.Transaction, or Engine.Payment where an account and a key are given.
 func (s *server) Transaction(ctx context.Context, req *ledgerpb.TransactionRequest) (*ledgerpb.TransactionResponse, error) {
-	var id wallet.TxID
-	if len(req.GetTxid()) != len(id) {
-		return nil, status.Error(codes.InvalidArgument, "txid must be 16 bytes")
-	}
-	copy(id[:], req.GetTxid())
-	receipt, seq, err := s.engine.Transaction(ctx, id)
+	receipt, seq, err := s.transaction(ctx, req)
 	if err != nil {
 		return nil, s.status("transaction", err)
 	}
 	return &ledgerpb.TransactionResponse{Receipt: receiptToWire(&receipt), Seq: seq}, nil
+}
+
+func (s *server) transaction(ctx context.Context, req *ledgerpb.TransactionRequest) (wallet.Receipt, uint64, error) {
+	if req.GetAccount() == "" && req.GetIdempotencyKey() == "" {
+		var id wallet.TxID
+		if len(req.GetTxid()) != len(id) {
+			return wallet.Receipt{}, 0, status.Error(codes.InvalidArgument, "txid must be 16 bytes")
+		}
+		copy(id[:], req.GetTxid())
+		return s.engine.Transaction(ctx, id)
+	}
+	account, err1 := wallet.ParseAccount(req.GetAccount())
+	key, err2 := wallet.IdemKeyFromText(req.GetIdempotencyKey())
+	if err1 != nil || err2 != nil || len(req.GetTxid()) > 0 {
+		return wallet.Receipt{}, 0, status.Error(codes.InvalidArgument, "either txid, or account and idempotency_key")
+	}
+	return s.engine.Payment(ctx, account, key)
 }
 
 // Watch has three goroutines: this one sends, one receives ticks and one stands in the engine's
