@@ -254,8 +254,9 @@ func (c *Client) Watch(ctx context.Context, from uint64, on func(wallet.Change))
 type Beat struct {
 	AsOf               int64  // local time when the tick was sent, Unix nanoseconds
 	Seq                uint64 // version that the changes handed over reach
-	ConservationOK     uint64 // the node's checks of Σ balances = issued − burned
-	ConservationFailed uint64 // of which found money made or lost
+	ConservationOK     uint64 // the node's checks that found Σ balances = issued − burned
+	ConservationFailed uint64 // and those that found money made or lost
+	Stalled            bool   // the node cannot make commits durable
 }
 
 // WatchBeat is Watch with a tick every 40 ms. beat is told of each answer, in order with the
@@ -351,6 +352,7 @@ func (c *Client) receive(
 		beat(Beat{
 			AsOf: asOf, Seq: change.Seq,
 			ConservationOK: h.GetConservationOk(), ConservationFailed: h.GetConservationFailed(),
+			Stalled: h.GetStalled(),
 		})
 	}
 }

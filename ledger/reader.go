@@ -414,8 +414,8 @@ func (s *stream) beat(b Beat) {
 	s.publish()
 	s.reader.conservationOK.Store(b.ConservationOK)
 	s.reader.conservationFailed.Store(b.ConservationFailed)
-	s.reader.stalled.Store(false)
-	s.reader.healthy.Store(true)
+	s.reader.stalled.Store(b.Stalled)
+	s.reader.healthy.Store(!b.Stalled)
 }
 
 // reach notes the position. The first one of an epoch is where the stream's care begins: whatever
@@ -455,8 +455,8 @@ func (r *Reader) Lagged() uint64 { return r.lagged.Load() }
 // Reconnects is how often the stream broke.
 func (r *Reader) Reconnects() uint64 { return r.reconnects.Load() }
 
-// Conservation is the node's count of its checks that no money was made or lost, and of those
-// that failed.
+// Conservation is the node's count of its checks that found no money made or lost, and of those that
+// did find some.
 func (r *Reader) Conservation() (ok, failed uint64) {
 	return r.conservationOK.Load(), r.conservationFailed.Load()
 }

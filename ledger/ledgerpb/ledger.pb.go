@@ -808,7 +808,7 @@ func (x *Result) GetResetsAtUnixMillis() int64 {
 type CommitResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*Result              `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"` // one a transfer, by index
-	Clock         uint64                 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`    // the node's (Heartbeat.clock) when it took the call up; 0: not told
+	Clock         uint64                 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`    // the node's (Heartbeat.clock) when the call came in, before it was taken up; 0: not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1287,6 +1287,7 @@ type Heartbeat struct {
 	ConservationOk     uint64                 `protobuf:"varint,2,opt,name=conservation_ok,json=conservationOk,proto3" json:"conservation_ok,omitempty"`             // checks since start that found sum(balances) = issued - burned
 	ConservationFailed uint64                 `protobuf:"varint,3,opt,name=conservation_failed,json=conservationFailed,proto3" json:"conservation_failed,omitempty"` // checks since start that found money made or lost
 	Clock              uint64                 `protobuf:"varint,4,opt,name=clock,proto3" json:"clock,omitempty"`                                                     // milliseconds since this opening of the ledger, at least 1, never backwards; 0: not told
+	Stalled            bool                   `protobuf:"varint,5,opt,name=stalled,proto3" json:"stalled,omitempty"`                                                 // commits cannot be made durable for the time being, so none should be sent
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1347,6 +1348,13 @@ func (x *Heartbeat) GetClock() uint64 {
 		return x.Clock
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetStalled() bool {
+	if x != nil {
+		return x.Stalled
+	}
+	return false
 }
 
 var File_ledger_proto protoreflect.FileDescriptor
@@ -1436,12 +1444,13 @@ const file_ledger_proto_rawDesc = "" +
 	"\bbalances\x18\x02 \x03(\v2\x12.ledger.v1.BalanceR\bbalances\x122\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x14.ledger.v1.HeartbeatR\theartbeat\x12\x18\n" +
 	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x16\n" +
-	"\x06ledger\x18\x05 \x01(\fR\x06ledger\"\x8f\x01\n" +
+	"\x06ledger\x18\x05 \x01(\fR\x06ledger\"\xa9\x01\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12'\n" +
 	"\x0fconservation_ok\x18\x02 \x01(\x04R\x0econservationOk\x12/\n" +
 	"\x13conservation_failed\x18\x03 \x01(\x04R\x12conservationFailed\x12\x14\n" +
-	"\x05clock\x18\x04 \x01(\x04R\x05clock*D\n" +
+	"\x05clock\x18\x04 \x01(\x04R\x05clock\x12\x18\n" +
+	"\astalled\x18\x05 \x01(\bR\astalled*D\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOP_ISSUE\x10\x01\x12\x0f\n" +

@@ -42,7 +42,8 @@ type LedgerNodeClient interface {
 	// is answered with its first receipt. An error status means that no outcome is known, and that
 	// repeating the call is safe. A call that the caller cancelled, or whose deadline has passed,
 	// must not be taken up any more: its caller may have repeated it, been refused and acted on that.
-	// What was taken up is finished whether or not the caller waits.
+	// What was taken up is finished whether or not the caller waits. ABORTED, where the request has a
+	// clock: nothing was done, and nothing will be.
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Lookup reads balances, by index. It never shows what is not yet durable.
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
@@ -53,7 +54,8 @@ type LedgerNodeClient interface {
 	// The first request names the version; each later one is a tick. To a tick the node answers
 	// with a heartbeat as soon as it has sent every change that was durable when the tick came in.
 	// The caller so learns, without comparing clocks, that its copy is no older than its tick. While
-	// the node cannot make commits durable it leaves ticks unanswered, and is then taken for stalled.
+	// the node cannot make commits durable its heartbeats say so; a node that leaves ticks unanswered
+	// is taken for stalled too.
 	// OUT_OF_RANGE: the node no longer has the changes after that version, or it is another history
 	// (a restored store reaches the same versions with other figures); start afresh.
 	// RESOURCE_EXHAUSTED: the caller reads too slowly and was cut off.
@@ -121,7 +123,8 @@ type LedgerNodeServer interface {
 	// is answered with its first receipt. An error status means that no outcome is known, and that
 	// repeating the call is safe. A call that the caller cancelled, or whose deadline has passed,
 	// must not be taken up any more: its caller may have repeated it, been refused and acted on that.
-	// What was taken up is finished whether or not the caller waits.
+	// What was taken up is finished whether or not the caller waits. ABORTED, where the request has a
+	// clock: nothing was done, and nothing will be.
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Lookup reads balances, by index. It never shows what is not yet durable.
 	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
@@ -132,7 +135,8 @@ type LedgerNodeServer interface {
 	// The first request names the version; each later one is a tick. To a tick the node answers
 	// with a heartbeat as soon as it has sent every change that was durable when the tick came in.
 	// The caller so learns, without comparing clocks, that its copy is no older than its tick. While
-	// the node cannot make commits durable it leaves ticks unanswered, and is then taken for stalled.
+	// the node cannot make commits durable its heartbeats say so; a node that leaves ticks unanswered
+	// is taken for stalled too.
 	// OUT_OF_RANGE: the node no longer has the changes after that version, or it is another history
 	// (a restored store reaches the same versions with other figures); start afresh.
 	// RESOURCE_EXHAUSTED: the caller reads too slowly and was cut off.

@@ -51,6 +51,11 @@ type Engine interface {
 	// a store names the same ledger, each opening has another name.
 	Identity() Identity
 
+	// Clock is how long this opening has lasted, in milliseconds from 1 on. It never goes back, and
+	// no wall clock moves it. A Commit is refused with ErrLate where it comes to be taken up after
+	// the last moment that its call names by this clock.
+	Clock() uint64
+
 	// Seq is the durable version.
 	Seq() uint64
 
@@ -62,8 +67,8 @@ type Engine interface {
 	Lagged() uint64
 
 	// Stalled says that the disk has not answered for so long that commits must be expected to
-	// time out. Heartbeats stop meanwhile, so that sidecars refuse payments for certain instead of
-	// sending them into an unknown outcome.
+	// time out. Heartbeats say so meanwhile, so that sidecars refuse payments for certain instead
+	// of sending them into an unknown outcome.
 	Stalled() bool
 
 	// Close finishes what was taken up, ends every watch and releases the store.
@@ -103,6 +108,10 @@ type Options struct {
 	Log          logrus.FieldLogger // nothing is logged by default
 	WatchBacklog int                // balance updates kept for watchers; 65536 by default
 
+	// Elapsed is the time since some moment, by a clock that never goes back; the machine's monotonic
+	// one by default.
+	Elapsed func() time.Duration
+
 	// Fatal is told of an error after which nothing may be acknowledged any more, such as a failed
 	// fsync. By default it logs the error and ends the process. If it returns, the engine answers
 	// every later call with the error.
@@ -117,6 +126,9 @@ func (o Options) withDefaults() Options {
 		silent := logrus.New()
 		silent.SetOutput(io.Discard)
 		o.Log = silent
+	}
+	if o.Elapsed == nil {
+		o.Elapsed = sinceNow()
 	}
 	if o.WatchBacklog <= 0 {
 		o.WatchBacklog = defaultBacklog

@@ -19,13 +19,14 @@ func OpenMemory(opts Options) Engine {
 		keys:     make(map[keyName]keyRow),
 		places:   make(map[wallet.TxID]int),
 	}
-	return &memory{opts: opts, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
+	return &memory{opts: opts, clock: openingClock{opts.Elapsed}, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
 }
 
 type memory struct {
 	opts             Options
 	bus              *bus
 	id               Identity
+	clock            openingClock
 	conserved, fails atomic.Uint64
 
 	mu     sync.Mutex
@@ -43,7 +44,7 @@ func (m *memory) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 	if m.closed {
 		return ErrClosed
 	}
-	if err := ctx.Err(); err != nil {
+	if err := m.clock.barred(ctx); err != nil {
 		return err
 	}
 	results := make([]wallet.Result, len(batch))
@@ -135,6 +136,8 @@ func (m *memory) Watch(ctx context.Context, from uint64, on func(wallet.Change))
 }
 
 func (m *memory) Identity() Identity { return m.id }
+
+func (m *memory) Clock() uint64 { return m.clock.millis() }
 
 func (m *memory) Seq() uint64 { return m.bus.durable.Load() }
 

@@ -45,6 +45,8 @@ type pebbleEngine struct {
 	bus  *bus
 	id   Identity
 
+	clock openingClock
+
 	calls   chan *call
 	flights chan flight
 	closing chan struct{} // closed first
@@ -106,6 +108,7 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 		ended:   make(chan struct{}),
 	}
 	p.bus = newBus(p.opts.WatchBacklog)
+	p.clock = openingClock{p.opts.Elapsed}
 	db, at, ledger, err := openStore(p)
 	if err != nil {
 		return nil, err
@@ -205,7 +208,7 @@ func (p *pebbleEngine) write() {
 func (p *pebbleEngine) gather(c *call) []*call {
 	var calls []*call
 	for n := 0; ; {
-		if err := c.ctx.Err(); err != nil {
+		if err := p.clock.barred(c.ctx); err != nil {
 			c.done <- withdrawn(err)
 		} else if c.state.CompareAndSwap(callWaits, callTaken) {
 			calls = append(calls, c)
@@ -540,6 +543,9 @@ func (p *pebbleEngine) Watch(ctx context.Context, from uint64, on func(wallet.Ch
 
 // Identity is Engine.Identity.
 func (p *pebbleEngine) Identity() Identity { return p.id }
+
+// Clock is Engine.Clock.
+func (p *pebbleEngine) Clock() uint64 { return p.clock.millis() }
 
 // Seq is Engine.Seq.
 func (p *pebbleEngine) Seq() uint64 { return p.bus.durable.Load() }

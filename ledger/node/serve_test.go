@@ -145,6 +145,7 @@ type stub struct {
 }
 
 func (*stub) Stalled() bool { return false }
+func (*stub) Clock() uint64 { return 1 }
 
 func (*stub) Identity() node.Identity {
 	return node.Identity{Ledger: [16]byte{1}, Opening: [16]byte{2}}
@@ -444,7 +445,7 @@ func TestHeartbeats(t *testing.T) {
 	ask(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_Tick{Tick: 11}})
 	id := e.Identity()
 	if r := next(); string(r.GetLedger()) != string(id.Ledger[:]) || string(r.GetHistory()) != string(id.Opening[:]) ||
-		r.GetHeartbeat().GetTick() != 11 || r.GetSeq() != 7 || r.GetHeartbeat().GetConservationOk() != 7 || r.GetHeartbeat().GetConservationFailed() != 2 {
+		r.GetHeartbeat().GetTick() != 11 || r.GetSeq() != 7 || r.GetHeartbeat().GetConservationOk() != 5 || r.GetHeartbeat().GetConservationFailed() != 2 {
 		t.Fatalf("idle: %v", r)
 	}
 

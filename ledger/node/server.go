@@ -132,12 +132,20 @@ type server struct {
 // Commit hands the caller's context on: the engine does not begin what the caller has given up,
 // and finishes what it took up. A sidecar that gave up asks again over the same connection, where
 // the cancellation arrives first, so an attempt that was left behind cannot be applied after a
-// later one was refused (docs/decisions/001).
+// later one was refused (docs/decisions/001). Over another connection there is no such order: there
+// the call's own last moment bars it (docs/decisions/023).
 func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledgerpb.CommitResponse, error) {
 	n := len(req.GetTransfers())
 	if n > MaxCommit {
 		return nil, status.Errorf(codes.InvalidArgument, "%d transfers, at most %d", n, MaxCommit)
 	}
+	if last := req.GetClock(); last > 0 {
+		if !bytes.Equal(req.GetHistory(), s.identity.Opening[:]) {
+			return nil, s.status("commit", ErrLate)
+		}
+		ctx = withFence(ctx, last)
+	}
+	clock := s.engine.Clock() // before it is taken up, so what has expired by it is never taken up later
 	batch, out := make([]wallet.Transfer, n), make([]wallet.Result, n)
 	for i, p := range req.GetTransfers() {
 		batch[i] = transferFromWire(p)
@@ -145,7 +153,9 @@ func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledg
 	if err := s.engine.Commit(ctx, batch, out); err != nil {
 		return nil, s.status("commit", err)
 	}
-	return resultsToWire(out), nil
+	res := resultsToWire(out)
+	res.Clock = clock
+	return res, nil
 }
 
 // Lookup refuses as a whole what holds a key that names nothing.
@@ -261,8 +271,7 @@ func otherHistory(from uint64, copied, ours []byte) bool {
 type tick struct{ id, due uint64 }
 
 // receive keeps only the newest of the ticks that wait: it vouches for more than those before it.
-// It ends with the stream; what is no tick is ignored, for later versions of the protocol. A tick
-// that comes while the disk is stalled is left unanswered: the sidecar then takes us for stalled.
+// It ends with the stream; what is no tick is ignored, for later versions of the protocol.
 func (w *watching) receive() {
 	for {
 		req, err := w.stream.Recv()
@@ -270,7 +279,7 @@ func (w *watching) receive() {
 			return
 		}
 		ask, ok := req.GetAsk().(*ledgerpb.WatchRequest_Tick)
-		if !ok || w.engine.Stalled() {
+		if !ok {
 			continue
 		}
 		select {
@@ -327,7 +336,7 @@ func (w *watching) sendBeat(id uint64) error {
 	ok, failed := w.engine.Conservation()
 	return w.tell(&ledgerpb.WatchResponse{
 		Seq:       w.sent,
-		Heartbeat: &ledgerpb.Heartbeat{Tick: id, ConservationOk: ok + failed, ConservationFailed: failed},
+		Heartbeat: &ledgerpb.Heartbeat{Tick: id, ConservationOk: ok, ConservationFailed: failed, Clock: w.engine.Clock(), Stalled: w.engine.Stalled()},
 	})
 }
 
@@ -348,6 +357,8 @@ func (s *server) status(call string, err error) error {
 	switch {
 	case errors.Is(err, wallet.NotFound):
 		return status.Error(codes.NotFound, "no such transaction")
+	case errors.Is(err, ErrLate):
+		return status.Error(codes.Aborted, ErrLate.Error())
 	case errors.Is(err, ErrBacklog):
 		return status.Error(codes.OutOfRange, ErrBacklog.Error())
 	case errors.Is(err, ErrLagged):
