@@ -167,7 +167,7 @@ func (s *script) number(text string) uint64 {
 
 // send commits the batch and compares each result with the line's expectation and the model.
 func (s *script) send() {
-	millis := int64(0)
+	millis := s.model.millis
 	if s.f.Clock != nil {
 		millis = s.f.Clock.Now() / 1e6
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/bits"
 	"sort"
 
 	"svc-wallet/wallet"
@@ -33,18 +34,20 @@ type books struct {
 	supplies table[wallet.Asset, supplyRow]
 	keys     table[keyName, keyRow]
 
-	head     head         // after the last decided transfer
-	was      head         // at begin
-	millis   int64        // commit time of this group
-	receipts []receiptRow // of this group, in order
+	head     head                  // after the last decided transfer
+	was      head                  // at begin
+	millis   int64                 // commit time of this group
+	wentBack func(last, now int64) // told of a commit whose time is before the last one's, Unix milliseconds
+	receipts []receiptRow          // of this group, in order
 	sums     map[wallet.Asset]wallet.Amount
 	random   [10]byte // scratch
 }
 
 // head is where the ledger stands.
 type head struct {
-	seq  uint64
-	txid wallet.TxID // of the last commit
+	seq    uint64
+	txid   wallet.TxID // of the last commit
+	millis int64       // its time, Unix milliseconds
 }
 
 // Rows that the books hold: at most twice these numbers, about 40 MB.
@@ -55,10 +58,12 @@ const (
 	cachedKeys     = 1 << 13
 )
 
-func newBooks(s store, entropy io.Reader, h head) *books {
+func newBooks(s store, opts *Options, h head) *books {
+	log := opts.Log
 	return &books{
 		store:    s,
-		entropy:  entropy,
+		entropy:  opts.Entropy,
+		wentBack: func(last, now int64) { clockLine(log, last, now).Error("ledger_time_went_back") },
 		accounts: newTable(s.account, cachedAccounts),
 		balances: newTable(s.balance, cachedBalances),
 		supplies: newTable(s.supply, cachedSupplies),
@@ -68,11 +73,10 @@ func newBooks(s store, entropy io.Reader, h head) *books {
 	}
 }
 
-// begin starts a group at now, Unix nanoseconds. Commit times never go backwards, whatever the
-// clock does: the last one is in the last transaction id, which is stored.
+// begin starts a group at now, Unix nanoseconds.
 func (b *books) begin(now int64) {
 	b.was = b.head
-	b.millis = max(now/1e6, millisOf(b.head.txid), 0)
+	b.millis = commitMillis(now/1e6, b.head.millis)
 	b.receipts = b.receipts[:0]
 	b.accounts.begin()
 	b.balances.begin()
@@ -161,24 +165,38 @@ func (b *books) side(account wallet.Account, asset wallet.Asset) (*accountRow, *
 	return &a.is, &balance.is, nil
 }
 
-// next names the next commit. Within a millisecond ids count up from a random start whose top bit
-// is clear, so that they cannot run over; ids of a later millisecond are larger anyway.
+// next names the next commit. Ids grow with every commit, whatever its time: those of a later
+// millisecond are larger anyway, and within one they count up from a random start whose top bit is
+// clear, so that they do not run over. Where the last id is ahead of the time, because the clock was,
+// ids go up by random steps: two copies of a store that go on apart must not name two payments alike.
 func (b *books) next() (head, error) {
-	h := head{seq: b.head.seq + 1, txid: b.head.txid}
-	if millisOf(h.txid) == b.millis && !h.txid.IsZero() {
-		for i := len(h.txid) - 1; ; i-- {
-			if h.txid[i]++; h.txid[i] != 0 {
-				return h, nil
-			}
-		}
+	h := head{seq: b.head.seq + 1, txid: b.head.txid, millis: b.millis}
+	at := millisOf(h.txid)
+	if at == b.millis && !h.txid.IsZero() {
+		raise(&h.txid, 1)
+		return h, nil
 	}
-	binary.BigEndian.PutUint64(h.txid[:8], uint64(b.millis)<<16) //nolint:gosec // not negative
 	if _, err := io.ReadFull(b.entropy, b.random[:]); err != nil {
 		return head{}, fmt.Errorf("node: random bits for a transaction id: %w", err)
 	}
-	copy(h.txid[6:], b.random[:])
-	h.txid[6] &= 0x7f
+	if at > b.millis {
+		raise(&h.txid, 1+uint64(binary.BigEndian.Uint32(b.random[:4])))
+	} else {
+		binary.BigEndian.PutUint64(h.txid[:8], uint64(b.millis)<<16) //nolint:gosec // not negative
+		copy(h.txid[6:], b.random[:])
+		h.txid[6] &= 0x7f
+	}
+	if b.millis < b.head.millis {
+		b.wentBack(b.head.millis, b.millis)
+	}
 	return h, nil
+}
+
+// raise adds step to an id.
+func raise(id *wallet.TxID, step uint64) {
+	lo, carry := bits.Add64(binary.BigEndian.Uint64(id[8:]), step, 0)
+	binary.BigEndian.PutUint64(id[8:], lo)
+	binary.BigEndian.PutUint64(id[:8], binary.BigEndian.Uint64(id[:8])+carry)
 }
 
 func receiptOf(t *wallet.Transfer, id wallet.TxID, millis int64) wallet.Receipt {

@@ -15,9 +15,9 @@ import (
 //	b len account asset           amount 16, version 8, {day 4, moved 16} for debit and issue
 //	s asset                       issued 16, burned 16
 //	k len holder key              fingerprint 32, txid 16
-//	r txid                        op 1, version 8, amount 16, nonce 8, {len, text} of from, to, asset, key
+//	r txid                        op 1, version 8, time 8, amount 16, nonce 8, {len, text} of from, to, asset, key
 //	m format                      storeFormat 4
-//	m head                        version 8, txid 16, digest 8
+//	m head                        version 8, txid 16, time 8, digest 8
 //	m ledger                      name 16: random, from the making of the store on
 const storeFormat = 1
 
@@ -41,8 +41,8 @@ const (
 	balanceSize    = 16 + 8 + 2*(4+16)
 	supplySize     = 16 + 16
 	keySize        = 32 + 16
-	headSize       = 8 + 16 + 8
-	receiptMinSize = 1 + 8 + 16 + 8
+	headSize       = 8 + 16 + 8 + 8
+	receiptMinSize = 1 + 8 + 8 + 16 + 8
 )
 
 // errRow is what a row of another shape than the layout's is refused with. Pebble's block
@@ -147,9 +147,10 @@ func (r *keyRow) decode(b []byte) error {
 	return nil
 }
 
-// append leaves out the transaction id, which is the row's key, and the time, which is in it.
+// append leaves out the transaction id, which is the row's key.
 func (r *receiptRow) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(append(dst, byte(r.Op)), r.seq)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Millis)) //nolint:gosec // not negative
 	dst = appendAmount(dst, r.Amount)
 	dst = binary.BigEndian.AppendUint64(dst, r.Nonce)
 	dst = appendText(dst, r.From)
@@ -163,8 +164,8 @@ func (r *receiptRow) decode(id wallet.TxID, b []byte) error {
 		return errRow
 	}
 	*r = receiptRow{seq: binary.BigEndian.Uint64(b[1:])}
-	r.TxID, r.Millis = id, millisOf(id)
-	r.Op, r.Amount, r.Nonce = wallet.Op(b[0]), amountAt(b[9:]), binary.BigEndian.Uint64(b[25:])
+	r.TxID, r.Millis = id, int64(binary.BigEndian.Uint64(b[9:])) //nolint:gosec // checked below
+	r.Op, r.Amount, r.Nonce = wallet.Op(b[0]), amountAt(b[17:]), binary.BigEndian.Uint64(b[33:])
 	var texts [4]string
 	b = b[receiptMinSize:]
 	for i := range texts {
@@ -186,7 +187,7 @@ func (r *receiptRow) decode(id wallet.TxID, b []byte) error {
 	as := wallet.Transfer{
 		Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce, Idem: r.Idem,
 	}
-	if len(b) > 0 || r.seq == 0 || errs != [4]error{} || !wellFormed(&as) {
+	if len(b) > 0 || r.seq == 0 || r.Millis < 0 || errs != [4]error{} || !wellFormed(&as) {
 		return errRow
 	}
 	return nil
@@ -200,6 +201,7 @@ type headRow struct {
 
 func (r *headRow) append(dst []byte) []byte {
 	dst = append(binary.BigEndian.AppendUint64(dst, r.seq), r.txid[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.millis)) //nolint:gosec // not negative
 	return binary.BigEndian.AppendUint64(dst, r.digest)
 }
 
@@ -207,7 +209,8 @@ func (r *headRow) decode(b []byte) error {
 	if len(b) != headSize {
 		return errRow
 	}
-	r.seq, r.digest = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[24:])
+	r.seq, r.digest = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[32:])
+	r.millis = int64(binary.BigEndian.Uint64(b[24:])) //nolint:gosec // as it was written
 	copy(r.txid[:], b[8:])
 	return nil
 }

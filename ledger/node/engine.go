@@ -104,7 +104,7 @@ const (
 
 // Options are what an engine is given besides its place. Now is required; the rest has defaults.
 type Options struct {
-	Now          func() int64       // Unix nanoseconds; it may step back, commit times do not
+	Now          func() int64       // Unix nanoseconds, the time of commits (commitMillis says how it may step)
 	Entropy      io.Reader          // of transaction ids; crypto/rand by default
 	Log          logrus.FieldLogger // nothing is logged by default
 	WatchBacklog int                // balance updates kept for watchers; 65536 by default

@@ -135,7 +135,7 @@ func TestNoEntropy(t *testing.T) {
 }
 
 // TestIDs: ids grow strictly within a millisecond, over its last possible one, and over steps of
-// the clock in both directions; they carry the commit time, which never falls.
+// the clock in both directions. Commit times do not fall over small steps back, and follow large ones.
 func TestIDs(t *testing.T) {
 	now := start
 	ones := reader(func(p []byte) (int, error) {
@@ -147,11 +147,17 @@ func TestIDs(t *testing.T) {
 	e := OpenMemory(Options{Now: func() int64 { return now }, Entropy: ones})
 	defer mustClose(t, e)
 	var last wallet.Receipt
-	for n, step := range []time.Duration{0, 0, 0, -time.Hour, time.Minute, time.Hour, 0, time.Millisecond, -time.Millisecond, -1 << 62} {
+	for n, step := range []time.Duration{
+		0, 0, 0, -time.Minute, -4 * time.Minute, time.Minute, time.Hour, 0, time.Millisecond, -time.Millisecond, -time.Hour, 0, time.Hour, -1 << 62, 0,
+	} {
 		now += int64(step)
+		want := max(0, now/1e6)
+		if step >= -clockSlack && step < 0 || n == 5 { // the sixth is behind the third still
+			want = last.Millis
+		}
 		r := send(t, e, payment(0, n))[0].Receipt
-		if string(r.TxID[:]) <= string(last.TxID[:]) || r.Millis < last.Millis || millisOf(r.TxID) != r.Millis {
-			t.Errorf("%s at %d follows %s at %d", r.TxID, r.Millis, last.TxID, last.Millis)
+		if string(r.TxID[:]) <= string(last.TxID[:]) || r.Millis != want || millisOf(r.TxID) < r.Millis {
+			t.Errorf("%d: %s at %d follows %s at %d, want %d", n, r.TxID, r.Millis, last.TxID, last.Millis, want)
 		}
 		last = r
 	}
@@ -509,7 +515,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(append([]byte{2}, (&supplyRow{wallet.Minor(1), wallet.Minor(2)}).append(nil)...))
 	f.Add(append([]byte{3}, (&keyRow{tr.Fingerprint, id}).append(nil)...))
 	f.Add(append([]byte{4}, (&receiptRow{receiptOf(&tr, id, 0), 9}).append(nil)...))
-	f.Add(append([]byte{5}, (&headRow{head{4, id}, 5}).append(nil)...))
+	f.Add(append([]byte{5}, (&headRow{head{4, id, 6}, 5}).append(nil)...))
 	f.Add([]byte{6, 0, 0, 0, 1})
 	f.Add(append([]byte{4}, bytes.Repeat([]byte{255}, receiptMinSize+256)...)) // a text of 255 bytes, the most that a length says
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -19,7 +19,7 @@ func OpenMemory(opts Options) Engine {
 		keys:     make(map[keyName]keyRow),
 		places:   make(map[wallet.TxID]int),
 	}
-	return &memory{opts: opts, clock: openingClock{opts.Elapsed}, store: s, books: newBooks(s, opts.Entropy, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
+	return &memory{opts: opts, clock: openingClock{opts.Elapsed}, store: s, books: newBooks(s, &opts, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
 }
 
 type memory struct {

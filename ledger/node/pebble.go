@@ -115,7 +115,8 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	}
 	p.db, p.id = db, Identity{ledger, newName()}
 	p.store = &pebbleStore{db: db}
-	p.books = newBooks(p.store, p.opts.Entropy, at.head)
+	p.books = newBooks(p.store, &p.opts, at.head)
+	p.opts.checkClock(at.head)
 	p.digest = at.digest
 	p.bus.start(at.seq)
 	p.conserved.Add(1) // openStore summed up the whole store

@@ -33,7 +33,7 @@ type (
 
 	keyRow struct {
 		fingerprint [32]byte
-		txid        wallet.TxID // says the commit time too
+		txid        wallet.TxID
 	}
 
 	receiptRow struct {
@@ -165,7 +165,8 @@ func dayOf(millis int64) uint32 {
 	return uint32(millis / (24 * 60 * 60 * 1000)) //nolint:gosec // 48 bits of milliseconds at most
 }
 
-// millisOf is the commit time in a transaction id: a ULID starts with 48 bits of it.
+// millisOf is the time in a transaction id: a ULID starts with 48 bits of it. It is never before the
+// commit's time, and after it where an earlier commit's clock was ahead.
 func millisOf(id wallet.TxID) int64 {
 	return int64(binary.BigEndian.Uint64(id[:8]) >> 16)
 }
