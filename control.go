@@ -33,7 +33,7 @@ cannot be read as it should is refused, and what it said before stays in force.`
 			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
 				return usageError{err}
 			}
-			o.Now = newClock()
+			o.Now = newClock(o.Log).Now
 			plane, err := control.New(o)
 			if err != nil {
 				return join(err)

@@ -59,25 +59,25 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 	if err != nil {
 		return err
 	}
-	now := newClock()
 	log, err := newLogger(stderr, cfg.Log.Format, cfg.Log.Level)
 	if err != nil {
 		return err
 	}
-	token, err := d.mint(now)
+	clock := newClock(log)
+	token, err := d.mint(clock.Wall)
 	if err != nil {
 		return err
 	}
 
-	plane, err := d.controlPlane(cfg, log, now)
+	plane, err := d.controlPlane(cfg, log, clock.Now)
 	if err != nil {
 		return err
 	}
-	node, err := openNode(ledgerOptions{engine: "pebble", data: filepath.Join(string(d), "ledger"), listen: cfg.Ledger.Addr}, log, now)
+	node, err := openNode(ledgerOptions{engine: "pebble", data: filepath.Join(string(d), "ledger"), listen: cfg.Ledger.Addr}, log, clock.Wall)
 	if err != nil {
 		return join(err, plane.Close())
 	}
-	side, err := newSidecar(cfg, log, now)
+	side, err := newSidecar(cfg, log, clock)
 	if err != nil {
 		return join(err, node.close(), plane.Close())
 	}

@@ -361,7 +361,7 @@ func newPair(t testing.TB, serveArgs ...string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := d.mint(newClock())
+	token, err := d.mint(timeOfDay)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -399,7 +399,7 @@ func (e *heldEngine) Commit(ctx context.Context, batch []wallet.Transfer, out []
 }
 
 func memoryEngine() node.Engine {
-	return node.OpenMemory(node.Options{Now: newClock(), Entropy: crand.Reader, Log: quiet()})
+	return node.OpenMemory(node.Options{Now: timeOfDay, Entropy: crand.Reader, Log: quiet()})
 }
 
 func quiet() *logrus.Logger {

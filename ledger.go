@@ -36,7 +36,7 @@ func ledgerCommand() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			n, err := openNode(o, log, newClock())
+			n, err := openNode(o, log, newClock(log).Wall)
 			if err != nil {
 				return err
 			}
@@ -64,7 +64,7 @@ type ledgerNode struct {
 }
 
 // openNode opens the engine and the listener; nothing runs yet. The engine comes first: a store
-// that is damaged or in use must not take over the socket.
+// that is damaged or in use must not take over the socket. now is the time of commits.
 func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNode, error) {
 	tlsConfig, err := o.tls()
 	if err != nil {

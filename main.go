@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -88,32 +87,6 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("%s: unknown command or argument %.80q", cmd.CommandPath(), args[0])}
 	}
 	return nil
-}
-
-// newClock returns the wall clock in Unix nanoseconds. It runs by the monotonic clock, so it never
-// goes backwards, and once a second it catches up with the wall clock where that has gone ahead:
-// after a suspended machine resumed, or the time was set. A wall clock that was set back is not
-// followed, because what was measured before would seem to lie ahead.
-func newClock() func() int64 {
-	start := time.Now()
-	var base, checked atomic.Int64
-	base.Store(start.UnixNano())
-	return func() int64 {
-		elapsed := int64(time.Since(start))
-		last := checked.Load()
-		if elapsed-last > int64(time.Second) && checked.CompareAndSwap(last, elapsed) {
-			base.Store(catchUp(base.Load(), elapsed, time.Now().UnixNano()))
-		}
-		return base.Load() + elapsed
-	}
-}
-
-// catchUp moves the base to the wall clock where that is ahead by more than it drifts in a second.
-func catchUp(base, elapsed, wall int64) int64 {
-	if wall-base-elapsed > int64(100*time.Millisecond) {
-		return wall - elapsed
-	}
-	return base
 }
 
 // newLogger writes one JSON object a line (or text for a person) with the names of CONTRACT §6.

@@ -156,26 +156,6 @@ func TestHangup(t *testing.T) {
 	p.node.stop()
 }
 
-// TestClockCatchesUp holds the clock to what newClock says of a wall clock that drifts, jumps
-// ahead, or is set back.
-func TestClockCatchesUp(t *testing.T) {
-	const base, elapsed = int64(1_000_000_000_000), int64(5 * time.Second)
-	for name, c := range map[string]struct{ wall, want time.Duration }{
-		"agrees":   {0, 0},
-		"drifts":   {50 * time.Millisecond, 0},
-		"went on":  {time.Hour, time.Hour},
-		"set back": {-time.Hour, 0},
-	} {
-		if got := catchUp(base, elapsed, base+elapsed+int64(c.wall)); got != base+int64(c.want) {
-			t.Errorf("%s: the base moved by %v, want %v", name, time.Duration(got-base), c.want)
-		}
-	}
-	now := newClock()
-	if first := now(); now() < first {
-		t.Error("the clock went backwards")
-	}
-}
-
 // TestLogLine writes lines as JSON and as text, and checks the fields of CONTRACT §6 that every
 // line has, whoever writes it.
 func TestLogLine(t *testing.T) {

@@ -44,7 +44,7 @@ func serveCommand(hup <-chan os.Signal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			side, err := newSidecar(cfg, log, newClock())
+			side, err := newSidecar(cfg, log, newClock(log))
 			if err != nil {
 				return err
 			}
@@ -104,7 +104,7 @@ type sidecar struct {
 
 // newSidecar builds the parts. Nothing runs, and nothing was sent, until run. What the control
 // plane said last, as the disk has it, is in force from here on.
-func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*sidecar, error) {
+func newSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar, error) {
 	s := &sidecar{live: new(config.Live), static: cfg, log: log}
 	s.stack = config.NewStack(cfg, s.live)
 	if err := s.keys.load(cfg.Auth.RootKeysFile); err != nil {
@@ -114,34 +114,34 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, now func() int64) (*side
 	if err != nil {
 		return nil, err
 	}
-	breaker := ledger.NewBreaker("ledger", s.live, now)
+	breaker := ledger.NewBreaker("ledger", s.live, clock.Now)
 	s.client, err = ledger.Dial(cfg.Ledger.Addr, ledger.DialOptions{
 		TLS:            tlsConfig,
 		OnMove:         breaker.Probe,
 		Timeout:        func() time.Duration { return s.live.Load().LedgerTimeout },
 		ConnectTimeout: func() time.Duration { return s.live.Load().LedgerConnectTimeout },
-		Now:            now,
+		Now:            clock.Now,
 		Log:            log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.build(cfg, breaker, now); err != nil {
+	if err := s.build(cfg, breaker, clock); err != nil {
 		return nil, join(err, s.close())
 	}
 	return s, nil
 }
 
 // build makes what stands on the client of the ledger.
-func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, now func() int64) (err error) {
+func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *clock) (err error) {
 	metrics := proxy.NewMetrics()
 	backoff := ledger.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
 	s.reader = ledger.NewReader(s.client, breaker, s.live, ledger.ReaderOptions{
-		Shards: cfg.Wallet.Shards, Entries: cfg.Wallet.CacheEntries, MaxStale: cfg.Wallet.MaxStale, Now: now, Observer: metrics,
+		Shards: cfg.Wallet.Shards, Entries: cfg.Wallet.CacheEntries, MaxStale: cfg.Wallet.MaxStale, Now: clock.Now, Observer: metrics,
 		Backoff: backoff,
 	})
 	s.committer, err = ledger.NewCommitter(s.client, breaker, s.live, ledger.CommitterOptions{
-		Workers: cfg.Workers, MaxQueue: cfg.Ceilings.Queue, Now: now, Observer: metrics, OnResult: s.reader.Learn,
+		Workers: cfg.Workers, MaxQueue: cfg.Ceilings.Queue, Now: clock.Now, Observer: metrics, OnResult: s.reader.Learn,
 		Backoff: backoff,
 		OnPanic: func(v any, stack []byte) { s.log.WithField("stack", string(stack)).Errorf("batch_panicked: %v", v) },
 	})
@@ -151,11 +151,11 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, now func() 
 	deps := proxy.Deps{
 		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Committer: s.committer, Reader: s.reader, Breaker: breaker,
 		Endpoints: s.client,
-		Metrics:   metrics, Log: s.log, Now: now, Entropy: rand.Reader,
+		Metrics:   metrics, Log: s.log, Now: clock.Now, Clock: clock, Entropy: rand.Reader,
 		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
 	}
 	if cfg.XDS.On() {
-		if s.plane, err = s.follow(cfg, now); err != nil {
+		if s.plane, err = s.follow(cfg, clock.Now); err != nil {
 			return err
 		}
 		deps.ControlPlane = s.plane

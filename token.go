@@ -88,8 +88,7 @@ func mintCommand() *cobra.Command {
 			if err := required(cmd, "root-keys"); err != nil {
 				return err
 			}
-			now := newClock()
-			list, err := caveats.list(now())
+			list, err := caveats.list(timeOfDay())
 			if err != nil {
 				return err
 			}
@@ -98,7 +97,7 @@ func mintCommand() *cobra.Command {
 				return join(err)
 			}
 			if id == "" {
-				id = newID(now)
+				id = newID(timeOfDay)
 			}
 			token, err := filters.MintToken(keys, id, append([]string{"aud = svc-wallet"}, list...))
 			if err != nil {
@@ -121,7 +120,7 @@ func attenuateCommand() *cobra.Command {
 		Short: "Narrow a capability (from stdin without TOKEN); needs no key",
 		Args:  atMostOneToken,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := caveats.list(newClock()())
+			list, err := caveats.list(timeOfDay())
 			if err != nil {
 				return err
 			}

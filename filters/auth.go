@@ -204,7 +204,7 @@ func (g *Grant) judge(x *Exchange) AuthStage {
 	if _, gone := x.Limits.RevokedKeys[g.KeyID]; gone {
 		return StageRevoked
 	}
-	switch seconds := x.Now / 1e9; {
+	switch seconds := (x.Now + x.Skew) / 1e9; {
 	case seconds < g.nbf:
 		return StageNotYet
 	case seconds >= g.exp: // "on or after" it, as RFC 7519 §4.1.4 has it

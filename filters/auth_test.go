@@ -99,6 +99,9 @@ func TestAuthStages(t *testing.T) {
 	at := func(nanos int64) func(*filters.Exchange) {
 		return func(x *filters.Exchange) { x.Now = nanos }
 	}
+	skewed := func(ahead, skew int64) func(*filters.Exchange) {
+		return func(x *filters.Exchange) { x.Now, x.Skew = authNow+ahead*authSecond, skew*authSecond }
+	}
 	revoke := func(tokens, keys string) func(*filters.Exchange) {
 		return func(x *filters.Exchange) {
 			x.Limits = &config.Limits{RevokedTokens: map[string]struct{}{tokens: {}}, RevokedKeys: map[string]struct{}{keys: {}}}
@@ -144,6 +147,8 @@ func TestAuthStages(t *testing.T) {
 		{"at nbf", mint(t, id, "k1", authExpiry, "nbf = 2000000000"), nil, ok},
 		{"latest nbf holds", mint(t, id, "k1", authExpiry, "nbf = 2000000001", "nbf = 1"), nil, filters.StageNotYet},
 		{"a nanosecond before exp", good, at(2000000100*authSecond - 1), ok},
+		{"the clock was 400 days ahead and is right again", good, skewed(400*24*3600, -400*24*3600), ok},
+		{"expired by the time of day", good, skewed(0, 100), filters.StageExpired},
 		{"at exp", good, at(2000000100 * authSecond), filters.StageExpired},
 		{"earliest exp holds", mint(t, id, "k1", "exp = 1999999999", authExpiry), nil, filters.StageExpired},
 		{"its peer", mint(t, id, "k1", authExpiry, "peer = spiffe://mesh/payer"), nil, ok},

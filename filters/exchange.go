@@ -24,7 +24,8 @@ type Exchange struct {
 	Route    config.Route
 	Op       wallet.Op
 	Limits   *config.Limits // the one version of the limits that this exchange sees
-	Now      int64          // arrival, Unix nanoseconds
+	Now      int64          // arrival, Unix nanoseconds, by a clock that never goes back
+	Skew     int64          // nanoseconds that the time of day is ahead of Now; 0 as a rule
 	Deadline int64          // when the client's patience ends, Unix nanoseconds
 	Origin   wallet.Origin
 	Token    []byte     // what follows "Bearer ", nil if there is none

@@ -225,7 +225,7 @@ func TestPrecedence(t *testing.T) {
 			}
 			token = r.mint("actions = transfer", "accounts = other", "assets = *")
 		}},
-		{wallet.RateLimited, func() { lim.RatePerSecond = good.RatePerSecond }}, // of all clients
+		{wallet.RateLimited, func() { lim.RatePerSecond = good.RatePerSecond }},   // of all clients
 		{wallet.RateLimited, func() { lim.SubjectRate, lim.SubjectBurst = 0, 0 }}, // of the subject
 		{wallet.BadRequest, func() { body = r.transfer("rich", "x", 1000, 9) }},   // decoding
 		{wallet.Forbidden, func() { token = r.token }},

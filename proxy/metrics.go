@@ -170,6 +170,10 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 		func() uint64 { _, failed := d.Reader.Conservation(); return failed })
 	m.sum("bus_lagged_total", "Times that the stream of changes ran ahead of its reader.", prometheus.Labels{"bus": "watch"}, d.Reader.Lagged)
 
+	steps := "Steps of the machine's clock that were not believed at once (doubted), and that were believed in the end (adopted)."
+	m.sum("clock_steps_total", steps, prometheus.Labels{"outcome": "doubted"}, func() uint64 { doubted, _ := d.Clock.Steps(); return doubted })
+	m.sum("clock_steps_total", steps, prometheus.Labels{"outcome": "adopted"}, func() uint64 { _, adopted := d.Clock.Steps(); return adopted })
+
 	if d.ControlPlane != nil {
 		m.watchControlPlane(d.ControlPlane)
 	}

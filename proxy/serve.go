@@ -53,9 +53,22 @@ type Deps struct {
 	Log          *logrus.Logger
 	LogKey       [32]byte     // keys the hashes of accounts in logs; zero: a random key of this process
 	Now          func() int64 // Unix nanoseconds, never backwards
+	Clock        Clock        // nil: the time of day is Now
 	Entropy      io.Reader
 	Build        Build
 }
+
+// Clock knows how the time of day, which may be set wrong and back, differs from Now.
+type Clock interface {
+	Skew() int64                      // nanoseconds that the time of day is ahead of Now; 0 as a rule
+	Steps() (doubted, adopted uint64) // of the machine's clock: not believed at once, and believed in the end
+}
+
+// steadyClock is a Clock that nobody sets.
+type steadyClock struct{}
+
+func (steadyClock) Skew() int64             { return 0 }
+func (steadyClock) Steps() (uint64, uint64) { return 0, 0 }
 
 // ControlPlane is what operators are told of the one that pushes. Its methods are called at once by
 // several goroutines, for each scrape and each look at /config.
@@ -109,6 +122,9 @@ type Server struct {
 
 // New builds a Server, reads its certificate and starts nothing.
 func New(cfg *config.Config, deps Deps) (*Server, error) {
+	if deps.Clock == nil {
+		deps.Clock = steadyClock{}
+	}
 	s := &Server{deps: deps, cfg: cfg, metrics: deps.Metrics, drainAsk: make(chan struct{})}
 	var err error
 	if s.ids, err = newCorrIDs(deps.Entropy); err != nil {
@@ -218,7 +234,7 @@ func (s *Server) take(ctx *fasthttp.RequestCtx) *visit {
 	v := s.visits.Get().(*visit)
 	v.conn = ctx.Conn().(*conn) // the listener makes no others
 	v.route = &s.table[routeNone]
-	v.Limits, v.Now = s.deps.Live.Load(), s.deps.Now()
+	v.Limits, v.Now, v.Skew = s.deps.Live.Load(), s.deps.Now(), s.deps.Clock.Skew()
 	v.Deadline = v.Now + int64(v.Limits.RequestDeadline)
 	return v
 }

@@ -46,7 +46,7 @@ func (s *Server) encode(ctx *fasthttp.RequestCtx, v *visit, code wallet.Code) {
 
 func (s *Server) encodeOK(h *fasthttp.ResponseHeader, v *visit, code wallet.Code) {
 	if v.route.id == routeBalance {
-		v.Reply = appendBalance(v.Reply[:0], &v.Figure, v.AsOf, s.deps.Now())
+		v.Reply = appendBalance(v.Reply[:0], &v.Figure, v.AsOf+v.Skew, s.deps.Now()+v.Skew)
 	}
 	if v.Op != wallet.NoOp {
 		setUint(h, "X-Ledger-Seq", v.Seq)
