@@ -3,16 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"svc-wallet/host"
 	"svc-wallet/xds/control"
 )
 
 func controlCommand(hup <-chan os.Signal) *cobra.Command {
 	var o control.Options
+	var certs host.CertFiles
 	var format, level string
 	cmd := &cobra.Command{
 		Use:   "control --limits FILE|FOLDER --listen unix:PATH|HOST:PORT",
@@ -25,15 +28,24 @@ cannot be read as it should is refused, and what it said before stays in force.`
 			if err := required(cmd, "limits", "listen"); err != nil {
 				return err
 			}
-			if tls := o.TLS; tls != (control.TLS{}) && (tls.CertFile == "" || tls.KeyFile == "" || tls.CAFile == "") {
+			secure := certs != host.CertFiles{}
+			if secure && (certs.Cert == "" || certs.Key == "" || certs.CA == "") {
 				return usageError{errors.New("--tls-cert, --tls-key and --tls-ca go together")}
-			} else if len(o.ClientIDs) > 0 && tls.CAFile == "" {
+			} else if len(o.ClientIDs) > 0 && !secure {
 				return usageError{errors.New("--client-id means nothing without --tls-ca")}
 			}
 			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
 				return usageError{err}
 			}
 			o.Now = newClock(o.Log).Now
+			files := host.NewFiles(o.Log)
+			if secure {
+				current, err := files.Certs("control", certs)
+				if err != nil {
+					return fmt.Errorf("--tls-cert, --tls-key, --tls-ca: %w", err)
+				}
+				o.TLS = current.Server
+			}
 			plane, err := control.New(o)
 			if err != nil {
 				return join(err)
@@ -46,16 +58,16 @@ cannot be read as it should is refused, and what it said before stays in force.`
 				log = log.WithField("api", addr.String())
 			}
 			log.Info("listening")
-			return runControl(cmd.Context(), plane, hup)
+			return runControl(cmd.Context(), plane, files, hup)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Source, "limits", "", "file or folder of limits")
 	f.StringVar(&o.Listen, "listen", "", "unix:PATH or HOST:PORT, for sidecars")
 	f.StringVar(&o.API, "api", "127.0.0.1:18001", "unix:PATH or HOST:PORT of the HTTP API; empty for none")
-	f.StringVar(&o.TLS.CertFile, "tls-cert", "", "certificate of both listeners")
-	f.StringVar(&o.TLS.KeyFile, "tls-key", "", "key of the certificate")
-	f.StringVar(&o.TLS.CAFile, "tls-ca", "", "authority of the clients' certificates, which both listeners then demand")
+	f.StringVar(&certs.Cert, "tls-cert", "", "certificate of both listeners")
+	f.StringVar(&certs.Key, "tls-key", "", "key of the certificate")
+	f.StringVar(&certs.CA, "tls-ca", "", "authority of the clients' certificates, which both listeners then demand")
 	f.StringArrayVar(&o.ClientIDs, "client-id", nil, "URI SAN of a client that may change limits, * is any characters; may be repeated")
 	f.StringVar(&o.Names.Limits, "limits-name", "svc-wallet.limits", "name of the resource of limits")
 	f.StringVar(&o.Names.Runtime, "runtime-name", "svc-wallet.runtime", "name of the runtime layer")
@@ -66,7 +78,7 @@ cannot be read as it should is refused, and what it said before stays in force.`
 }
 
 // runControl serves until ctx ends, and reads everything again on each SIGHUP.
-func runControl(ctx context.Context, plane *control.Plane, hup <-chan os.Signal) error {
+func runControl(ctx context.Context, plane *control.Plane, files *host.Files, hup <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var g errgroup.Group
@@ -74,15 +86,6 @@ func runControl(ctx context.Context, plane *control.Plane, hup <-chan os.Signal)
 		defer cancel()
 		return plane.Run(ctx)
 	})
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-hup:
-				plane.Reload()
-			}
-		}
-	})
+	g.Go(func() error { return watchFiles(ctx, files, hup, plane.Reload) })
 	return join(g.Wait())
 }

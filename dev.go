@@ -23,6 +23,7 @@ import (
 
 	"svc-wallet/config"
 	"svc-wallet/filters"
+	"svc-wallet/host"
 	"svc-wallet/xds/control"
 )
 
@@ -85,7 +86,7 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // what outlives the drain of the sidecar
 	defer stop()
 	var g errgroup.Group
-	g.Go(func() error { return node.run(below) })
+	g.Go(func() error { return node.run(below, nil) })
 	g.Go(func() error { return plane.Run(below) })
 	g.Go(func() error {
 		defer stop()
@@ -181,7 +182,7 @@ func (d devFolder) rootKeys() (string, error) {
 	if _, err := rand.Read(key[:]); err != nil {
 		return "", err
 	}
-	return file, writeFile(file, []byte("dev "+hex.EncodeToString(key[:])+"\n"), 0o600)
+	return file, host.WriteFile(file, []byte("dev "+hex.EncodeToString(key[:])+"\n"), 0o600)
 }
 
 // maxSocketPath is what sockaddr_un holds, less the final zero.
@@ -231,7 +232,7 @@ func (d devFolder) announce(at devAddrs, cfg *config.Config, token string, stdou
 		fmt.Fprintf(&b, "%s=%s\n", e.key, e.value)
 	}
 	file := filepath.Join(string(d), "dev.env")
-	if err := writeFile(file, []byte(b.String()), 0o600); err != nil {
+	if err := host.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		return err
 	}
 	return banner.Execute(stdout, struct{ Env, Wallet, Admin, Dir string }{file, walletURL, adminURL, string(d)})

@@ -4,14 +4,15 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"svc-wallet/host"
 	"svc-wallet/ledger/node"
 )
 
@@ -21,7 +22,7 @@ type ledgerOptions struct {
 	tlsCert, tlsKey, clientCA string
 }
 
-func ledgerCommand() *cobra.Command {
+func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
 	var o ledgerOptions
 	var format, level string
 	cmd := &cobra.Command{
@@ -41,7 +42,7 @@ func ledgerCommand() *cobra.Command {
 				return err
 			}
 			log.WithField("addr", n.listener.Addr().String()).Info("listening")
-			return n.run(cmd.Context())
+			return n.run(cmd.Context(), hup)
 		},
 	}
 	f := cmd.Flags()
@@ -60,13 +61,15 @@ func ledgerCommand() *cobra.Command {
 type ledgerNode struct {
 	engine   node.Engine
 	listener net.Listener
+	files    *host.Files // of certificates and keys
 	opts     node.ServeOptions
 }
 
 // openNode opens the engine and the listener; nothing runs yet. The engine comes first: a store
 // that is damaged or in use must not take over the socket. now is the time of commits.
 func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNode, error) {
-	tlsConfig, err := o.tls()
+	files := host.NewFiles(log)
+	tlsConfig, err := o.tls(files)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +84,7 @@ func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNod
 	if err != nil {
 		return nil, join(err, engine.Close())
 	}
-	return &ledgerNode{engine, ln, node.ServeOptions{TLS: tlsConfig, Log: log}}, nil
+	return &ledgerNode{engine, ln, files, node.ServeOptions{TLS: tlsConfig, Log: log}}, nil
 }
 
 func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine, error) {
@@ -101,31 +104,18 @@ func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine,
 }
 
 // tls is nil where no certificate is given.
-func (o *ledgerOptions) tls() (*tls.Config, error) {
+func (o *ledgerOptions) tls(files *host.Files) (func() *tls.Config, error) {
 	if o.tlsCert == "" && o.tlsKey == "" && o.clientCA == "" {
-		return nil, nil //nolint:nilnil // no TLS is a valid choice, judged in openNode
+		return nil, nil // no TLS is a valid choice, judged in openNode
 	}
 	if o.tlsCert == "" || o.tlsKey == "" || o.clientCA == "" {
 		return nil, usageError{fmt.Errorf("--tls-cert, --tls-key and --client-ca go together")}
 	}
-	cert, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
+	certs, err := files.Certs("ledger", host.CertFiles{Cert: o.tlsCert, Key: o.tlsKey, CA: o.clientCA})
 	if err != nil {
-		return nil, fmt.Errorf("--tls-cert: %w", err)
+		return nil, fmt.Errorf("--tls-cert, --tls-key, --client-ca: %w", err)
 	}
-	pem, err := os.ReadFile(o.clientCA)
-	if err != nil {
-		return nil, fmt.Errorf("--client-ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--client-ca %s holds no certificate", o.clientCA)
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{cert},
-		ClientCAs:    pool,
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-	}, nil
+	return certs.Server, nil
 }
 
 // private reports an address that only this machine can reach.
@@ -134,10 +124,14 @@ func private(a net.Addr) bool {
 	return !ok || tcp.IP.IsLoopback()
 }
 
-// run serves until ctx ends, then closes the store.
-func (n *ledgerNode) run(ctx context.Context) error {
+// run serves until ctx ends, then closes the store. A signal of hup has the certificates read at once.
+func (n *ledgerNode) run(ctx context.Context, hup <-chan os.Signal) error {
+	watching, stop := context.WithCancel(ctx)
+	var watch errgroup.Group
+	watch.Go(func() error { return watchFiles(watching, n.files, hup, func() {}) })
 	err := node.Serve(ctx, n.listener, n.engine, n.opts)
-	return join(err, n.engine.Close())
+	stop()
+	return join(err, watch.Wait(), n.engine.Close())
 }
 
 // close is for a node that never ran.

@@ -20,6 +20,9 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"svc-wallet/host"
 )
 
 // Exit codes.
@@ -75,7 +78,7 @@ func newRoot(hup <-chan os.Signal) *cobra.Command {
 			return usageError{errors.New("a subcommand is needed")}
 		},
 	}
-	root.AddCommand(devCommand(), serveCommand(hup), ledgerCommand(), controlCommand(hup), tokenCommand(),
+	root.AddCommand(devCommand(), serveCommand(hup), ledgerCommand(hup), controlCommand(hup), tokenCommand(),
 		checkCommand(), verifyReceiptCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
@@ -132,4 +135,23 @@ func join(errs ...error) error {
 		return nil
 	}
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// watchFiles has certificates read again when they change until ctx ends, and together with what
+// reload reads at once on each SIGHUP.
+func watchFiles(ctx context.Context, files *host.Files, hup <-chan os.Signal, reload func()) error {
+	var g errgroup.Group
+	g.Go(func() error { return files.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hup:
+				reload()
+				files.Look()
+			}
+		}
+	})
+	return g.Wait()
 }

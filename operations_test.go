@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"svc-wallet/filters"
+	"svc-wallet/host"
 )
 
 // TestReload changes the configuration file and the root keys of a running sidecar and sends
@@ -22,7 +23,7 @@ func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "w.toml")
 	write := func(file, text string) {
 		t.Helper()
-		if err := writeFile(file, []byte(text), 0o600); err != nil {
+		if err := host.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,14 +7,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
+
+	"svc-wallet/host"
 )
 
 // writeSelfSigned makes a certificate for localhost, the loopback addresses and host, valid for a
@@ -64,8 +64,8 @@ func writeSelfSigned(dir, host string, now time.Time) (certFile, keyFile string,
 	return certFile, keyFile, writePEM(certFile, "CERTIFICATE", der, 0o644)
 }
 
-func stillGood(certFile, host string, now time.Time) bool {
-	data, err := os.ReadFile(certFile) //nolint:gosec // the operator names the folder
+func stillGood(certFile, name string, now time.Time) bool {
+	data, err := host.ReadFile(certFile, 1<<20)
 	if err != nil {
 		return false
 	}
@@ -74,27 +74,9 @@ func stillGood(certFile, host string, now time.Time) bool {
 		return false
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
-	return err == nil && now.Add(24*time.Hour).Before(cert.NotAfter) && (host == "" || cert.VerifyHostname(host) == nil)
+	return err == nil && now.Add(24*time.Hour).Before(cert.NotAfter) && (name == "" || cert.VerifyHostname(name) == nil)
 }
 
 func writePEM(file, kind string, der []byte, mode fs.FileMode) error {
-	return writeFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)
-}
-
-// writeFile replaces file as a whole: a reader sees the old or the new content. The mode is never
-// wider than asked for, and nothing that somebody else put in its way is written to.
-func writeFile(file string, data []byte, mode fs.FileMode) error {
-	tmp := file + ".tmp"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // the operator names the folder
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, file)
+	return host.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)
 }

@@ -6,8 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -22,6 +20,7 @@ import (
 
 	"svc-wallet/config"
 	"svc-wallet/filters"
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 	"svc-wallet/proxy"
 	"svc-wallet/xds"
@@ -97,6 +96,7 @@ type sidecar struct {
 	stack    *config.Stack
 	static   *config.Config // below stack's layers; after newSidecar, reload's goroutine only
 	keys     rootKeys
+	files    *host.Files // of certificates and keys
 	log      *logrus.Logger
 	reloader *config.Reloader
 	hup      <-chan os.Signal // nil: nothing is reloaded
@@ -105,12 +105,13 @@ type sidecar struct {
 // newSidecar builds the parts. Nothing runs, and nothing was sent, until run. What the control
 // plane said last, as the disk has it, is in force from here on.
 func newSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar, error) {
-	s := &sidecar{live: new(config.Live), static: cfg, log: log}
+	s := &sidecar{live: new(config.Live), static: cfg, files: host.NewFiles(log), log: log}
 	s.stack = config.NewStack(cfg, s.live)
-	if err := s.keys.load(cfg.Auth.RootKeysFile); err != nil {
-		return nil, fmt.Errorf("root keys: %w", join(err))
+	s.keys.watched = s.files.Watch("root_keys", host.ReadSecret)
+	if err := s.keys.turn(cfg.Auth.RootKeysFile); err != nil {
+		return nil, join(err)
 	}
-	tlsConfig, err := ledgerTLS(cfg.Ledger)
+	tlsConfig, err := ledgerTLS(cfg.Ledger, s.files)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 		return err
 	}
 	deps := proxy.Deps{
-		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Committer: s.committer, Reader: s.reader, Breaker: breaker,
+		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Files: s.files, Committer: s.committer, Reader: s.reader, Breaker: breaker,
 		Endpoints: s.client,
 		Metrics:   metrics, Log: s.log, Now: clock.Now, Clock: clock, Entropy: rand.Reader,
 		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
@@ -167,9 +168,13 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 // follow makes the client of the control plane. Secrets come only once it runs, when the server
 // that takes them is there.
 func (s *sidecar) follow(cfg *config.Config, now func() int64) (*xds.Client, error) {
-	host, err := os.Hostname()
+	name, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name of this sidecar to the control plane: %w", err)
+	}
+	tlsConfig, err := planeTLS(cfg.XDS, s.files)
+	if err != nil {
+		return nil, err
 	}
 	return xds.New(cfg, xds.Targets{
 		Stack:       s.stack,
@@ -177,7 +182,7 @@ func (s *sidecar) follow(cfg *config.Config, now func() int64) (*xds.Client, err
 		Certificate: func(certPEM, keyPEM []byte) error { return s.server.SetCertificate(certPEM, keyPEM) },
 		ClientCA:    func(pem []byte) error { return s.server.SetClientCA(pem) },
 		RootKeys:    s.keys.push,
-	}, xds.Options{Now: now, Log: s.log, Version: version, Hostname: host})
+	}, xds.Options{TLS: tlsConfig, Now: now, Log: s.log, Version: version, Hostname: name})
 }
 
 // run serves until ctx ends and all is drained. ready is called once the first answer of the
@@ -194,7 +199,7 @@ func (s *sidecar) run(ctx context.Context, ready func() error) error {
 	var g errgroup.Group
 	g.Go(func() error { return s.client.Run(reading) })
 	g.Go(func() error { return s.reader.Run(reading) })
-	g.Go(func() error { return s.reloads(ctx) })
+	g.Go(func() error { return watchFiles(ctx, s.files, s.hup, s.reload) })
 	if s.plane != nil {
 		g.Go(func() error { return s.plane.Run(reading) })
 	}
@@ -233,18 +238,7 @@ func (s *sidecar) untilReady(ctx context.Context) error {
 	return nil
 }
 
-// reloads reads the configuration anew on each SIGHUP. A bad one changes nothing.
-func (s *sidecar) reloads(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.hup:
-			s.reload()
-		}
-	}
-}
-
+// reload reads the configuration anew. A bad one changes nothing.
 func (s *sidecar) reload() {
 	ignored, err := s.reloader.Reload()
 	if err != nil {
@@ -259,9 +253,10 @@ func (s *sidecar) reload() {
 
 // apply puts a new static configuration in force, all of it or none. What was pushed stays over it.
 func (s *sidecar) apply(cfg *config.Config) error {
-	keys, err := loadKeys(cfg.Auth.RootKeysFile)
-	if err != nil {
-		return fmt.Errorf("root keys: %w", err)
+	if file := cfg.Auth.RootKeysFile; file != "" { // what turn would find below, before anything has changed
+		if _, err := filters.LoadKeys(file); err != nil {
+			return err
+		}
 	}
 	level, err := logrus.ParseLevel(cfg.Log.Level)
 	if err != nil {
@@ -273,8 +268,10 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err := s.server.Reload(cfg); err != nil {
 		return join(err, s.stack.Rebase(s.static))
 	}
+	if err := s.keys.turn(cfg.Auth.RootKeysFile); err != nil {
+		return join(err, s.server.Reload(s.static), s.stack.Rebase(s.static))
+	}
 	s.static = cfg
-	s.keys.adopt(keys)
 	s.log.SetLevel(level)
 	return nil
 }
@@ -282,39 +279,28 @@ func (s *sidecar) apply(cfg *config.Config) error {
 // rootKeys keeps the root keys in force: the pushed ones, else those of the file, else none, and
 // then no token verifies. The zero value has none.
 type rootKeys struct {
-	ring filters.KeyRing
+	ring    filters.KeyRing
+	watched *host.Watched // the file
 
 	mu           sync.Mutex
 	file, pushed *filters.Keys // nil: none; mu
 }
 
-// loadKeys is nil for no file.
-func loadKeys(file string) (*filters.Keys, error) {
-	if file == "" {
-		return nil, nil //nolint:nilnil // config demands a file or a pushed secret
-	}
-	return filters.LoadKeys(file)
-}
-
-func (k *rootKeys) load(file string) error {
-	keys, err := loadKeys(file)
-	if err != nil {
-		return err
-	}
-	k.adopt(keys)
-	return nil
-}
-
-// adopt takes other keys of the file.
-func (k *rootKeys) adopt(keys *filters.Keys) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.file = keys
-	k.enforce()
+// turn takes the keys of the file, "" for none, and follows its changes. On an error all stays as it was.
+func (k *rootKeys) turn(file string) error {
+	return k.watched.Turn(func(contents [][]byte) error {
+		if err := k.take(&k.file, contents[0]); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		return nil
+	}, file)
 }
 
 // push takes keys from the control plane; nil takes them away again.
-func (k *rootKeys) push(text []byte) error {
+func (k *rootKeys) push(text []byte) error { return k.take(&k.pushed, text) }
+
+// take puts keys into a place of k, and in force what is then to be.
+func (k *rootKeys) take(place **filters.Keys, text []byte) error {
 	var keys *filters.Keys
 	if text != nil {
 		var err error
@@ -324,7 +310,7 @@ func (k *rootKeys) push(text []byte) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pushed = keys
+	*place = keys
 	k.enforce()
 	return nil
 }
@@ -332,25 +318,29 @@ func (k *rootKeys) push(text []byte) error {
 func (k *rootKeys) enforce() { k.ring.Store(cmp.Or(k.pushed, k.file, new(filters.Keys))) }
 
 // ledgerTLS is nil for a node that is reached without TLS.
-func ledgerTLS(cfg config.Ledger) (*tls.Config, error) {
+func ledgerTLS(cfg config.Ledger, files *host.Files) (func() *tls.Config, error) {
 	if cfg.TLSCAFile == "" {
-		return nil, nil //nolint:nilnil // no TLS is a valid choice, judged by ledger.Dial
+		return nil, nil // no TLS is a valid choice, judged by ledger.Dial
 	}
-	pem, err := os.ReadFile(cfg.TLSCAFile)
+	certs, err := files.Certs("ledger", host.CertFiles{Cert: cfg.TLSCertFile, Key: cfg.TLSKeyFile, CA: cfg.TLSCAFile})
 	if err != nil {
-		return nil, fmt.Errorf("ledger.tls_ca_file: %w", err)
+		return nil, fmt.Errorf("certificates of the ledger: %w", err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("ledger.tls_ca_file holds no certificate")
+	return func() *tls.Config {
+		c := certs.Client()
+		c.ServerName = cfg.TLSServerName
+		return c
+	}, nil
+}
+
+// planeTLS is nil for a control plane that is reached without TLS.
+func planeTLS(cfg config.XDS, files *host.Files) (func() *tls.Config, error) {
+	if cfg.TLSCAFile == "" {
+		return nil, nil // no TLS is a valid choice, judged by the configuration
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: cfg.TLSServerName}
-	if cfg.TLSCertFile != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLSCertFile, cfg.TLSKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("ledger.tls_cert_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{cert}
+	certs, err := files.Certs("xds", host.CertFiles{Cert: cfg.TLSCertFile, Key: cfg.TLSKeyFile, CA: cfg.TLSCAFile})
+	if err != nil {
+		return nil, fmt.Errorf("certificates of the control plane: %w", err)
 	}
-	return c, nil
+	return certs.Client, nil
 }

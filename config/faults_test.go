@@ -65,7 +65,7 @@ func TestFaults(t *testing.T) {
 		{name: "two YAML documents", ext: ".yaml", file: "workers: 1\n---\nworkers: 2", want: `F: there is more than one YAML document`},
 		{name: "no mapping", ext: ".yaml", file: "- 1", want: `F: yaml: unmarshal errors: line 1: cannot unmarshal !!seq into map[string]interface {}`},
 		{name: "extension", ext: ".json", file: "{}", want: `F: the extension of a configuration is .toml, .yaml or .yml`},
-		{name: "too large", file: "#" + strings.Repeat("x", maxFile), want: `F: the configuration is larger than 1MiB`},
+		{name: "too large", file: "#" + strings.Repeat("x", maxFile), want: `F: cannot read the configuration: is larger than 1MiB`},
 
 		{
 			name: "all at once, also what a higher layer hides",
@@ -215,7 +215,7 @@ func TestUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Load(Sources{File: folder})
-	wantFaults(t, err, "F: cannot read the configuration: is a directory", folder)
+	wantFaults(t, err, "F: cannot read the configuration: is not a regular file", folder)
 }
 
 // TestHostileFiles feeds files that would make a parser without bounds overflow its stack (which

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -19,6 +18,8 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"svc-wallet/host"
 )
 
 // maxFile bounds what is read of a configuration file, and the size of a push.
@@ -69,27 +70,11 @@ func fileLayer(path string) (layer, Faults) {
 	if path == "" {
 		return layer{}, nil
 	}
-	raw, err := readFile(path)
+	raw, err := host.ReadFile(path, maxFile)
 	if err != nil {
-		return layer{}, Faults{{Key: plain(path), Problem: err.Error()}}
+		return layer{}, Faults{{Key: plain(path), Problem: "cannot read the configuration: " + errors.Unwrap(err).Error()}}
 	}
 	return parseFile(path, raw)
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names it
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", errors.Unwrap(err))
-	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	raw, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", errors.Unwrap(err))
-	}
-	if len(raw) > maxFile {
-		return nil, errors.New("the configuration is larger than 1MiB")
-	}
-	return raw, nil
 }
 
 // parseFile reads raw as the extension of path says.

@@ -1,13 +1,15 @@
 package filters
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync/atomic"
+
+	"svc-wallet/host"
 )
 
 // Bounds of a key file: far beyond any rotation, and small enough to read whole.
@@ -87,22 +89,14 @@ func (k *Keys) add(fields []string) error {
 	return nil
 }
 
-// LoadKeys reads a key file from disk. It refuses one that group or others may do anything with,
-// because whoever reads a root key can mint any capability.
+// LoadKeys reads a key file from disk. Whoever reads a root key can mint any capability, so it refuses
+// one that others can read.
 func LoadKeys(path string) (*Keys, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names it
+	text, err := host.ReadSecret(path, maxKeysFile)
 	if err != nil {
-		return nil, fmt.Errorf("open root keys: %w", err)
+		return nil, fmt.Errorf("root keys: %w", err)
 	}
-	defer f.Close()       //nolint:errcheck // only read
-	info, err := f.Stat() // of the open file, so it cannot be swapped after the check
-	if err != nil {
-		return nil, fmt.Errorf("stat root keys: %w", err)
-	}
-	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("root keys: %s has mode %v: want a regular file with mode 0600 or 0400", path, mode)
-	}
-	k, err := ParseKeys(f)
+	k, err := ParseKeys(bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -40,7 +40,7 @@ const (
 
 // DialOptions are what a Client may have besides an address.
 type DialOptions struct {
-	TLS            *tls.Config          // nil: plain, which TCP allows to loopback only
+	TLS            func() *tls.Config   // for each handshake; nil: plain, which TCP allows to loopback only
 	Timeout        func() time.Duration // of a call whose context has no deadline; nil: none
 	ConnectTimeout func() time.Duration // of a connection made later; nil: 1 s
 	Now            func() int64         // Unix nanoseconds, never backwards

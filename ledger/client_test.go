@@ -85,7 +85,7 @@ func TestDialAddresses(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	c, err := Dial("ledger:7000", DialOptions{TLS: &tls.Config{MinVersion: tls.VersionTLS13}})
+	c, err := Dial("ledger:7000", DialOptions{TLS: func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS13} }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -49,7 +50,7 @@ func connect(addr string, opts *DialOptions) (*link, error) {
 	}
 	creds := insecure.NewCredentials()
 	if opts.TLS != nil {
-		creds = credentials.NewTLS(opts.TLS)
+		creds = handshakes{opts.TLS}
 	}
 	conn, err := grpc.NewClient(
 		target,
@@ -76,6 +77,26 @@ func connect(addr string, opts *DialOptions) (*link, error) {
 	return &link{
 		addr: addr, conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), gone: make(chan struct{}), idle: make(chan struct{}),
 	}, nil
+}
+
+// handshakes are TLS credentials by which each handshake goes by the configuration of its time. gRPC's
+// own keep the one that they were made of, and a connection is made anew long after its link.
+type handshakes struct{ current func() *tls.Config }
+
+func (h handshakes) now() credentials.TransportCredentials { return credentials.NewTLS(h.current()) }
+
+func (h handshakes) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return h.now().ClientHandshake(ctx, authority, raw)
+}
+
+func (h handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return h.now().ServerHandshake(raw)
+}
+
+func (h handshakes) Info() credentials.ProtocolInfo          { return h.now().Info() }
+func (h handshakes) Clone() credentials.TransportCredentials { return h }
+func (h handshakes) OverrideServerName(string) error {
+	return errors.New("the server's name is the configuration's")
 }
 
 // dialer obeys the connect time-out of the moment; gRPC's own is fixed when the link is made, and

@@ -50,8 +50,13 @@ func (s *Server) Replace(path string, f func(*filters.Exchange) wallet.Code) {
 // Connections counts the open ones.
 func (s *Server) Connections() int { return s.listener.count() }
 
-// Tend looks at the certificate files now.
-func (s *Server) Tend() { s.certs.tend() }
+// Tend looks at the certificate files now, and rotates the ticket keys where that is due.
+func (s *Server) Tend() {
+	s.deps.Files.Look()
+	if err := s.certs.rotate(); err != nil {
+		panic(err)
+	}
+}
 
 // SetWritable puts f in the place of what the filter "ready" asks.
 func (s *Server) SetWritable(f func() bool) {

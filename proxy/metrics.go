@@ -174,6 +174,11 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth) {
 	m.sum("clock_steps_total", steps, prometheus.Labels{"outcome": "doubted"}, func() uint64 { doubted, _ := d.Clock.Steps(); return doubted })
 	m.sum("clock_steps_total", steps, prometheus.Labels{"outcome": "adopted"}, func() uint64 { _, adopted := d.Clock.Steps(); return adopted })
 
+	for _, w := range d.Files.Watched() {
+		help := "Times that changed files of certificates or keys were put in force, or could not be used."
+		m.sum("files_reloaded_total", help, prometheus.Labels{"files": w.Name(), "outcome": "applied"}, w.Applied)
+		m.sum("files_reloaded_total", help, prometheus.Labels{"files": w.Name(), "outcome": "refused"}, w.Refused)
+	}
 	if d.ControlPlane != nil {
 		m.watchControlPlane(d.ControlPlane)
 	}

@@ -31,6 +31,7 @@ import (
 
 	"svc-wallet/config"
 	"svc-wallet/filters"
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 	"svc-wallet/ledger/node"
 	"svc-wallet/proxy"
@@ -211,7 +212,7 @@ func (r *rig) start(o rigOptions) {
 	readers.Go(func() { _ = r.reader.Run(reading) })
 
 	r.deps = proxy.Deps{
-		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
+		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Files: host.NewFiles(r.log), Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
 		Log: r.log, Now: r.clock.now, Entropy: rand.Reader, Build: proxy.Build{Version: "test"},
 	}
 	if r.server, err = proxy.New(r.cfg, r.deps); err != nil {
@@ -312,7 +313,7 @@ func (r *rig) another(env ...string) *proxy.Server {
 		r.t.Fatal(err)
 	}
 	deps := r.deps
-	deps.Metrics = proxy.NewMetrics()
+	deps.Metrics, deps.Files = proxy.NewMetrics(), host.NewFiles(r.log)
 	s, err := proxy.New(cfg, deps)
 	if err != nil {
 		r.t.Fatal(err)

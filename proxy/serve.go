@@ -24,6 +24,7 @@ import (
 
 	"svc-wallet/config"
 	"svc-wallet/filters"
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 	"svc-wallet/wallet"
 )
@@ -44,6 +45,7 @@ type Deps struct {
 	Live         *config.Live  // the limits in force, for requests
 	Stack        *config.Stack // what is in force and where it is from, for operators
 	Keys         *filters.KeyRing
+	Files        *host.Files       // the listener's are added; the owner runs it
 	Committer    *ledger.Committer // Run drains and closes it
 	Reader       *ledger.Reader
 	Breaker      *ledger.Breaker
@@ -133,7 +135,7 @@ func New(cfg *config.Config, deps Deps) (*Server, error) {
 	if s.log, err = newRequestLog(deps, cfg.Log.SampleReads); err != nil {
 		return nil, err
 	}
-	if s.certs, err = newCerts(cfg.TLS, deps.Entropy, deps.Now, deps.Log); err != nil {
+	if s.certs, err = newCerts(cfg.TLS, deps.Files, deps.Entropy, deps.Now, deps.Log); err != nil {
 		return nil, err
 	}
 	s.visits.New = func() any { return new(visit) }

@@ -5,11 +5,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,12 +14,12 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 const (
-	// certPoll is how often the certificate files are looked at. Kubernetes and ACME clients swap
-	// them hours before the old ones end, so seconds do not matter.
-	certPoll = 5 * time.Second
+	// ticketCheck is how often the age of the ticket keys is looked at.
+	ticketCheck = 5 * time.Second
 
 	// ticketKeys is how many session ticket keys open tickets: the one that seals new ones and
 	// the one before it, so a ticket resumes for one to two rotations.
@@ -45,18 +42,18 @@ type certs struct {
 	entropy io.Reader
 	now     func() int64
 	log     logrus.FieldLogger
+	watched *host.Watched // the files; it reads them again when they change
 
 	current atomic.Pointer[tls.Config]
 	open    atomic.Bool // a client can get through the handshake
 
 	mu      sync.Mutex
-	set     config.TLS     // mu
-	files   pems           // what the files held when they were last read well; mu
-	pushed  pems           // what the control plane wants instead; mu
-	force   pems           // behind current; mu
-	stamps  [3]os.FileInfo // of the files when they were last read, well or not; mu
-	tickets [][32]byte     // of current, the newest first; mu
-	rotated int64          // when tickets last changed, Unix nanoseconds; mu
+	set     config.TLS // mu
+	files   pems       // what the files held when they were last read well; mu
+	pushed  pems       // what the control plane wants instead; mu
+	force   pems       // behind current; mu
+	tickets [][32]byte // of current, the newest first; mu
+	rotated int64      // when tickets last changed, Unix nanoseconds; mu
 }
 
 // pems is what a listener is made of, as PEM; nil is none.
@@ -78,8 +75,8 @@ func (p pems) over(below pems) pems {
 }
 
 // newCerts reads the files, and fails where they make no listener.
-func newCerts(set config.TLS, entropy io.Reader, now func() int64, log logrus.FieldLogger) (*certs, error) {
-	c := &certs{entropy: entropy, now: now, log: log}
+func newCerts(set config.TLS, files *host.Files, entropy io.Reader, now func() int64, log logrus.FieldLogger) (*certs, error) {
+	c := &certs{entropy: entropy, now: now, log: log, watched: files.Watch("listener", host.ReadFile)}
 	if err := c.adopt(set); err != nil {
 		return nil, err
 	}
@@ -96,87 +93,39 @@ func (c *certs) config() *tls.Config {
 	}
 }
 
-// adopt turns to other files, or to the same ones anew. On an error all stays as it was.
+// adopt turns to other files, or to the same ones anew, and follows their changes. On an error all stays
+// as it was.
 func (c *certs) adopt(set config.TLS) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	stamps := stat(set) // before reading: a later write is seen as a change
-	if err := c.load(set); err != nil {
-		return err
+	ca := set.ClientCAFile
+	if set.ClientAuth == config.ClientAuthOff {
+		ca = ""
 	}
-	c.stamps = stamps
-	return nil
+	return c.watched.Turn(func(files [][]byte) error {
+		return c.load(set, pems{files[0], files[1], files[2]})
+	}, set.CertFile, set.KeyFile, ca)
 }
 
-// run polls the files and rotates the ticket keys until ctx ends.
+// run rotates the ticket keys until ctx ends. The files are the watcher's.
 func (c *certs) run(ctx context.Context) {
-	tick := time.NewTicker(certPoll)
+	tick := time.NewTicker(ticketCheck)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			c.tend()
+			if err := c.rotate(); err != nil {
+				c.log.WithError(err).Error("tls_ticket_rotation_failed")
+			}
 		}
 	}
 }
 
-// tend does what is due: a reload where a file changed, a rotation where the key is old. A bad
-// reload leaves the last good certificate in force and is said once for each change of the files.
-func (c *certs) tend() {
-	if c.changed() {
-		if err := c.reload(); err != nil {
-			c.log.WithError(err).Error("tls_reload_failed")
-		}
-	}
-	if err := c.rotate(); err != nil {
-		c.log.WithError(err).Error("tls_ticket_rotation_failed")
-	}
-}
-
-// changed reports whether a file is another one than was last read: by inode, which a renamed
-// file and Kubernetes' swapped symbolic links change, or by size and time of writing.
-func (c *certs) changed() bool {
+// load puts the files in force, as far as nothing pushed stands over them. They must be good all the
+// same, because they are what a removal falls back to.
+func (c *certs) load(set config.TLS, files pems) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, now := range stat(c.set) {
-		old := c.stamps[i]
-		if (now == nil) != (old == nil) {
-			return true
-		}
-		if now != nil && (!os.SameFile(now, old) || now.Size() != old.Size() || !now.ModTime().Equal(old.ModTime())) {
-			return true
-		}
-	}
-	return false
-}
-
-func stat(set config.TLS) (stamps [3]os.FileInfo) {
-	for i, path := range [3]string{set.CertFile, set.KeyFile, set.ClientCAFile} {
-		if path != "" {
-			stamps[i], _ = os.Stat(path) // a missing file differs from one that is there
-		}
-	}
-	return stamps
-}
-
-// reload reads the same files again. It remembers having looked also where they are bad, so that
-// a fault is said once.
-func (c *certs) reload() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stamps = stat(c.set) // before reading, as in adopt
-	return c.load(c.set)
-}
-
-// load reads the files and puts them in force, as far as nothing pushed stands over them. They must
-// be good all the same, because they are what a removal falls back to. The caller holds mu.
-func (c *certs) load(set config.TLS) error {
-	files, err := readCerts(set)
-	if err != nil {
-		return err
-	}
 	if _, err := buildTLS(set, files); err != nil {
 		return err
 	}
@@ -225,7 +174,7 @@ func (c *certs) setCertificate(cert, key []byte) error {
 // checkPair says why no client would take the certificate, or why it cannot be shown. The last one
 // that was good serves better than one that has expired.
 func (c *certs) checkPair(cert, key []byte) error {
-	pair, err := tls.X509KeyPair(cert, key)
+	pair, err := host.ParsePair(cert, key)
 	if err != nil {
 		return err // these texts quote nothing of the key
 	}
@@ -245,52 +194,11 @@ func (c *certs) setClientCA(ca []byte) error {
 	defer c.mu.Unlock()
 	pushed := pems{c.pushed.cert, c.pushed.key, bytes.Clone(ca)}
 	if ca != nil {
-		if err := checkBundle(ca); err != nil {
+		if _, err := host.ParseCAs(ca); err != nil {
 			return fmt.Errorf("client CAs: %w", err)
 		}
 	}
 	return c.put(c.set, c.files, pushed)
-}
-
-// checkBundle wants certificates and nothing else: one that is passed over in silence would be found
-// missing only by the clients that it was meant for.
-func checkBundle(text []byte) error {
-	want, n := bytes.Count(text, []byte("-----BEGIN ")), 0
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		n++
-		if block.Type != "CERTIFICATE" {
-			return fmt.Errorf("block %d is no certificate", n)
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return fmt.Errorf("certificate %d: %w", n, err)
-		}
-	}
-	if n == 0 {
-		return errNoCertificate
-	}
-	if n != want {
-		return fmt.Errorf("only %d of %d blocks are PEM", n, want)
-	}
-	return nil
-}
-
-// readCerts reads the files that are named.
-func readCerts(set config.TLS) (p pems, err error) {
-	if set.CertFile != "" {
-		if p.cert, err = os.ReadFile(set.CertFile); err != nil {
-			return p, fmt.Errorf("read TLS certificate: %w", err)
-		}
-		if p.key, err = os.ReadFile(set.KeyFile); err != nil {
-			return p, fmt.Errorf("read TLS key: %w", err)
-		}
-	}
-	if set.ClientAuth == config.ClientAuthOff || set.ClientCAFile == "" {
-		return p, nil
-	}
-	if p.ca, err = os.ReadFile(set.ClientCAFile); err != nil {
-		return p, fmt.Errorf("read client CAs: %w", err)
-	}
-	return p, nil
 }
 
 func buildTLS(set config.TLS, p pems) (*tls.Config, error) {
@@ -299,7 +207,7 @@ func buildTLS(set config.TLS, p pems) (*tls.Config, error) {
 		NextProtos: []string{"http/1.1"},
 	}
 	if p.cert != nil {
-		pair, err := tls.X509KeyPair(p.cert, p.key)
+		pair, err := host.ParsePair(p.cert, p.key)
 		if err != nil {
 			return nil, fmt.Errorf("TLS certificate %s with key %s: %w", set.CertFile, set.KeyFile, err)
 		}
@@ -326,13 +234,14 @@ func buildTLS(set config.TLS, p pems) (*tls.Config, error) {
 		return nil, fmt.Errorf("tls.client_auth is %q, want off, request or require", set.ClientAuth)
 	}
 	next.ClientCAs = x509.NewCertPool() // never nil, which would mean the system's
-	if p.ca != nil && !next.ClientCAs.AppendCertsFromPEM(p.ca) {
-		return nil, fmt.Errorf("client CAs: %w in %s", errNoCertificate, set.ClientCAFile)
+	if p.ca != nil {
+		var err error
+		if next.ClientCAs, err = host.ParseCAs(p.ca); err != nil {
+			return nil, fmt.Errorf("client CAs %s: %w", set.ClientCAFile, err)
+		}
 	}
 	return next, nil
 }
-
-var errNoCertificate = errors.New("no certificate")
 
 // rotate seals new tickets with a new key once the last one is old enough. tls.Config allows
 // that while connections use it.

@@ -68,7 +68,7 @@ func TestRotation(t *testing.T) {
 		t.Error("a bad certificate was taken")
 	}
 	dial("two", true)
-	if n := strings.Count(r.logged.String(), "tls_reload_failed"); n != 1 {
+	if n := strings.Count(r.logged.String(), "files_refused"); n != 1 {
 		t.Errorf("a bad reload was said %d times", n)
 	}
 	if err := os.Remove(r.path("tls.key")); err != nil {

@@ -35,6 +35,7 @@ type Targets struct {
 
 // Options are what a Client has besides its configuration and targets.
 type Options struct {
+	TLS      func() *tls.Config // for each connection to a control plane, a new one; nil: plain
 	Now      func() int64       // Unix nanoseconds, never backwards
 	Log      logrus.FieldLogger // a line for each change that was accepted or refused
 	Version  string             // of the program, which control planes show
@@ -48,7 +49,6 @@ type Client struct {
 	opts    Options
 	timing  timing
 	node    *core.Node
-	tls     func() (*tls.Config, error) // nil: plain
 	sources []*source
 	topics  []*topic // of all sources, those whose removal others depend on last
 	log     *floodLog
@@ -84,7 +84,7 @@ func realTiming() timing {
 }
 
 // New makes the client of cfg.XDS and puts the last good file in force. Its error is an unreadable
-// file of TLS or metadata.
+// file of metadata.
 func New(cfg *config.Config, to Targets, opts Options) (*Client, error) {
 	return newClient(cfg, to, opts, realTiming())
 }
@@ -96,11 +96,8 @@ func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Cl
 	if c.node, err = nodeOf(cfg, opts); err != nil {
 		return nil, err
 	}
-	if cfg.XDS.TLSCAFile != "" {
-		c.tls = func() (*tls.Config, error) { return tlsOf(&cfg.XDS, opts.Now) }
-		if _, err := c.tls(); err != nil {
-			return nil, err
-		}
+	if cfg.XDS.TLSCAFile != "" && opts.TLS == nil {
+		return nil, errors.New("xds.tls_ca_file is set, and there are no certificates of it")
 	}
 	c.build()
 	if cfg.XDS.LastGoodFile != "" && !cfg.Amnesia {
@@ -121,7 +118,7 @@ func (c *Client) build() {
 	fixed := func(names ...string) func() []string { return func() []string { return names } }
 	wants := func(name string) bool { return len(x.Addrs) > 0 && slices.Contains(x.Types, name) }
 
-	plane := &source{c: c, name: "control plane", addrs: x.Addrs, tls: c.tls, open: openADS(x.Protocol)}
+	plane := &source{c: c, name: "control plane", addrs: x.Addrs, tls: c.opts.TLS, open: openADS(x.Protocol)}
 	if wants(config.XDSLimits) {
 		plane.topics = append(plane.topics, add(limitsKind(), fixed(x.LimitsName), c.putLimits))
 	}

@@ -10,46 +10,17 @@ import (
 	"svc-wallet/config"
 )
 
-// maxPEM bounds a file of certificates or keys.
-const maxPEM = 4 << 20
-
-// tlsOf reads the files of TLS. It is called for each connection, so a certificate that was
-// renewed is shown from the next one on. ServerName is the caller's to set where it is empty.
-func tlsOf(x *config.XDS, now func() int64) (*tls.Config, error) {
-	pem, err := readFile(x.TLSCAFile, maxPEM)
-	if err != nil {
-		return nil, fmt.Errorf("xds.tls_ca_file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("xds.tls_ca_file: %s holds no certificate", x.TLSCAFile)
-	}
-	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		RootCAs:    roots,
-		ServerName: x.TLSServerName,
-		Time:       func() time.Time { return time.Unix(0, now()) },
-	}
-	if x.TLSCertFile != "" {
-		cert, err := readFile(x.TLSCertFile, maxPEM)
-		if err != nil {
-			return nil, fmt.Errorf("xds.tls_cert_file: %w", err)
-		}
-		key, err := readFile(x.TLSKeyFile, maxPEM)
-		if err != nil {
-			return nil, fmt.Errorf("xds.tls_key_file: %w", err)
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("xds.tls_cert_file, xds.tls_key_file: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
+// expecting makes cfg, which has the certificates of one connection, expect the control plane of x. ServerName is
+// the caller's to set where it is empty.
+func expecting(x *config.XDS, cfg *tls.Config, now func() int64) *tls.Config {
+	cfg.ServerName = x.TLSServerName
+	cfg.Time = func() time.Time { return time.Unix(0, now()) }
 	if x.SPIFFEID != "" {
 		cfg.InsecureSkipVerify = true // verify does it: Go's own check wants a host name, which a SPIFFE certificate lacks
+		roots := cfg.RootCAs
 		cfg.VerifyConnection = func(s tls.ConnectionState) error { return verify(s, x.SPIFFEID, roots, cfg.Time()) }
 	}
-	return cfg, nil
+	return cfg
 }
 
 // verify demands a chain to the roots, and the one URI SAN that a SPIFFE certificate has

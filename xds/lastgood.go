@@ -1,15 +1,12 @@
 package xds
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +17,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
 	"lukechampine.com/blake3"
+
+	"svc-wallet/host"
 )
 
 const (
@@ -86,7 +85,7 @@ func decodeLastGood(raw []byte) (lastGoodBody, error) {
 func (c *Client) restore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	raw, err := readFile(c.store.path, maxLastGood)
+	raw, err := host.ReadFile(c.store.path, maxLastGood)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -209,7 +208,7 @@ func (s *store) flush(snapshot func() ([]byte, error), log *floodLog) {
 	}
 	text, err := snapshot()
 	if err == nil {
-		err = writeFile(s.path, text)
+		err = host.WriteFile(s.path, text, 0o600)
 	}
 	s.mu.Lock()
 	before := s.err
@@ -227,31 +226,4 @@ func (s *store) failure() string {
 		return ""
 	}
 	return s.err.Error()
-}
-
-// writeFile replaces a file as a whole: a crash at any line leaves the old one or the new one.
-func writeFile(path string, text []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // what is wrong has been said
-		}
-	}()
-	_, err = f.ReadFrom(bytes.NewReader(text))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir) //nolint:gosec // the operator names it
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 
@@ -13,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // maxMetadata bounds the file of metadata, which goes out with each stream.
@@ -33,7 +32,7 @@ func nodeOf(cfg *config.Config, opts Options) (*core.Node, error) {
 	if x.MetadataFile == "" {
 		return n, nil
 	}
-	raw, err := readFile(x.MetadataFile, maxMetadata)
+	raw, err := host.ReadFile(x.MetadataFile, maxMetadata)
 	if err != nil {
 		return nil, fmt.Errorf("xds.metadata_file: %w", err)
 	}
@@ -59,21 +58,4 @@ func metadata(raw []byte) (*structpb.Struct, error) {
 		s.Fields[name] = structpb.NewStringValue(value)
 	}
 	return s, nil
-}
-
-// readFile reads a file of at most that many bytes.
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names it
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	raw, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(raw)) > most {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, most)
-	}
-	return raw, nil
 }

@@ -24,8 +24,8 @@ import (
 type source struct {
 	c      *Client
 	name   string
-	addrs  []string // the preferred one first
-	tls    func() (*tls.Config, error)
+	addrs  []string           // the preferred one first
+	tls    func() *tls.Config // nil: plain
 	open   func(context.Context, *grpc.ClientConn, identity) (wire, error)
 	topics []*topic
 
@@ -185,7 +185,7 @@ const (
 	window = 1 << 20
 )
 
-// dial makes a connection, and reads the files of TLS for it anew. It does not wait for it. gRPC's
+// dial makes a connection, by the certificates of now. It does not wait for it. gRPC's
 // own pings stay off: a server that expects none, as is the default, ends a connection over them.
 func (s *source) dial(addr string) (*grpc.ClientConn, error) {
 	host, _, _ := net.SplitHostPort(addr)
@@ -207,10 +207,7 @@ func (s *source) dial(addr string) (*grpc.ClientConn, error) {
 	if s.tls == nil {
 		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(authority))
 	} else {
-		cfg, err := s.tls()
-		if err != nil {
-			return nil, err
-		}
+		cfg := expecting(&s.c.cfg.XDS, s.tls(), s.c.opts.Now)
 		cfg.ServerName = cmp.Or(cfg.ServerName, host) // gRPC takes it for the authority too
 		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
 	}

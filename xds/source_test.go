@@ -24,10 +24,12 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // TestFallback: where the first address does not answer the next one serves; once the first one
@@ -346,7 +348,12 @@ func TestTLS(t *testing.T) {
 			for k, v := range c.flags {
 				flags[k] = v
 			}
-			w := newSidecar(t, setup{flags: flags})
+			files := host.NewFiles(discardLogger())
+			current, err := files.Certs("xds", host.CertFiles{Cert: flags["xds.tls_cert_file"], Key: flags["xds.tls_key_file"], CA: ours.ca()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newSidecar(t, setup{flags: flags, opts: func(o *Options) { o.TLS = current.Client }})
 			if c.want != "" {
 				await(t, "the error", func() bool { return strings.Contains(w.status().Sources[0].LastError, c.want) })
 				if w.Connected() || w.amount() != staticAmount {
@@ -357,33 +364,103 @@ func TestTLS(t *testing.T) {
 			l := p.stream(t)
 			l.asks(extensionURL)
 			l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)))
-			// A renewed certificate is shown at the next connection; a broken one ends in a wait.
+			// A broken certificate changes nothing; a renewed one is shown at the next connection.
 			write(t, filepath.Join(dir, "crt"), "broken")
+			files.Look()
 			l.end <- nil
-			await(t, "the error", func() bool { return strings.Contains(w.status().Sources[0].LastError, "xds.tls_cert_file") })
+			l = p.stream(t)
+			l.asks(extensionURL)
+			if got := l.shows(); got != "spiffe://mesh/wallet" {
+				t.Errorf("shown after the files broke: %s", got)
+			}
+			cert, key = ours.issue(uris("spiffe://mesh/renewed"))
 			write(t, filepath.Join(dir, "crt"), string(cert))
-			p.stream(t).asks(extensionURL)
+			write(t, filepath.Join(dir, "key"), string(key))
+			files.Look()
+			l.end <- nil
+			l = p.stream(t)
+			l.asks(extensionURL)
+			if got := l.shows(); got != "spiffe://mesh/renewed" {
+				t.Errorf("shown after the renewal: %s", got)
+			}
 		})
 	}
 }
 
-// TestTLSFiles: New refuses files that it cannot use.
-func TestTLSFiles(t *testing.T) {
-	a := newAuthority(t)
-	dir := t.TempDir()
-	bad := filepath.Join(dir, "bad")
-	write(t, bad, "nothing")
-	now := func() int64 { return time.Now().UnixNano() }
-	for _, x := range []config.XDS{
-		{TLSCAFile: filepath.Join(dir, "none")},
-		{TLSCAFile: bad},
-		{TLSCAFile: a.ca(), TLSCertFile: filepath.Join(dir, "none"), TLSKeyFile: bad},
-		{TLSCAFile: a.ca(), TLSCertFile: bad, TLSKeyFile: filepath.Join(dir, "none")},
-		{TLSCAFile: a.ca(), TLSCertFile: bad, TLSKeyFile: bad},
-	} {
-		if _, err := New(&config.Config{XDS: x}, Targets{}, Options{Now: now}); err == nil || !strings.HasPrefix(err.Error(), "xds.tls_") {
-			t.Errorf("%+v: %v", x, err)
+// shows is the name in the sidecar's certificate.
+func (l *line) shows() string {
+	l.t.Helper()
+	from, _ := peer.FromContext(l.ctx)
+	info, ok := from.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		l.t.Fatal("no TLS")
+	}
+	return info.State.PeerCertificates[0].URIs[0].String()
+}
+
+// TestAuthorityRotates: a control plane that moves to another authority, certificates and all at once,
+// is listened to again once the files say so, and one of the old authority no longer is.
+func TestAuthorityRotates(t *testing.T) {
+	first, second := newAuthority(t), newAuthority(t)
+	loopback := func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} }
+	var current atomic.Pointer[tls.Config]
+	move := func(by *authority) {
+		pair, err := tls.X509KeyPair(by.issue(loopback))
+		if err != nil {
+			t.Fatal(err)
 		}
+		clients := x509.NewCertPool()
+		clients.AddCert(by.cert)
+		current.Store(&tls.Config{
+			Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2"},
+		})
+	}
+	move(first)
+	p := startPlaneAt(t, "127.0.0.1:0", grpc.Creds(credentials.NewTLS(host.PerHandshake(current.Load))))
+
+	dir := t.TempDir()
+	paths := host.CertFiles{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}
+	files := host.NewFiles(discardLogger())
+	save := func(by *authority) {
+		ca, err := os.ReadFile(by.ca())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, key := by.issue(uris("spiffe://mesh/wallet"))
+		write(t, paths.CA, string(ca))
+		write(t, paths.Cert, string(cert))
+		write(t, paths.Key, string(key))
+		files.Look()
+	}
+	save(first)
+	certs, err := files.Certs("xds", paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newSidecar(t, setup{flags: map[string]string{
+		"xds.addr": p.addr, "xds.types": "limits", "xds.tls_ca_file": paths.CA, "xds.tls_cert_file": paths.Cert, "xds.tls_key_file": paths.Key,
+	}, opts: func(o *Options) { o.TLS = certs.Client }})
+	l := p.stream(t)
+	l.asks(extensionURL)
+
+	move(second)
+	l.end <- nil
+	await(t, "the error", func() bool { return strings.Contains(w.status().Sources[0].LastError, "certificate") })
+	save(second)
+	l = p.stream(t)
+	l.asks(extensionURL)
+	l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)))
+
+	move(first)
+	l.end <- nil
+	await(t, "the error", func() bool { return strings.Contains(w.status().Sources[0].LastError, "certificate") })
+}
+
+// TestTLSNeedsCertificates: a configuration with TLS is not obeyed in plain text.
+func TestTLSNeedsCertificates(t *testing.T) {
+	cfg := &config.Config{XDS: config.XDS{TLSCAFile: "ca"}}
+	if _, err := New(cfg, Targets{}, Options{Now: func() int64 { return 0 }}); err == nil {
+		t.Error("it would be reached in plain text")
 	}
 	if err := verify(tls.ConnectionState{}, "", nil, time.Now()); err == nil {
 		t.Error("no certificate was taken")

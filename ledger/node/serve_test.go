@@ -51,12 +51,12 @@ func TestClientOverTLS(t *testing.T) {
 	server, client := certificates(t)
 	contract.Run(t, func(t *testing.T) contract.Fixture {
 		f := engineFixture(t, func(o node.Options) (node.Engine, error) { return node.OpenPebble(t.TempDir(), o) })
-		return dialled(t, f, "127.0.0.1:0", server, client)
+		return dialled(t, f, "127.0.0.1:0", server.Clone, client.Clone)
 	})
 }
 
 // dialled puts a server and a client before the fixture's engine.
-func dialled(t *testing.T, f contract.Fixture, addr string, server, client *tls.Config) contract.Fixture {
+func dialled(t *testing.T, f contract.Fixture, addr string, server, client func() *tls.Config) contract.Fixture {
 	t.Helper()
 	ln := serve(t, f.Ledger.(node.Engine), addr, node.ServeOptions{TLS: server})
 	if addr[0] != 'u' {
@@ -549,11 +549,11 @@ func TestTransport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := node.Serve(context.Background(), ln, e, node.ServeOptions{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}); err == nil || !strings.Contains(err.Error(), "ClientCAs") {
+	if err := node.Serve(context.Background(), ln, e, node.ServeOptions{TLS: func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS13} }}); err == nil || !strings.Contains(err.Error(), "ClientCAs") {
 		t.Errorf("TLS without ClientCAs: %v", err)
 	}
 	server, client := certificates(t)
-	addr := serve(t, e, "127.0.0.1:0", node.ServeOptions{TLS: server}).Addr().String()
+	addr := serve(t, e, "127.0.0.1:0", node.ServeOptions{TLS: server.Clone}).Addr().String()
 	_, stranger := certificates(t)
 	stranger.RootCAs = client.RootCAs
 	nobody := client.Clone()

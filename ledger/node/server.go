@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"svc-wallet/host"
 	"svc-wallet/ledger/ledgerpb"
 	"svc-wallet/wallet"
 )
@@ -29,7 +31,7 @@ import (
 // ServeOptions say how the node is served; the zero value serves in plain text, which Serve
 // allows on a Unix socket and on a loopback address only.
 type ServeOptions struct {
-	TLS   *tls.Config        // with ClientCAs: client certificates are required and verified
+	TLS   func() *tls.Config // for each handshake, a new one with ClientCAs: client certificates are required and verified
 	Log   logrus.FieldLogger // nothing is logged by default
 	Drain time.Duration      // how long calls may finish after ctx ends; 5 s by default
 }
@@ -105,20 +107,25 @@ var (
 	errClientCAs = errors.New("node: TLS without ClientCAs would trust every public certificate")
 )
 
-func transport(ln net.Listener, conf *tls.Config) (credentials.TransportCredentials, error) {
-	if conf == nil {
+func transport(ln net.Listener, current func() *tls.Config) (credentials.TransportCredentials, error) {
+	if current == nil {
 		if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
 			return nil, errPlain
 		}
 		return insecure.NewCredentials(), nil
 	}
-	if conf.ClientCAs == nil {
+	if current().ClientCAs == nil {
 		return nil, errClientCAs
 	}
-	conf = conf.Clone()
-	conf.ClientAuth = tls.RequireAndVerifyClientCert
-	conf.MinVersion = tls.VersionTLS13
-	return credentials.NewTLS(conf), nil
+	return credentials.NewTLS(host.PerHandshake(func() *tls.Config {
+		conf := current()
+		if conf.ClientCAs == nil {
+			conf.ClientCAs = x509.NewCertPool()
+		}
+		conf.ClientAuth = tls.RequireAndVerifyClientCert
+		conf.MinVersion = tls.VersionTLS13
+		return conf
+	})), nil
 }
 
 type server struct {

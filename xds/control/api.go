@@ -71,7 +71,7 @@ func (p *Plane) handler() http.Handler {
 // refuseRebound guards a plain listener on loopback against DNS rebinding: whoever means this
 // process calls it localhost or by address.
 func (p *Plane) refuseRebound(next http.Handler) http.Handler {
-	if p.certs != nil || strings.HasPrefix(p.opts.API, "unix:") {
+	if p.opts.TLS != nil || strings.HasPrefix(p.opts.API, "unix:") {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +90,7 @@ func (p *Plane) refuseRebound(next http.Handler) http.Handler {
 // mayChange says whether a client may change limits: anybody who reaches a plain listener, and of
 // those with certificates the ones that are named.
 func (p *Plane) mayChange(r *http.Request) bool {
-	if p.certs == nil {
+	if p.opts.TLS == nil {
 		return true
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {

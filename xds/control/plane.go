@@ -12,6 +12,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -29,11 +30,11 @@ import (
 
 // Options say what is served, and where. Source and Listen must be set.
 type Options struct {
-	Source      string   // file (the group default) or folder of GROUP.json, .yaml, .yml or .toml
-	Listen      string   // for sidecars: unix:PATH or HOST:PORT
-	API         string   // for operators, likewise; "": none
-	TLS         TLS      // of both listeners; without, they must be Unix sockets or on loopback
-	ClientIDs   []string // URI SANs, or globs of them, that may change limits where TLS is spoken
+	Source      string             // file (the group default) or folder of GROUP.json, .yaml, .yml or .toml
+	Listen      string             // for sidecars: unix:PATH or HOST:PORT
+	API         string             // for operators, likewise; "": none
+	TLS         func() *tls.Config // of both listeners, for each handshake a new one; without, they must be Unix sockets or on loopback
+	ClientIDs   []string           // URI SANs, or globs of them, that may change limits where TLS is spoken
 	Names       Names
 	MaxSidecars int // that are known at once; 10,000 by default
 	Log         *logrus.Logger
@@ -44,7 +45,6 @@ type Options struct {
 type Plane struct {
 	opts    Options
 	source  source
-	certs   *certs // nil: plain text
 	log     logrus.FieldLogger
 	board   *board
 	fleet   *fleet
@@ -92,7 +92,7 @@ func New(opts Options) (*Plane, error) {
 	if opts.Now == nil {
 		opts.Now = func() int64 { return time.Now().UnixNano() } //nolint:forbidigo // the default of an injected clock
 	}
-	if len(opts.ClientIDs) > 0 && !opts.TLS.on() {
+	if len(opts.ClientIDs) > 0 && opts.TLS == nil {
 		return nil, errors.New("client ids mean nothing without TLS")
 	}
 	none, err := newSnapshot(contents{}, opts.Names)
@@ -102,9 +102,6 @@ func New(opts Options) (*Plane, error) {
 	p := &Plane{opts: opts, log: opts.Log, metrics: newMetrics(), timing: timing{
 		settle: 50 * time.Millisecond, settleMost: time.Second, poll: 5 * time.Second, silence: 15 * time.Second, drain: time.Second,
 	}}
-	if p.certs, err = newCerts(opts.TLS); err != nil {
-		return nil, err
-	}
 	if p.source, err = openSource(opts.Source); err != nil {
 		return nil, err
 	}
@@ -134,16 +131,11 @@ func (s *state) faults() error {
 	return nil
 }
 
-// Reload reads the source and the certificates again and puts in force what is good and new.
+// Reload reads the source again and puts in force what is good and new.
 func (p *Plane) Reload() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reload()
-	if changed, err := p.certs.refresh(); err != nil {
-		p.log.WithError(err).Error("certificates_refused")
-	} else if changed {
-		p.log.Info("certificates_reloaded")
-	}
 }
 
 // reload is called under p.mu.
@@ -243,13 +235,13 @@ func (p *Plane) APIAddr() net.Addr {
 // Listen binds. Nothing is answered until Run.
 func (p *Plane) Listen() error {
 	var err error
-	if p.listener, err = listen(p.opts.Listen, p.certs != nil); err != nil {
+	if p.listener, err = listen(p.opts.Listen, p.opts.TLS != nil); err != nil {
 		return err
 	}
 	if p.opts.API == "" {
 		return nil
 	}
-	if p.api, err = listen(p.opts.API, p.certs != nil); err != nil {
+	if p.api, err = listen(p.opts.API, p.opts.TLS != nil); err != nil {
 		return errors.Join(err, p.listener.Close())
 	}
 	return nil

@@ -28,6 +28,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"svc-wallet/host"
 )
 
 // Bounds of the sidecars' listener. A thousand sidecars must not cost much memory, so buffers are
@@ -63,8 +65,8 @@ func (p *Plane) serveSidecars(ctx context.Context) error {
 
 func (p *Plane) newServer(ctx context.Context) *grpc.Server {
 	creds := insecure.NewCredentials()
-	if p.certs != nil {
-		creds = credentials.NewTLS(p.certs.config("h2"))
+	if p.opts.TLS != nil {
+		creds = credentials.NewTLS(p.tls("h2"))
 	}
 	g := grpc.NewServer(
 		grpc.Creds(creds),
@@ -181,8 +183,17 @@ func removeStale(path string) error {
 
 // secured is ln with TLS where it is spoken.
 func (p *Plane) secured(ln net.Listener, protocol string) net.Listener {
-	if p.certs == nil {
+	if p.opts.TLS == nil {
 		return ln
 	}
-	return tls.NewListener(ln, p.certs.config(protocol))
+	return tls.NewListener(ln, p.tls(protocol))
+}
+
+// tls is for a listener of one protocol.
+func (p *Plane) tls(protocol string) *tls.Config {
+	return host.PerHandshake(func() *tls.Config {
+		conf := p.opts.TLS()
+		conf.NextProtos = []string{protocol}
+		return conf
+	})
 }

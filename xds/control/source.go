@@ -3,13 +3,13 @@ package control
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+
+	"svc-wallet/host"
 )
 
 // maxGroups bounds the files of a folder.
@@ -117,69 +117,27 @@ func isGroup(name string) bool {
 	return name != "" && len(name) <= 63
 }
 
-// readFile reads a regular file, and does not wait where it is something else.
+// readFile reads a group's file. Who is told of the error knows its name.
 func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names it
-	if err != nil {
-		return nil, err
+	raw, err := host.ReadFile(path, maxDocument)
+	if of := (*fs.PathError)(nil); errors.As(err, &of) {
+		err = of.Err
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > maxDocument {
-		return nil, errors.New("is larger than 1MiB")
-	}
-	return raw, nil
+	return raw, err
 }
 
-// write replaces a file as a whole: whoever reads it, at any time and after a crash, finds the old
-// content or the new one. A file that is there keeps its mode; a new one has 0600.
-func write(path string, content []byte) (err error) {
+// write replaces a file as a whole. One that is there keeps its mode; a new one has 0600.
+func write(path string, content []byte) error {
 	mode := fs.FileMode(0o600)
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*") // the dot hides it from read
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
+	return host.WriteFile(path, content, mode)
 }
 
 func remove(path string) error {
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
-}
-
-// syncFolder makes the change of a name last.
-func syncFolder(path string) error {
-	d, err := os.Open(path) //nolint:gosec // the operator names it
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return host.SyncFolder(filepath.Dir(path))
 }

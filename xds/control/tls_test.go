@@ -19,8 +19,11 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"svc-wallet/host"
 )
 
 // authority issues certificates for a test.
@@ -86,17 +89,17 @@ func (a *authority) issue(id string, until time.Time) tls.Certificate {
 }
 
 // save writes a certificate and its key, and the authority's, into dir.
-func (a *authority) save(dir string, c tls.Certificate) TLS {
+func (a *authority) save(dir string, c tls.Certificate) host.CertFiles {
 	a.t.Helper()
-	files := TLS{filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")}
+	files := host.CertFiles{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	for path, block := range map[string]*pem.Block{
-		files.CertFile: {Type: "CERTIFICATE", Bytes: c.Certificate[0]},
-		files.KeyFile:  {Type: "PRIVATE KEY", Bytes: key},
-		files.CAFile:   {Type: "CERTIFICATE", Bytes: a.cert.Raw},
+		files.Cert: {Type: "CERTIFICATE", Bytes: c.Certificate[0]},
+		files.Key:  {Type: "PRIVATE KEY", Bytes: key},
+		files.CA:   {Type: "CERTIFICATE", Bytes: a.cert.Raw},
 	} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			a.t.Fatal(err)
@@ -116,9 +119,12 @@ func (a *authority) client(certs ...tls.Certificate) *tls.Config {
 func TestMutualTLS(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
-	files := ours.save(t.TempDir(), ours.issue("", later))
+	current, err := host.NewFiles(logrus.New()).Certs("control", ours.save(t.TempDir(), ours.issue("", later)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"queue":5}`}, change: func(o *Options) {
-		o.TLS, o.ClientIDs = files, []string{"spiffe://mesh/ops/*", "spiffe://mesh/ci"}
+		o.TLS, o.ClientIDs = current.Server, []string{"spiffe://mesh/ops/*", "spiffe://mesh/ci"}
 	}})
 	r.base = strings.Replace(r.base, "http:", "https:", 1)
 	for _, tc := range []struct {
@@ -181,53 +187,79 @@ func TestMutualTLS(t *testing.T) {
 			}
 		})
 	}
-	if (&Plane{certs: r.plane.certs}).mayChange(&http.Request{}) {
+	if (&Plane{opts: r.plane.opts}).mayChange(&http.Request{}) {
 		t.Error("a request without TLS may change limits")
 	}
 }
 
 // TestCertificateRotation changes the files of a running control plane: new connections see the
-// new certificate, a bad one changes nothing, and streams go on.
+// new certificate, a bad one changes nothing, an authority that is gone lets nobody in any more, and
+// streams go on.
 func TestCertificateRotation(t *testing.T) {
 	ca := newAuthority(t)
 	later := time.Now().Add(time.Hour)
 	dir := t.TempDir()
-	files := ca.save(dir, ca.issue("spiffe://mesh/one", later))
-	r := newRig(t, rigOptions{change: func(o *Options) { o.TLS = files }})
-	config := ca.client(ca.issue("", later))
-	shown := func() string {
+	paths := ca.save(dir, ca.issue("spiffe://mesh/one", later))
+	log := &lines{}
+	logger := logrus.New()
+	logger.SetOutput(log)
+	files := host.NewFiles(logger)
+	current, err := files.Certs("control", paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, rigOptions{change: func(o *Options) { o.TLS = current.Server }})
+	// shown is the certificate that a client is shown, or why it is not let in.
+	shown := func(trusts, by *authority) string {
 		t.Helper()
+		config := trusts.client(by.issue("", later))
+		config.NextProtos = []string{"h2"}
 		conn, err := tls.Dial("tcp", r.plane.Addr(), config)
 		if err != nil {
-			t.Fatal(err)
+			return err.Error()
 		}
 		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(waitLimit))
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // HTTP/2's first frame comes after the handshake
+			return err.Error()
+		}
 		return conn.ConnectionState().PeerCertificates[0].URIs[0].String()
 	}
-	config.NextProtos = []string{"h2"}
-	p := r.connectOn(r.dial(config), "delta", "wallet-1", "")
+	p := r.connectOn(r.dial(ca.client(ca.issue("", later))), "delta", "wallet-1", "")
 	p.subscribe(kindCluster)
 	p.ack(kindCluster, p.next(kindCluster))
-	if got := shown(); got != "spiffe://mesh/one" {
+	if got := shown(ca, ca); got != "spiffe://mesh/one" {
 		t.Error(got)
 	}
 	ca.save(dir, ca.issue("spiffe://mesh/two", later))
-	r.eventually("rotated", func() bool { return shown() == "spiffe://mesh/two" })
-	for _, bad := range []string{files.CertFile, files.CAFile} {
+	files.Look()
+	if got := shown(ca, ca); got != "spiffe://mesh/two" {
+		t.Error(got)
+	}
+	for _, bad := range []string{paths.Cert, paths.CA} {
 		good, err := os.ReadFile(bad)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(bad, []byte("no PEM"), 0o600); err != nil {
+		if err := os.WriteFile(bad, good[:len(good)/2], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.plane.Reload()
-		if !r.log.has(bad) || shown() != "spiffe://mesh/two" {
-			t.Error(r.log)
+		files.Look()
+		if got := shown(ca, ca); !log.has(bad) || got != "spiffe://mesh/two" {
+			t.Error(got, log)
 		}
 		if err := os.WriteFile(bad, good, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	next := newAuthority(t)
+	next.save(dir, next.issue("spiffe://mesh/three", later))
+	files.Look()
+	if got := shown(next, next); got != "spiffe://mesh/three" {
+		t.Error(got)
+	}
+	if got := shown(next, ca); !strings.Contains(got, "unknown certificate authority") {
+		t.Errorf("a client of the old authority: %s", got)
 	}
 	p.subscribe(kindLimits, "svc-wallet.limits")
 	p.next(kindLimits)

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -23,7 +22,7 @@ func (p *Plane) watch(ctx context.Context) error {
 		defer watcher.Close() //nolint:errcheck // it only reads
 		events, failures = watcher.Events, watcher.Errors
 	}
-	p.watchFolders(watcher)
+	p.watchFolder(watcher)
 	p.Reload() // what changed since New told nobody
 	poll := time.NewTicker(p.timing.poll)
 	defer poll.Stop()
@@ -39,7 +38,7 @@ func (p *Plane) watch(ctx context.Context) error {
 		case err := <-failures: // an overflow, say: something happened
 			p.log.WithError(err).Warn("watch_failed")
 		case <-poll.C:
-			p.watchFolders(watcher) // one may have been replaced by another of its name
+			p.watchFolder(watcher) // one may have been replaced by another of its name
 			p.Reload()
 			continue
 		case <-settled.C:
@@ -67,19 +66,11 @@ func stoppedTimer() *time.Timer {
 	return t
 }
 
-func (p *Plane) watchFolders(watcher *fsnotify.Watcher) {
+func (p *Plane) watchFolder(watcher *fsnotify.Watcher) {
 	if watcher == nil {
 		return
 	}
-	folders := []string{p.source.folder()}
-	if p.certs != nil {
-		for _, path := range []string{p.opts.TLS.CertFile, p.opts.TLS.KeyFile, p.opts.TLS.CAFile} {
-			folders = append(folders, filepath.Dir(path))
-		}
-	}
-	for _, folder := range folders {
-		if err := watcher.Add(folder); err != nil && !errors.Is(err, fsnotify.ErrClosed) {
-			p.log.WithError(err).WithField("folder", folder).Warn("watch_failed")
-		}
+	if err := watcher.Add(p.source.folder()); err != nil && !errors.Is(err, fsnotify.ErrClosed) {
+		p.log.WithError(err).WithField("folder", p.source.folder()).Warn("watch_failed")
 	}
 }

@@ -163,8 +163,6 @@ func TestStart(t *testing.T) {
 		{Source: filepath.Join(dir, "nothing")},
 		{Source: filepath.Join(dir, "README.md")},
 		{Source: dir, ClientIDs: []string{"a"}},
-		{Source: dir, TLS: TLS{CertFile: "a"}},
-		{Source: dir, TLS: TLS{"a", "b", "c"}},
 	} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v was taken", o)
