@@ -64,7 +64,7 @@ func TestClientContract(t *testing.T) {
 			stop()
 			_ = e.Close()
 		})
-		return contract.Fixture{Ledger: c, DayTotal: true}
+		return contract.Fixture{Ledger: c, DayTotal: true, TellsLimits: true}
 	})
 }
 

@@ -133,7 +133,7 @@ func decodeResult(t *wallet.Transfer, r *ledgerpb.Result) wallet.Result {
 	case ledgerpb.Verdict_VERDICT_KEY_REUSED:
 		return refusal(r, wallet.Result{Code: wallet.KeyReused})
 	case ledgerpb.Verdict_VERDICT_LIMITS_EXCEEDED:
-		return refusal(r, wallet.Result{Code: wallet.LimitsExceeded})
+		return refusal(r, limitHit(t, r))
 	case ledgerpb.Verdict_VERDICT_INSUFFICIENT_FUNDS:
 		return refusal(r, wallet.Result{Code: wallet.InsufficientFunds})
 	case ledgerpb.Verdict_VERDICT_INVALID:
@@ -151,6 +151,37 @@ func refusal(r *ledgerpb.Result, answer wallet.Result) wallet.Result {
 		return wallet.Result{}
 	}
 	return answer
+}
+
+// limitHit reads which limit t ran into. The refusal stands whatever the node says of it; what
+// cannot be so is left out.
+func limitHit(t *wallet.Transfer, r *ledgerpb.Result) wallet.Result {
+	hit := wallet.Result{Code: wallet.LimitsExceeded}
+	remaining, told := decodeAmount(r.GetRemaining())
+	limit := limitOf(r.GetLimit())
+	if limit == wallet.NoLimit || !told || remaining.Cmp(t.Amount) >= 0 {
+		return hit
+	}
+	hit.Limit, hit.Remaining = limit, remaining
+	if at := r.GetResetsAtUnixMillis(); limit == wallet.DailyCeiling && at > 0 && at <= maxMillis {
+		hit.ResetsAt = at
+	}
+	return hit
+}
+
+func limitOf(l ledgerpb.Limit) wallet.Limit {
+	switch l {
+	case ledgerpb.Limit_LIMIT_DAILY_CEILING:
+		return wallet.DailyCeiling
+	case ledgerpb.Limit_LIMIT_ACCOUNT_TOTAL:
+		return wallet.AccountTotal
+	case ledgerpb.Limit_LIMIT_SUPPLY:
+		return wallet.SupplyTotal
+	case ledgerpb.Limit_LIMIT_UNSPECIFIED:
+		return wallet.NoLimit
+	default: // a limit of a later protocol
+		return wallet.NoLimit
+	}
 }
 
 func decodeCommitted(t *wallet.Transfer, r *ledgerpb.Result, v ledgerpb.Verdict) wallet.Result {

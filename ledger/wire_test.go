@@ -195,6 +195,36 @@ func TestDecodeGarbled(t *testing.T) {
 	}
 }
 
+// Goal: what a node tells of a limit is taken where it can be so, and the refusal stands anyhow.
+// Method: true and spoiled answers.
+func TestDecodeLimit(t *testing.T) {
+	w := fullTransfer(wallet.Pay) // of more than 3 minor units
+	three := &ledgerpb.Amount{Lo: 3}
+	for name, c := range map[string]struct {
+		told *ledgerpb.Result
+		want wallet.Result
+	}{
+		"daily":          {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING, Remaining: three, ResetsAtUnixMillis: 86400000}, wallet.Result{Limit: wallet.DailyCeiling, Remaining: wallet.Minor(3), ResetsAt: 86400000}},
+		"daily, no time": {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING, Remaining: three, ResetsAtUnixMillis: -1}, wallet.Result{Limit: wallet.DailyCeiling, Remaining: wallet.Minor(3)}},
+		"total":          {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_ACCOUNT_TOTAL, Remaining: three, ResetsAtUnixMillis: 5}, wallet.Result{Limit: wallet.AccountTotal, Remaining: wallet.Minor(3)}},
+		"supply":         {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_SUPPLY, Remaining: &ledgerpb.Amount{}}, wallet.Result{Limit: wallet.SupplyTotal}},
+		"nothing":        {&ledgerpb.Result{}, wallet.Result{}},
+		"later protocol": {&ledgerpb.Result{Limit: 99, Remaining: three}, wallet.Result{}},
+		"no amount":      {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING}, wallet.Result{}},
+		"would pass":     {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING, Remaining: amountOf(w.Amount)}, wallet.Result{}},
+	} {
+		c.told.Verdict, c.want.Code = ledgerpb.Verdict_VERDICT_LIMITS_EXCEEDED, wallet.LimitsExceeded
+		if got := decodeResult(w, c.told); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+func amountOf(a wallet.Amount) *ledgerpb.Amount {
+	hi, lo := a.Bits()
+	return &ledgerpb.Amount{Hi: hi, Lo: lo}
+}
+
 // Goal: a lookup's answer is taken whole or not at all. Method: spoiled answers; out is watched.
 func TestDecodeLookup(t *testing.T) {
 	keys := []wallet.BalanceKey{ronOf(1), ronOf(2)}

@@ -41,6 +41,10 @@ type Fixture struct {
 	// DayTotal says that the ledger tells the total of the day with each commit. One that does not
 	// conforms too; one that tells it tells the truth.
 	DayTotal bool
+
+	// TellsLimits says that the ledger tells which limit a payment ran into, what that leaves and when
+	// it begins anew. As with DayTotal, one that does not conforms too.
+	TellsLimits bool
 }
 
 // Clock is a clock that a test moves.
@@ -66,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		"transaction by id":     testTransaction,
 		"payment by its key":    testPayment,
 		"total of the day":      testDayTotal,
+		"limits tell":           testLimitsTell,
 		"random batches":        testRandomBatches,
 		"many at once":          testManyAtOnce,
 		"same key at once":      testSameKeyAtOnce,

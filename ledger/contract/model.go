@@ -171,10 +171,42 @@ func (m *model) step(t fataler, tr *wallet.Transfer, r *wallet.Result, millis in
 		if !bytes.Equal(r.Receipt.AppendJSON(nil), first.Receipt.AppendJSON(nil)) || r.Seq != first.Seq {
 			t.Fatalf("replay of %+v, version %d, is %+v, version %d", first.Receipt, first.Seq, r.Receipt, r.Seq)
 		}
+	case wallet.LimitsExceeded:
+		m.checkLimit(t, tr, r, millis)
 	default:
+		if r.Limit != wallet.NoLimit || !r.Remaining.IsZero() || r.ResetsAt != 0 {
+			t.Fatalf("refusal %s tells of a limit: %+v", codeName(code), r)
+		}
+	}
+	if code != wallet.OK && code != wallet.Replayed {
 		if r.Seq != 0 || r.Receipt != (wallet.Receipt{}) || r.Balances != [2]wallet.Balance{} || !r.DayTotal.IsZero() {
 			t.Fatalf("refusal %s says more than it may: %+v", codeName(code), r)
 		}
+	}
+}
+
+// checkLimit: what a ledger tells of the limit that tr ran into is so. It need not tell it.
+func (m *model) checkLimit(t fataler, tr *wallet.Transfer, r *wallet.Result, millis int64) {
+	if r.Limit == wallet.NoLimit {
+		return
+	}
+	millis = m.timeAt(millis)
+	limit, used := bigOf(tr.Rules.DailyCeiling), at(m.moved, day{lane{tr.Holder(), tr.Lane()}, tr.Asset, date(millis)})
+	resets := r.ResetsAt == 0
+	switch r.Limit {
+	case wallet.DailyCeiling: // at a midnight; millis may be that of the last commit
+		resets = r.ResetsAt > millis && r.ResetsAt%(24*time.Hour).Milliseconds() == 0
+	case wallet.AccountTotal:
+		limit, used = bigOf(tr.Rules.MaxAccountTotal), at(m.held, wallet.BalanceKey{Account: tr.To, Asset: tr.Asset})
+	case wallet.SupplyTotal:
+		limit, used = most(), at(m.issued, tr.Asset)
+	}
+	left := new(big.Int).Sub(limit, used)
+	if left.Sign() < 0 {
+		left.SetInt64(0)
+	}
+	if bigOf(tr.Amount).Cmp(left) <= 0 || bigOf(r.Remaining).Cmp(left) != 0 || !resets {
+		t.Fatalf("%+v is refused by limit %d with %s remaining until %d; the model says %s", tr, r.Limit, r.Remaining, r.ResetsAt, left)
 	}
 }
 

@@ -137,6 +137,52 @@ func testDayTotal(t *testing.T, f Fixture) {
 	}
 }
 
+// testLimitsTell: a payment that runs into a limit is told which one, how much would have passed and
+// when that changes by itself; a smaller payment of just so much then passes.
+func testLimitsTell(t *testing.T, f Fixture) {
+	n := newNames()
+	under := func(daily, total wallet.Amount, tr wallet.Transfer) wallet.Transfer {
+		tr.Rules.DailyCeiling, tr.Rules.MaxAccountTotal = daily, total
+		return tr
+	}
+	wide := wallet.MaxAmount()
+	commit(t, f.Ledger, issue(n, "alice", "ron", 100, 1))
+	commit(t, f.Ledger, sign(wallet.Transfer{
+		Op: wallet.Issue, To: n.account("whale"), Asset: n.asset("usd"), Amount: wallet.MaxAmount(), Nonce: 1, Idem: n.key("w"), Rules: generous(),
+	}))
+	for _, c := range []struct {
+		transfer  wallet.Transfer
+		limit     wallet.Limit
+		remaining uint64
+		resets    bool
+	}{
+		{under(wallet.Minor(130), wide, issue(n, "alice", "ron", 31, 2)), wallet.DailyCeiling, 30, true},
+		{under(wallet.Minor(99), wide, issue(n, "alice", "ron", 1, 2)), wallet.DailyCeiling, 0, true},
+		{under(wide, wallet.Minor(110), issue(n, "alice", "ron", 11, 2)), wallet.AccountTotal, 10, false},
+		{under(wide, wallet.Minor(50), issue(n, "alice", "ron", 1, 2)), wallet.AccountTotal, 0, false},
+		{under(wide, wide, issue(n, "alice", "usd", 1, 2)), wallet.SupplyTotal, 0, false},
+	} {
+		r := commit(t, f.Ledger, c.transfer)[0]
+		if r.Code != wallet.LimitsExceeded {
+			t.Fatalf("%+v: %s", c.transfer, codeName(r.Code))
+		}
+		if r.Limit == wallet.NoLimit && !f.TellsLimits {
+			continue
+		}
+		if r.Limit != c.limit || r.Remaining != wallet.Minor(c.remaining) || (r.ResetsAt > 0) != c.resets {
+			t.Errorf("%+v ran into limit %d, %s remaining, resets at %d; want limit %d, %d remaining", c.transfer, r.Limit, r.Remaining, r.ResetsAt, c.limit, c.remaining)
+		}
+		if f.Clock != nil && c.resets {
+			if now := f.Clock.Now() / 1e6; r.ResetsAt <= now || r.ResetsAt > now+(24*time.Hour).Milliseconds() || r.ResetsAt%(24*time.Hour).Milliseconds() != 0 {
+				t.Errorf("the day of %d begins anew at %d", now, r.ResetsAt)
+			}
+		}
+	}
+	if r := commit(t, f.Ledger, under(wallet.Minor(130), wallet.Minor(130), issue(n, "alice", "ron", 30, 2)))[0]; r.Code != wallet.OK {
+		t.Errorf("what remained does not pass: %s", codeName(r.Code))
+	}
+}
+
 // testRandomBatches: whatever is sent in whatever order, each result and each balance is what the
 // model says, and money is conserved. rapid prints the seed.
 func testRandomBatches(t *testing.T, f Fixture) {

@@ -105,7 +105,7 @@ func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 	if err != nil {
 		return err
 	}
-	if out.Code, out.NextNonce = judge(&r, t, b.millis); out.Code != wallet.OK {
+	if out.Code = judge(&r, t, b.millis, out); out.Code != wallet.OK {
 		return nil
 	}
 	next, err := b.next()

@@ -87,32 +87,43 @@ func judgeKey(k *keyRow, t *wallet.Transfer) wallet.Code {
 	return wallet.Replayed
 }
 
-// judge is rules 2 to 4, in the order of CONTRACT §1: nonce, ceilings, funds. It changes nothing.
-// next is the lowest nonce that will do, for NonceConflict.
-func judge(r *rows, t *wallet.Transfer, millis int64) (code wallet.Code, next uint64) {
+// judge is rules 2 to 4, in the order of CONTRACT §1: nonce, ceilings, funds. It changes nothing. To
+// a refusal it adds what would have passed.
+func judge(r *rows, t *wallet.Transfer, millis int64, out *wallet.Result) wallet.Code {
 	last, daily := r.spender(t)
 	if lo, ok := nonceFits(*last, t); !ok {
-		return wallet.NonceConflict, lo
+		out.NextNonce = lo
+		return wallet.NonceConflict
 	}
-	moved, ok := movedOn(daily, millis).Add(t.Amount)
-	if !ok || moved.Cmp(t.Rules.DailyCeiling) > 0 {
-		return wallet.LimitsExceeded, 0
+	if left := leftOf(t.Rules.DailyCeiling, movedOn(daily, millis)); t.Amount.Cmp(left) > 0 {
+		out.Limit, out.Remaining, out.ResetsAt = wallet.DailyCeiling, left, (int64(dayOf(millis))+1)*dayMillis
+		return wallet.LimitsExceeded
 	}
 	if r.credit != nil {
-		total, ok := r.credit.amount.Add(t.Amount)
-		if !ok || total.Cmp(t.Rules.MaxAccountTotal) > 0 {
-			return wallet.LimitsExceeded, 0
+		if left := leftOf(t.Rules.MaxAccountTotal, r.credit.amount); t.Amount.Cmp(left) > 0 {
+			out.Limit, out.Remaining = wallet.AccountTotal, left
+			return wallet.LimitsExceeded
 		}
 	}
 	if t.Op == wallet.Issue {
-		if _, ok := r.supply.issued.Add(t.Amount); !ok {
-			return wallet.LimitsExceeded, 0
+		if left := leftOf(wallet.MaxAmount(), r.supply.issued); t.Amount.Cmp(left) > 0 {
+			out.Limit, out.Remaining = wallet.SupplyTotal, left
+			return wallet.LimitsExceeded
 		}
 	}
 	if r.debit != nil && r.debit.amount.Cmp(t.Amount) < 0 {
-		return wallet.InsufficientFunds, 0
+		return wallet.InsufficientFunds
 	}
-	return wallet.OK, 0
+	return wallet.OK
+}
+
+// leftOf is what a limit leaves where used is used already, perhaps under a wider limit.
+func leftOf(limit, used wallet.Amount) wallet.Amount {
+	left, ok := limit.Sub(used)
+	if !ok {
+		return wallet.Amount{}
+	}
+	return left
 }
 
 // nonceFits returns the lowest nonce that the lane takes, 0 where there is none left, and whether
@@ -161,8 +172,10 @@ func movedOn(d *dailyRow, millis int64) wallet.Amount {
 	return d.moved
 }
 
+const dayMillis = 24 * 60 * 60 * 1000
+
 func dayOf(millis int64) uint32 {
-	return uint32(millis / (24 * 60 * 60 * 1000)) //nolint:gosec // 48 bits of milliseconds at most
+	return uint32(millis / dayMillis) //nolint:gosec // 48 bits of milliseconds at most
 }
 
 // millisOf is the time in a transaction id: a ULID starts with 48 bits of it. It is never before the

@@ -165,6 +165,9 @@ func resultsToWire(out []wallet.Result) *ledgerpb.CommitResponse {
 			m.day.Hi, m.day.Lo = r.DayTotal.Bits()
 			p.DayTotal = &m.day
 		}
+		if r.Code == wallet.LimitsExceeded && r.Limit != wallet.NoLimit {
+			p.Limit, p.Remaining, p.ResetsAtUnixMillis = limitToWire(r.Limit), amountToWire(r.Remaining), r.ResetsAt
+		}
 		k := len(touched(r))
 		p.Balances, figures = figures[:k:k], figures[k:]
 		res.Results[i] = p
@@ -224,6 +227,19 @@ func verdictToWire(c wallet.Code) ledgerpb.Verdict {
 		return ledgerpb.Verdict_VERDICT_INVALID
 	default:
 		return ledgerpb.Verdict_VERDICT_UNSPECIFIED
+	}
+}
+
+func limitToWire(l wallet.Limit) ledgerpb.Limit {
+	switch l {
+	case wallet.DailyCeiling:
+		return ledgerpb.Limit_LIMIT_DAILY_CEILING
+	case wallet.AccountTotal:
+		return ledgerpb.Limit_LIMIT_ACCOUNT_TOTAL
+	case wallet.SupplyTotal:
+		return ledgerpb.Limit_LIMIT_SUPPLY
+	default:
+		return ledgerpb.Limit_LIMIT_UNSPECIFIED
 	}
 }
 
