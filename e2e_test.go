@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +40,14 @@ var api = sync.OnceValue(func() *apicheck.Checker {
 	return c
 })
 
+// patience is how long a test waits for what must come: far more than that takes on any machine, so
+// that no test asks for a pace.
+const patience = 3 * time.Minute
+
+// raceOptions are those of the race detector for the programs that tests start: unless told not to, it
+// has each sleep for a second when it ends.
+func raceOptions() string { return os.Getenv("GORACE") + " atexit_sleep_ms=0" }
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
@@ -61,8 +70,14 @@ type program struct {
 // start runs the program. Its end is the test's: it is killed if it is still there.
 func start(t testing.TB, args ...string) *program {
 	t.Helper()
+	return startWith(t, nil, args...)
+}
+
+// startWith starts it with more settings in its environment, as NAME=value.
+func startWith(t testing.TB, env []string, args ...string) *program {
+	t.Helper()
 	p := &program{t: t, cmd: exec.Command(os.Args[0], args...), exited: make(chan struct{}), lines: make(chan string, 4096)}
-	p.cmd.Env = append(os.Environ(), asProgram+"=1")
+	p.cmd.Env = slices.Concat(os.Environ(), []string{asProgram + "=1", "GORACE=" + raceOptions()}, env)
 	pipe, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -138,8 +153,8 @@ func (p *program) stop() {
 		if p.err != nil {
 			p.t.Errorf("after SIGTERM: %v\n%s", p.err, p.tail())
 		}
-	case <-time.After(15 * time.Second):
-		p.t.Errorf("still running 15 s after SIGTERM\n%s", p.tail())
+	case <-time.After(patience):
+		p.t.Errorf("still running %v after SIGTERM\n%s", patience, p.tail())
 		p.kill()
 	}
 }
@@ -147,7 +162,7 @@ func (p *program) stop() {
 // until waits for a line of output that holds text.
 func (p *program) until(text string) string {
 	p.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case line := <-p.lines:
@@ -157,7 +172,7 @@ func (p *program) until(text string) string {
 		case <-p.exited:
 			p.t.Fatalf("ended before it said %q: %v\n%s", text, p.err, p.tail())
 		case <-deadline:
-			p.t.Fatalf("did not say %q in 20 s\n%s", text, p.tail())
+			p.t.Fatalf("did not say %q in %v\n%s", text, patience, p.tail())
 		}
 	}
 }
@@ -203,7 +218,7 @@ func newClient(t testing.TB, url, admin, caFile, token string) *client {
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	checked := api().Transport(transport, func(err error) { t.Errorf("API document: %v", err) })
-	return &client{url, admin, caFile, token, transport, &http.Client{Transport: checked, Timeout: time.Minute}}
+	return &client{url, admin, caFile, token, transport, &http.Client{Transport: checked, Timeout: patience}}
 }
 
 // do sends one request. header pairs override the defaults; an empty value removes one.
@@ -257,11 +272,10 @@ func (w *client) post(t testing.TB, path, key, body string) answer {
 // patiently sends again what was refused with RETRY_LATER, as clients do: on a machine so busy
 // that ticks go unanswered for 120 ms, a healthy ledger looks stalled for a moment.
 func (w *client) patiently(ctx context.Context, method, path, body string, header ...string) (a answer, err error) {
-	for range 500 {
+	for begin := time.Now(); time.Since(begin) < patience; pause(ctx, 10*time.Millisecond) {
 		if a, err = w.do(ctx, method, path, body, header...); err != nil || a.code() != "RETRY_LATER" {
 			break
 		}
-		pause(ctx, 10*time.Millisecond)
 	}
 	return a, err
 }
@@ -277,7 +291,7 @@ func (w *client) readiness(t testing.TB, status int) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	var last string
-	for time.Since(begin) < 20*time.Second {
+	for time.Since(begin) < patience {
 		resp, err := http.Get(w.admin + "/readyz")
 		if err == nil {
 			data, _ := io.ReadAll(resp.Body)
@@ -291,7 +305,7 @@ func (w *client) readiness(t testing.TB, status int) time.Duration {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Fatalf("/readyz was not %d in 20 s: %s", status, last)
+	t.Fatalf("/readyz was not %d in %v: %s", status, patience, last)
 	return 0
 }
 
@@ -339,6 +353,7 @@ type pair struct {
 	t                     testing.TB
 	ledgerAddr            string
 	ledgerArgs, serveArgs []string
+	env                   []string // of the sidecar, NAME=value
 	node, side            *program
 	*client
 }
@@ -382,14 +397,19 @@ func newPair(t testing.TB, serveArgs ...string) *pair {
 func startPair(t testing.TB, serveArgs ...string) *pair {
 	t.Helper()
 	p := newPair(t, serveArgs...)
-	p.startNode()
-	p.startSide()
-	p.ready(t)
+	p.start()
 	return p
 }
 
+func (p *pair) start() {
+	p.t.Helper()
+	p.startNode()
+	p.startSide()
+	p.ready(p.t)
+}
+
 func (p *pair) startNode() { p.node = start(p.t, p.ledgerArgs...) }
-func (p *pair) startSide() { p.side = start(p.t, p.serveArgs...) }
+func (p *pair) startSide() { p.side = startWith(p.t, p.env, p.serveArgs...) }
 
 // freePort finds a loopback address that nobody uses now.
 func freePort(t testing.TB) string {

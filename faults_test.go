@@ -24,73 +24,93 @@ import (
 )
 
 // TestKills pays with 32 clients at once through a sidecar and a node in processes of their own,
-// and kills each of them -9 at random moments, 20 times. Clients retry a key until they know what
-// became of it. In the end every acknowledged receipt is there, no key was committed twice, and
-// each balance is what the acknowledged payments make of it, to the last unit.
+// and kills each of them -9 at random moments, 20 times, each time after some payments went through
+// and until some client had to retry. Clients retry a key until they know what became of it. In the
+// end every acknowledged receipt is there, no key was committed twice, and each balance is what the
+// acknowledged payments make of it, to the last unit.
 func TestKills(t *testing.T) {
 	const kills = 20
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	t.Setenv("SVC_WALLET_BREAKER_OPEN", "100ms") // so that the test is about kills, not about waiting
-	p := startPair(t)
-
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
-	var enough atomic.Bool
-	payers := make([]*payer, 32)
-	var wg sync.WaitGroup
-	for i := range payers {
-		payers[i] = &payer{
-			client: p.client, name: fmt.Sprintf("payer%d", i), others: len(payers),
-			rnd: rand.New(rand.NewPCG(seed, uint64(i))), receipts: map[string]string{}, delta: map[string]int64{},
-		}
-		wg.Go(func() { payers[i].run(ctx, &enough) })
-	}
+	p := newPair(t)
+	p.env = []string{"SVC_WALLET_BREAKER_OPEN=100ms"} // so that the test is about kills, not about waiting
+	p.start()
+	c := startCrowd(t, p, 32, seed)
 
 	rnd := rand.New(rand.NewPCG(seed, 1<<32))
 	killed := map[string]int{}
 	for killed["node"] < kills || killed["side"] < kills {
-		wait(t, time.Duration(20+rnd.IntN(150))*time.Millisecond)
+		c.goesOn(t, 1+rnd.IntN(25))
+		wait(t, time.Duration(rnd.IntN(20))*time.Millisecond)
 		if killed["side"] >= kills || (killed["node"] < kills && rnd.IntN(2) == 0) {
 			p.node.kill()
+			c.falters(t)
 			p.startNode()
 			killed["node"]++
 		} else {
 			p.side.kill()
+			c.falters(t)
 			p.startSide()
 			killed["side"]++
 		}
-		p.ready(t)
 	}
-	enough.Store(true)
-	wg.Wait()
-	if ctx.Err() != nil {
-		t.Fatal("some payment had no known outcome in time")
+	c.audit(t, p)
+}
+
+// crowd is clients that pay one another until they are told that it is enough.
+type crowd struct {
+	payers       []*payer
+	working      sync.WaitGroup
+	enough       atomic.Bool
+	paid, failed atomic.Int64 // receipts, and attempts without one
+}
+
+func startCrowd(t *testing.T, p *pair, size int, seed uint64) *crowd {
+	c := &crowd{payers: make([]*payer, size)}
+	for i := range c.payers {
+		one := &payer{
+			client: p.client, crowd: c, name: fmt.Sprintf("payer%d", i),
+			rnd: rand.New(rand.NewPCG(seed, uint64(i))), receipts: map[string]string{}, delta: map[string]int64{},
+		}
+		c.payers[i] = one
+		c.working.Go(func() { one.run(t.Context()) })
 	}
-	if receipts, retries := audit(t, p, payers); receipts < 500 || retries == 0 {
-		t.Errorf("too little happened to prove anything")
-	}
+	t.Cleanup(c.working.Wait)
+	return c
+}
+
+// goesOn waits until n more payments were made.
+func (c *crowd) goesOn(t testing.TB, n int) {
+	t.Helper()
+	before := c.paid.Load()
+	eventually(t, "payments go on", func() bool { return c.paid.Load() >= before+int64(n) })
+}
+
+// falters waits until one more attempt has failed.
+func (c *crowd) falters(t testing.TB) {
+	t.Helper()
+	before := c.failed.Load()
+	eventually(t, "a client had to retry", func() bool { return c.failed.Load() > before })
 }
 
 // payer is one client with an account of its own: it makes one payment at a time and retries it
 // until its outcome is known.
 type payer struct {
 	*client
+	crowd    *crowd
 	name     string
-	others   int
 	rnd      *rand.Rand
 	nonce    uint64
 	receipts map[string]string // key → the acknowledged receipt
 	delta    map[string]int64  // account → what the acknowledged payments moved
 	faults   []string
-	retries  int
 }
 
-func (p *payer) run(ctx context.Context, enough *atomic.Bool) {
+func (p *payer) run(ctx context.Context) {
 	p.settle(ctx, "/v1/issue", fmt.Sprintf(`{"to":%q,"asset":"ron","amount_minor":"100000","nonce":1}`, p.name), func() {
 		p.delta[p.name] += 100000
 	})
-	for !enough.Load() && ctx.Err() == nil {
+	for !p.crowd.enough.Load() && ctx.Err() == nil {
 		p.nonce++
 		amount := int64(1 + p.rnd.IntN(50))
 		if p.rnd.IntN(10) == 0 {
@@ -99,7 +119,7 @@ func (p *payer) run(ctx context.Context, enough *atomic.Bool) {
 			})
 			continue
 		}
-		to := fmt.Sprintf("payer%d", p.rnd.IntN(p.others))
+		to := fmt.Sprintf("payer%d", p.rnd.IntN(len(p.crowd.payers)))
 		if to == p.name {
 			to = "till"
 		}
@@ -118,12 +138,13 @@ func (p *payer) settle(ctx context.Context, path, body string, applied func()) {
 		a, err := p.do(ctx, http.MethodPost, path, body, "Idempotency-Key", key)
 		switch {
 		case err != nil || a.status == 503 || a.status == 429:
-			p.retries++
-			pause(ctx, time.Duration(1+p.rnd.IntN(20))*time.Millisecond)
+			p.crowd.failed.Add(1)
+			pause(ctx, time.Duration(1+p.rnd.IntN(50))*time.Millisecond)
 		case a.status == 200:
 			if first, ok := p.receipts[key]; !ok {
 				p.receipts[key] = a.body
 				applied()
+				p.crowd.paid.Add(1)
 			} else if first != a.body {
 				p.faults = append(p.faults, fmt.Sprintf("%s replayed as\n%s\nafter\n%s", key, a.body, first))
 			}
@@ -139,13 +160,15 @@ func (p *payer) settle(ctx context.Context, path, body string, applied func()) {
 	}
 }
 
-// audit holds the ledger against what the payers know, and returns how much that is.
-func audit(t *testing.T, p *pair, payers []*payer) (receipts, retries int) {
+// audit ends the payments, once each has a known outcome, and holds the ledger against what the payers
+// know.
+func (c *crowd) audit(t *testing.T, p *pair) {
 	t.Helper()
+	c.enough.Store(true)
+	c.settled(t)
 	want := map[string]int64{}
 	txids := map[string]string{}
-	for _, payer := range payers {
-		retries += payer.retries
+	for _, payer := range c.payers {
 		for _, f := range payer.faults {
 			t.Error(f)
 		}
@@ -172,9 +195,20 @@ func audit(t *testing.T, p *pair, payers []*payer) (receipts, retries int) {
 			t.Errorf("%s should have %d, the ledger says %s", account, sum, a)
 		}
 	}
-	t.Logf("%d receipts, %d retries", len(txids), retries)
+	t.Logf("%d receipts, %d retries", len(txids), c.failed.Load())
 	conserved(t, p)
-	return len(txids), retries
+}
+
+// settled waits for the payments under way.
+func (c *crowd) settled(t testing.TB) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { c.working.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("some payment has no known outcome")
+	}
 }
 
 // conserved restarts the node, whose start-up check of Σ balances = Σ issued − Σ burned over the
@@ -430,7 +464,7 @@ func serveEngine(t testing.TB, addr string, e node.Engine) {
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for begin := time.Now(); !is(); {
-		if time.Since(begin) > 30*time.Second {
+		if time.Since(begin) > patience {
 			t.Fatalf("it never came about that %s", what)
 		}
 		wait(t, 2*time.Millisecond)

@@ -31,6 +31,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", raceOptions())
 			e.Values[storyKey{}] = &story{saved: map[string]string{}, t: e.T().(testing.TB)}
 			return nil
 		},
