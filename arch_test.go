@@ -31,7 +31,6 @@ var imports = map[string]string{
 	"xds":              "wallet host config xds/xdspb",
 	"xds/control":      "wallet host config xds xds/xdspb",
 	"bench/apicheck":   "",
-	"bench/pki":        "",
 	"bench/xds":        "wallet config xds",
 	".":                "wallet host config filters ledger ledger/node proxy xds xds/control",
 }

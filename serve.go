@@ -43,6 +43,9 @@ func serveCommand(hup <-chan os.Signal) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if limit := limitMemory(""); limit > 0 {
+				log.WithField("bytes", limit).Info("memory_limit")
+			}
 			side, err := newSidecar(cfg, log, newClock(log))
 			if err != nil {
 				return err

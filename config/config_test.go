@@ -64,6 +64,7 @@ func TestDefaults(t *testing.T) {
 		{"bind_addr", c.BindAddr, "0.0.0.0:8443"},
 		{"metrics_addr", c.MetricsAddr, "127.0.0.1:9090"},
 		{"max_conns", c.MaxConns, 1024},
+		{"body memory", c.BodyMemory, 64 << 20},
 		{"read", c.ReadTimeout, 5 * time.Second},
 		{"write", c.WriteTimeout, 5 * time.Second},
 		{"idle", c.IdleTimeout, time.Minute},

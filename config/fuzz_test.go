@@ -144,6 +144,7 @@ func checkConfig(t *testing.T, c *Config) {
 		within(t, int(d.v), int(d.lowest), int(d.highest))
 	}
 	within(t, c.MaxConns, 1, 1<<20)
+	within(t, c.BodyMemory, 2*c.Ceilings.MaxBodyBytes, 1<<36)
 	within(t, c.Workers, 1, 1024)
 	within(t, c.Auth.CacheEntries, 1, 1<<20)
 	within(t, c.Auth.SubjectEntries, 1, 1<<20)

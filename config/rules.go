@@ -36,6 +36,7 @@ func (c *Config) rules() []rule {
 	_, unixSocket := strings.CutPrefix(l.Addr, "unix:")
 	return append(c.xdsRules(), []rule{
 		{c.BindAddr == c.MetricsAddr && !strings.HasSuffix(c.BindAddr, ":0"), "metrics_addr", "bind_addr", "is bind_addr too"},
+		{c.BodyMemory < 2*c.Ceilings.MaxBodyBytes, "body_memory", "ceilings.max_body_bytes", "is under twice ceilings.max_body_bytes, " + showSize(c.Ceilings.MaxBodyBytes)},
 		{c.TLS.CertFile == "" && (c.XDS.Certificate == "" || c.TLS.KeyFile != ""), "tls.cert_file", "xds.certificate", "must be set: the wallet listener speaks only TLS"},
 		{c.TLS.KeyFile == "" && (c.XDS.Certificate == "" || c.TLS.CertFile != ""), "tls.key_file", "xds.certificate", "must be set: the wallet listener speaks only TLS"},
 		{c.TLS.ClientAuth != ClientAuthOff && c.TLS.ClientCAFile == "" && c.XDS.ClientCA == "", "tls.client_auth", "tls.client_ca_file", "needs tls.client_ca_file"},

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"net/netip"
 
 	"github.com/valyala/fasthttp"
 
@@ -13,13 +14,15 @@ import (
 const (
 	doubtVersion   = "the HTTP version must be 1.1 or 1.0"
 	doubtTarget    = "the request target is not a plain path: it must be free of escapes, empty or dot segments and fragments"
-	doubtHost      = "the host of the request target differs from Host"
+	doubtTwoHosts  = "the host of the request target differs from Host"
+	doubtHost      = "Host must be a host name or an address, and a port if any"
 	doubtBareLF    = "a line of the header ends in a bare LF"
 	doubtFold      = "a header is folded over several lines"
 	doubtName      = "the name of a header is malformed or imitates another one"
 	doubtDuplicate = "a header that may occur once occurs twice"
 	doubtLength    = "Content-Length and Transfer-Encoding exclude each other"
-	doubtTrailer   = "a chunked body ends in 0 and has no trailer"
+	doubtHead      = "the header is not well-formed"
+	doubtChunks    = "the body is not well-formed chunks, or ends in a trailer"
 	doubtEncoding  = "the only Transfer-Encoding served is chunked"
 	doubtBody      = "a GET request has no body"
 	doubtExpect    = "the only expectation served is 100-continue"
@@ -64,6 +67,7 @@ type header struct {
 	values [numHeaders][]byte // nil if absent, not nil if empty
 	twice  [numHeaders]bool
 	doubt  string // why the lines could be read in two ways; empty if they cannot
+	old    bool   // HTTP/1.0
 }
 
 // parse reads the raw lines in one pass. fasthttp has framed the message by then, but it joins
@@ -152,7 +156,7 @@ func target(ctx *fasthttp.RequestCtx, host []byte) (path, query []byte, doubt st
 			end = len(rest)
 		}
 		if !bytes.EqualFold(rest[:end], host) || bytes.IndexByte(host, '@') >= 0 { // userinfo: RFC 9110 §4.2.4
-			return nil, nil, doubtHost
+			return nil, nil, doubtTwoHosts
 		}
 		path = rest[end:]
 	}
@@ -163,12 +167,18 @@ func target(ctx *fasthttp.RequestCtx, host []byte) (path, query []byte, doubt st
 	return path, query, ""
 }
 
+// open reads the header, and takes what has come in of the body.
+func (v *visit) open(ctx *fasthttp.RequestCtx) {
+	v.header.parse(ctx.Request.Header.RawHeaders())
+	v.server.identify(v)
+	v.conn.body.declare(v.header.values[hContentLength], v.header.values[hTransferEncoding])
+	v.Body = v.conn.arrived()
+}
+
 // admit reads the request into the exchange and takes the decisions that need fasthttp, in
 // CONTRACT §1's order: route, method, framing, sizes, media type. A path that could be read in
 // two ways names no route, so that comes before all.
 func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
-	v.header.parse(ctx.Request.Header.RawHeaders())
-	s.identify(v)
 	path, query, unclear := target(ctx, v.header.values[hHost])
 	framing := v.framing(ctx)
 	if unclear != "" || framing != "" {
@@ -201,8 +211,7 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 // identify finds who asks, and under which name the request is followed.
 func (s *Server) identify(v *visit) {
 	h := &v.header
-	v.Caller, v.Addr = v.conn, v.conn.addr
-	v.Peer, v.PeerGone = v.conn.judgeClient(v.Now)
+	v.Addr, v.Peer = v.conn.addr, v.conn.peer
 	var err error
 	if v.Origin.Corr, err = wallet.ParseCorrID(h.values[hXCorrID]); err != nil || h.twice[hXCorrID] {
 		v.Origin.Corr = s.ids.next(v.Now)
@@ -229,21 +238,26 @@ func (v *visit) framing(ctx *fasthttp.RequestCtx) string {
 	h, get := &v.header, ctx.IsGet() || ctx.IsHead()
 	length, transfer := h.values[hContentLength], h.values[hTransferEncoding]
 	version := string(ctx.Request.Header.Protocol())
+	h.old = version == "HTTP/1.0"
 	switch {
-	case v.conn.lines.bare:
+	case v.conn.heads.bare:
 		return doubtBareLF
+	case !v.conn.heads.ends(headLength(&ctx.Request.Header)):
+		return doubtHead
 	case h.doubt != "":
 		return h.doubt
-	case version != "HTTP/1.1" && version != "HTTP/1.0":
+	case version != "HTTP/1.1" && !h.old:
 		return doubtVersion
+	case h.values[hHost] != nil && !isHost(h.values[hHost]):
+		return doubtHost
 	case length != nil && transfer != nil:
 		return doubtLength
 	case transfer != nil && !bytes.EqualFold(transfer, []byte("chunked")):
 		return doubtEncoding
-	case transfer != nil && v.whole && !v.conn.lines.endsChunks():
-		return doubtTrailer
 	case get && (transfer != nil || (length != nil && string(length) != "0")):
 		return doubtBody
+	case v.conn.body.chunks.at == chunksBad:
+		return doubtChunks
 	case h.values[hExpect] != nil && !bytes.EqualFold(h.values[hExpect], []byte("100-continue")):
 		return doubtExpect
 	default:
@@ -287,12 +301,11 @@ func parseSeq(s []byte) (n uint64, ok bool) {
 
 // writeRequest takes what a payment says, and holds its size and media type against the caps.
 func (v *visit) writeRequest(ctx *fasthttp.RequestCtx, query []byte) wallet.Code {
-	v.Body = ctx.Request.Body()
 	v.refuseQuery(query)
-	if max(len(v.Body), ctx.Request.Header.ContentLength()) > v.Limits.MaxBodyBytes {
+	if v.isOver(v.Limits.MaxBodyBytes) {
 		return wallet.BodyTooLarge
 	}
-	if watched := v.Limits.Shadow; watched != nil && len(v.Body) > watched.MaxBodyBytes {
+	if watched := v.Limits.Shadow; watched != nil && v.isOver(watched.MaxBodyBytes) {
 		v.Shadowed.Add(filters.WatchedBody)
 	}
 	if !isJSON(v.header.values[hContentType]) {
@@ -316,6 +329,30 @@ func (v *visit) refuseQuery(query []byte) {
 	}
 }
 
+// isHost takes a host name or an IPv4 address, or an IPv6 address in brackets, and a port if any
+// (RFC 9110 §7.2). Escapes and the rarer characters of a registered name are legal there and in
+// nobody's name: readers differ in what they make of them.
+func isHost(s []byte) bool {
+	name, port := s, []byte(nil)
+	if i := bytes.LastIndexByte(s, ':'); i >= 0 && bytes.IndexByte(s[i:], ']') < 0 {
+		name, port = s[:i], s[i+1:]
+	}
+	if len(port) > len("65535") || len(bytes.Trim(port, "0123456789")) > 0 {
+		return false
+	}
+	if len(name) > 2 && name[0] == '[' && name[len(name)-1] == ']' {
+		addr, err := netip.ParseAddr(string(name[1 : len(name)-1]))
+		return err == nil && addr.Is6() && addr.Zone() == ""
+	}
+	for _, c := range name {
+		letter := c | 0x20
+		if (letter < 'a' || letter > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return len(name) > 0
+}
+
 // isJSON takes application/json with whatever parameters, but of charset only UTF-8.
 func isJSON(value []byte) bool {
 	kind, params, _ := bytes.Cut(value, []byte(";"))
@@ -333,16 +370,11 @@ func isJSON(value []byte) bool {
 	return true
 }
 
-// length is how many bytes of the stream a request took, from its request line on. It is -1 where
-// only fasthttp knows, which is for chunks.
-func length(ctx *fasthttp.RequestCtx) int {
-	h := &ctx.Request.Header
-	if h.ContentLength() == -1 {
-		return -1
+// headLength is how many bytes fasthttp took for a head, from its request line on.
+func headLength(h *fasthttp.RequestHeader) int {
+	rest := len(h.RawHeaders())
+	if rest == 0 {
+		rest = len("\r\n") // fasthttp keeps no raw headers where there are none
 	}
-	head := len(h.RawHeaders())
-	if head == 0 {
-		head = len("\r\n") // fasthttp keeps no raw headers where there are none
-	}
-	return len(h.Method()) + len(h.RequestURI()) + len(h.Protocol()) + len("  \r\n") + head + len(ctx.Request.Body())
+	return len(h.Method()) + len(h.RequestURI()) + len(h.Protocol()) + len("  \r\n") + rest
 }

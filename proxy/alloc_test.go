@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"svc-wallet/config"
+	"svc-wallet/proxy"
 )
 
 // discard is a connection that nobody reads.
@@ -153,7 +154,7 @@ func TestNothingRetained(t *testing.T) {
 					return
 				}
 				first = reply
-				mangle(ctx.Request.Body())
+				mangle(proxy.Input(ctx))
 				mangle(ctx.Request.Header.RawHeaders())
 				mangle(ctx.Request.Header.RequestURI())
 				mangle(ctx.Response.Body())

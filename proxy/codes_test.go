@@ -50,6 +50,7 @@ func TestCodes(t *testing.T) {
 		return func() answer { return r.call(c, "GET", path, "", header...) }
 	}
 	good := r.transfer("rich", "x", 1, 100)
+	slow := newRig(t, rigOptions{env: []string{"SVC_WALLET_READ_TIMEOUT=500ms"}})
 	reset := func() { r.live.Store(r.cfg.Limits()); r.ledger.commit.Store(nil) }
 	seen := map[wallet.Code]bool{}
 
@@ -85,6 +86,9 @@ func TestCodes(t *testing.T) {
 		{"too poor", wallet.InsufficientFunds, nil, pay(r.transfer("poor", "x", 1, 1)), nil},
 		{"nonce spent", wallet.NonceConflict, nil, pay(r.transfer("rich", "x", 1, 5)), nil},
 		{"key of another request", wallet.KeyReused, nil, pay(good, "Idempotency-Key", "used"), nil},
+		{"too slow", wallet.RequestTimeout, nil, func() answer {
+			return slow.send("POST /v1/burn HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\nAuthorization: Bearer " + slow.token + "\r\n\r\nabc")
+		}, nil},
 		{"in flight", wallet.Busy, func() { r.limit(func(l *config.Limits) { l.InFlight = 0 }) }, pay(good), nil},
 		{"switched off", wallet.RetryLater, func() { r.limit(func(l *config.Limits) { l.ReadsEnabled = 0 }) }, get("/v1/balance?account=rich&asset=ron"), nil},
 		{"rate", wallet.RateLimited, func() { r.limit(func(l *config.Limits) { l.RatePerSecond = 0 }) }, pay(good), map[string]string{"X-Ratelimit-Limit": "0", "X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1"}},

@@ -1,13 +1,12 @@
 package proxy
 
 import (
-	"container/list"
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
-	"iter"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -26,6 +25,10 @@ const (
 	lingerFor   = time.Second
 	lingerBytes = 4 << 20
 
+	// tlsBytes is the most that a handshake takes of a client, and TLS for one answer to a read: a
+	// record has up to 16 KiB, a handshake some 2 KiB and the client's certificates.
+	tlsBytes = 32 << 10
+
 	// idleBefore is how long a connection must have been quiet before a new one may take its
 	// place, and how long a handshake may take during a drain.
 	idleBefore = time.Second
@@ -33,60 +36,36 @@ const (
 	// acceptPause is the longest wait after a failed accept, which comes of a lack of file
 	// descriptors or memory.
 	acceptPause = time.Second
-
-	// overCapPause is the pause between two lines that say that there are too many connections.
-	overCapPause = time.Minute
-
-	// A connection's longest age is shortened by up to a part in ageSpread, so that those that came
-	// together do not leave together; the idle ones that reached it are looked for ageSweeps times
-	// in that age.
-	ageSpread = 10
-	ageSweeps = 60
 )
 
-// bounds are what a listener takes at most.
-type bounds struct {
-	conns   int           // open at once
-	perAddr int           // of these from one address; 0: as many as there may be
-	age     time.Duration // of a connection; 0: any
-}
-
-// listener accepts connections for fasthttp within its bounds. Its own cap and books replace
+// listener accepts connections for fasthttp, at most max at once. Its own cap and books replace
 // fasthttp's: those would answer an excess connection before its handshake, and its Shutdown
 // serves connections again that outlast it.
 //
-// At the cap a stranger makes room, whatever it does: a connection on which no valid token has come
-// (docs/decisions/027-strangers-pay-for-themselves.md). Where there is none, one that has been idle
-// for a second at least does: a client that keeps connections for later must not lock out one that
-// wants to pay now. Otherwise the new one is closed at once, which tells a client to try elsewhere
-// sooner than a backlog that nobody takes from.
+// At the cap the connection that has been idle longest, if for a second at least, makes room: a
+// client that keeps connections for later must not lock out one that wants to pay now. If none is
+// idle the new one is closed at once, which tells a client to try elsewhere sooner than a backlog
+// that nobody takes from.
 type listener struct {
 	net.Listener
-	certs   *certs      // nil: plain, in tests
-	tls     *tls.Config // of certs
-	bounds  bounds
+	tls     *tls.Config // nil: plain, in tests
+	max     int
 	now     func() int64
 	log     logrus.FieldLogger
 	metrics *Metrics
-	turns   turns // of handshakes
 
 	done chan struct{} // closed by Close
 	once sync.Once
 
-	mu    sync.Mutex
-	books books // mu
-	said  int64 // when the log last said that there are too many, Unix nanoseconds; mu
+	mu   sync.Mutex
+	open map[*conn]struct{} // mu
 }
 
-func newListener(ln net.Listener, c *certs, b bounds, now func() int64, log logrus.FieldLogger, m *Metrics) *listener {
-	l := &listener{
-		Listener: ln, certs: c, bounds: b, now: now, log: log, metrics: m,
-		turns: newTurns(), done: make(chan struct{}), books: newBooks(),
+func newListener(ln net.Listener, cfg *tls.Config, limit int, now func() int64, log logrus.FieldLogger, m *Metrics) *listener {
+	return &listener{
+		Listener: ln, tls: cfg, max: limit, now: now, log: log, metrics: m,
+		done: make(chan struct{}), open: map[*conn]struct{}{},
 	}
-	if c != nil {
-		l.tls = c.config()
-	}
-	return l
 }
 
 // Accept returns the next connection within the cap, and io.EOF after Close. fasthttp would give
@@ -142,110 +121,47 @@ func (l *listener) add(raw net.Conn) *conn {
 		_ = raw.Close()
 		return nil
 	}
-	victim, over := l.makeRoom(c)
-	if victim != nil {
-		l.books.remove(victim)
+	var victim *conn
+	if len(l.open) >= l.max {
+		if victim = l.quietest(c.touched.Load() - int64(idleBefore)); victim == nil {
+			l.mu.Unlock()
+			l.metrics.connRefused()
+			_ = raw.Close()
+			return nil
+		}
+		delete(l.open, victim)
 	}
-	if over == withinCap || victim != nil {
-		l.books.add(c)
-	}
-	warn := over != withinCap && c.born-l.said >= int64(overCapPause)
-	if warn {
-		l.said = c.born
-	}
-	open, strangers := len(l.books.open), l.books.strange
+	l.open[c] = struct{}{}
 	l.mu.Unlock()
-	if warn {
-		l.log.WithFields(logrus.Fields{"connections": open, "strangers": strangers, "cap": over.String()}).Warn("connections_over_cap")
+	if victim != nil {
+		l.metrics.connEvicted()
+		_ = victim.raw.Close() // a farewell in TLS could hold up Accept
 	}
-	switch {
-	case over == withinCap:
-		return c
-	case victim == nil:
-		l.metrics.overCap(over, connRefused)
-		_ = raw.Close()
-		return nil
-	case victim.proven.Load():
-		l.metrics.overCap(over, connIdle)
-	default:
-		l.metrics.overCap(over, connStranger)
-	}
-	_ = victim.raw.Close() // a farewell in TLS could hold up Accept
 	return c
 }
 
-// connCap is a cap that a new connection met.
-type connCap uint8
-
-const (
-	withinCap  connCap = iota
-	capAddress         // of one address
-	capAll             // of all
-	numCaps
-)
-
-// String is the cap's name in metrics and the log.
-func (c connCap) String() string { return [...]string{"none", "max_conns_per_addr", "max_conns"}[c] }
-
-// makeRoom says which cap the new connection meets, and which other one it then replaces; nil is
-// none. The caller holds mu and closes it.
-func (l *listener) makeRoom(c *conn) (victim *conn, over connCap) {
-	quiet := c.born - int64(idleBefore)
-	if p := l.books.peers[origin(c.addr)]; p != nil && l.bounds.perAddr > 0 && p.conns() >= l.bounds.perAddr {
-		if victim = p.oldest(); victim == nil {
-			return quietest(p.elders(), quiet), capAddress
+// quietest retires the connection that has been idle longest, since before at least. The caller
+// holds mu and closes it.
+func (l *listener) quietest(before int64) *conn {
+	for {
+		var oldest *conn
+		since := before
+		for c := range l.open {
+			if at := c.touched.Load(); at <= since && c.phase.Load() <= idle {
+				oldest, since = c, at
+			}
 		}
-		victim.phase.Store(retired)
-		return victim, capAddress
-	}
-	if len(l.books.open) < l.bounds.conns {
-		return nil, withinCap
-	}
-	if victim = l.books.stranger(); victim == nil {
-		return quietest(l.books.elders(), quiet), capAll
-	}
-	victim.phase.Store(retired)
-	return victim, capAll
-}
-
-// quietest retires the connection of these that has been idle longest, since before at least. The
-// caller holds the listener's mu.
-func quietest(conns iter.Seq[*conn], before int64) *conn {
-	var oldest *conn
-	since := before
-	for c := range conns {
-		if at := c.touched.Load(); at <= since && c.phase.Load() <= idle {
-			oldest, since = c, at
+		if oldest == nil || oldest.retire() {
+			return oldest
 		}
 	}
-	if oldest != nil && !oldest.retire() {
-		return nil // a request has just come in
-	}
-	return oldest
-}
-
-// prove books a connection as one of a client; false where it was closed before.
-func (l *listener) prove(c *conn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.books.prove(c) {
-		return false
-	}
-	c.proven.Store(true)
-	return true
 }
 
 // count is how many connections are open.
 func (l *listener) count() int {
-	clients, strangers := l.counts()
-	return clients + strangers
-}
-
-// counts are the open connections on which a valid token has come, and the others.
-func (l *listener) counts() (clients, strangers int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.books.open) - l.books.strange, l.books.strange
+	return len(l.open)
 }
 
 // drain closes every connection that has been idle for quiet, and then the rest as they fall
@@ -276,67 +192,29 @@ func (l *listener) drain(ctx context.Context, within, quiet time.Duration) {
 func (l *listener) closeIdle(before int64) {
 	l.mu.Lock()
 	var gone []*conn
-	for c := range l.books.open {
+	for c := range l.open {
 		since := c.touched.Load()
 		if c.phase.Load() == shaking {
 			since += int64(idleBefore) // its client may send as soon as it is through
 		}
 		if since <= before && !c.unread() && c.retire() {
 			gone = append(gone, c)
-			l.books.remove(c)
+			delete(l.open, c)
 		}
 	}
 	l.mu.Unlock()
-	farewell(gone)
-}
-
-// farewell closes connections, at once: a client that reads nothing holds up its own for 5 s.
-func farewell(gone []*conn) {
-	var farewells sync.WaitGroup
+	var farewells sync.WaitGroup // at once, as a client that reads nothing holds up its own for 5 s
 	for _, c := range gone {
 		farewells.Go(func() { _ = c.Conn.Close() })
 	}
 	farewells.Wait()
 }
 
-// closeAged closes the idle connections that have reached their longest age. A busy one says so in
-// its answer.
-func (l *listener) closeAged() {
-	now := l.now()
-	l.mu.Lock()
-	var gone []*conn
-	for c := range l.books.open {
-		if c.aged(now) && !c.unread() && c.phase.CompareAndSwap(idle, retired) {
-			gone = append(gone, c)
-			l.books.remove(c)
-		}
-	}
-	l.mu.Unlock()
-	farewell(gone)
-}
-
-// run closes aged connections until ctx ends.
-func (l *listener) run(ctx context.Context) {
-	if l.bounds.age <= 0 {
-		return
-	}
-	tick := time.NewTicker(max(time.Second, l.bounds.age/ageSweeps))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			l.closeAged()
-		}
-	}
-}
-
 // cutOff closes every connection, whatever it does.
 func (l *listener) cutOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.books.open {
+	for c := range l.open {
 		_ = c.raw.Close() // not through TLS, whose farewell waits for a write under way
 	}
 }
@@ -344,7 +222,7 @@ func (l *listener) cutOff() {
 // remove takes a closed connection off the books.
 func (l *listener) remove(c *conn) {
 	l.mu.Lock()
-	l.books.remove(c)
+	delete(l.open, c)
 	l.mu.Unlock()
 }
 
@@ -366,23 +244,34 @@ type conn struct {
 	addr     netip.Addr
 	phase    atomic.Uint32
 	touched  atomic.Int64 // end of the last request, before one of the handshake, and before that the accept
-	proven   atomic.Bool  // a valid token has come on it; set under the listener's mu
-	born     int64        // Unix nanoseconds
-	due      int64        // when it has reached its longest age, Unix nanoseconds; 0: never
-
-	// Of the listener's books.
-	number uint64 // of its accept
-	peerOf *peer
-	entry  *list.Element // in one of the peer's lists
 
 	// Of the goroutine that serves the connection.
-	client clientCert
-	turn   bool // it holds one of the listener's turns
-	lines  requestLines
+	peer   string // URI SAN of the verified client certificate
+	meter  meter
+	heads  heads
+	body   body
+	ahead  []byte // what came in with the last read and is not used yet, within room
+	room   []byte
 	linger bool // input may be unread when the connection closes
 	broken bool // a write failed: TLS cannot say farewell, and would wait 5 s for it
 
 	once sync.Once
+}
+
+// meter bounds what TLS reads before it hands something out. A message of a handshake may be 64 KiB,
+// and a client's certificates 256 KiB, which TLS keeps until they are complete, for any stranger.
+type meter struct {
+	net.Conn
+	left int
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	if m.left <= 0 {
+		return 0, errTLSBytes
+	}
+	n, err := m.Conn.Read(b[:min(len(b), m.left)])
+	m.left -= n
+	return n, err
 }
 
 func newConn(raw net.Conn, l *listener) *conn {
@@ -391,32 +280,43 @@ func newConn(raw net.Conn, l *listener) *conn {
 		c.addr = a.AddrPort().Addr().Unmap()
 	}
 	if l.tls != nil {
-		c.tls = tls.Server(&turnstile{Conn: raw, c: c}, l.tls)
+		c.meter = meter{Conn: raw, left: tlsBytes}
+		c.tls = tls.Server(&c.meter, l.tls)
 		c.Conn = c.tls
 	}
-	c.born = l.now()
-	if age := int64(l.bounds.age); age > 0 {
-		c.due = c.born + age - rand.Int64N(age/ageSpread+1) //nolint:gosec // spreads reconnects and guards nothing
-	}
-	c.touched.Store(c.born)
+	c.touched.Store(l.now())
 	return c
 }
 
 // Handshake is called by fasthttp before anything else, under its read time-out.
 func (c *conn) Handshake() error {
 	if c.tls != nil {
-		under := c.listener.certs.current.Load() // or a later one, by which it is judged again at the first request
-		err := c.tls.Handshake()                 //nolint:noctx // bounded by the read deadline
-		c.listener.turns.leave(&c.turn)
-		if err != nil {
+		if err := c.tls.Handshake(); err != nil { //nolint:noctx // bounded by the read deadline
 			c.listener.metrics.handshakeFailed(isTimeout(err))
+			c.explain(err)
 			return err
 		}
-		c.client = newClientCert(c.tls.ConnectionState(), under)
+		c.peer = peerName(c.tls.ConnectionState())
 	}
 	c.touched.Store(c.listener.now())
 	c.phase.CompareAndSwap(shaking, idle)
 	return nil
+}
+
+// plainAnswer is for a client that speaks HTTP without TLS, as a wrong scheme in a URL makes it.
+const plainAnswer = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n" +
+	"Content-Length: 49\r\n\r\nThis port speaks TLS: use https:// in its place.\n"
+
+// explain answers a client that does not speak TLS but HTTP, which it shows by five bytes where TLS
+// has the header of a record.
+func (c *conn) explain(err error) {
+	var odd tls.RecordHeaderError
+	if !errors.As(err, &odd) || odd.Conn == nil || len(bytes.Trim(odd.RecordHeader[:3], "ABCDEFGHIJKLMNOPQRSTUVWXYZ")) > 0 {
+		return
+	}
+	_ = c.raw.SetWriteDeadline(time.Now().Add(lingerFor)) //nolint:forbidigo // the runtime holds deadlines against its own clock
+	_, _ = io.WriteString(c.raw, plainAnswer)
+	c.linger = true // what else it sent is unread
 }
 
 // ConnectionState makes fasthttp see a TLS connection.
@@ -427,27 +327,61 @@ func (c *conn) ConnectionState() tls.ConnectionState {
 	return c.tls.ConnectionState()
 }
 
-func (c *conn) Read(b []byte) (int, error) {
-	if c.phase.Load() == shaking {
+// Read hands fasthttp the head of the next request, as far as it has come in, and nothing behind
+// it. What a refused request left of its body is skipped first.
+func (c *conn) Read(b []byte) (n int, err error) {
+	switch {
+	case c.phase.Load() == shaking:
 		return 0, net.ErrClosed // fasthttp goes on after a failed handshake; this makes it end in silence
+	case c.heads.done:
+		return 0, errHead
 	}
+	if err := c.skipBody(); err != nil {
+		return 0, err
+	}
+	if n = copy(b, c.ahead); n > 0 {
+		if !c.wake() {
+			return 0, net.ErrClosed
+		}
+		n = c.heads.scan(b[:n])
+		c.ahead = c.ahead[n:]
+		return n, nil
+	}
+	if n, err = c.receive(b); n == 0 || !c.wake() {
+		return 0, cmp.Or(err, net.ErrClosed)
+	}
+	head := c.heads.scan(b[:n])
+	if head < n {
+		c.room = append(c.room[:0], b[head:n]...)
+		c.ahead = c.room
+	}
+	return head, err
+}
+
+// receive reads what has come in.
+func (c *conn) receive(b []byte) (int, error) {
+	c.meter.left = tlsBytes
 	n, err := c.Conn.Read(b)
 	if err != nil && isTimeout(err) {
 		c.listener.metrics.timedOut(c.phase.Load() == idle)
 	}
-	if n > 0 {
-		if !c.wake() {
-			return 0, net.ErrClosed
-		}
-		c.lines.read(b[:n])
-	}
 	return n, err
 }
 
-func (c *conn) Write(b []byte) (int, error) {
-	if c.phase.Load() == shaking {
-		return 0, net.ErrClosed // fasthttp's refusal of a connection too many, which would shake hands in Accept
+// refill reads on when all that came in is used.
+func (c *conn) refill() error {
+	if cap(c.room) < roomBytes {
+		c.room = make([]byte, roomBytes)
 	}
+	n, err := c.receive(c.room[:cap(c.room)])
+	c.ahead = c.room[:n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if err != nil {
 		c.broken = true
@@ -457,21 +391,6 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 	return n, err
 }
-
-// judgeClient says whom the client's certificate names at the time now, and whether it no longer
-// counts.
-func (c *conn) judgeClient(now int64) (name string, gone bool) {
-	if c.tls == nil {
-		return "", false
-	}
-	return c.client.judge(c.listener.certs.current.Load(), now)
-}
-
-// Prove implements filters.Caller.
-func (c *conn) Prove() bool { return c.proven.Load() || c.listener.prove(c) }
-
-// aged says that the connection has reached its longest age.
-func (c *conn) aged(now int64) bool { return c.due > 0 && now >= c.due }
 
 // retire ends a connection that serves no request; false if one has just come in.
 func (c *conn) retire() bool {
@@ -535,8 +454,8 @@ func (c *conn) drainInput() {
 	_, _ = io.CopyN(io.Discard, c.raw, lingerBytes)
 }
 
-// follow is fasthttp's ConnState hook: after an answer the connection is idle, and a request that
-// came in with the last one wakes it without a read.
+// follow is fasthttp's ConnState hook: after an answer the connection is idle, unless the next
+// request came in with the last one.
 func follow(nc net.Conn, state fasthttp.ConnState) {
 	c, ok := nc.(*conn)
 	if !ok {
@@ -544,7 +463,9 @@ func follow(nc net.Conn, state fasthttp.ConnState) {
 	}
 	switch state {
 	case fasthttp.StateIdle:
-		c.phase.CompareAndSwap(busy, idle)
+		if len(c.ahead) == 0 {
+			c.phase.CompareAndSwap(busy, idle)
+		}
 	case fasthttp.StateActive:
 		c.wake()
 	default:

@@ -13,34 +13,46 @@ import (
 
 // ServeConn serves one plain connection, as an accepted one after its handshake.
 func (s *Server) ServeConn(c net.Conn) error {
-	l := newListener(nil, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics)
+	l := newListener(nil, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
 	return s.http.ServeConn(l.add(c))
 }
 
 // Handler returns a function that parses raw anew for each call and serves it without a
 // connection, and the context that it uses.
 func (s *Server) Handler(raw string, c net.Conn) (func(), *fasthttp.RequestCtx) {
-	l := newListener(nil, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics)
+	l := newListener(nil, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
 	conn := l.add(c)
 	_ = conn.Handshake()
 	ctx := &fasthttp.RequestCtx{}
 	ctx.Init2(conn, nil, false)
 	ctx.Response.Header.SetNoDefaultContentType(true)
 	src := bytes.NewReader(nil)
-	br := bufio.NewReader(src)
+	conn.Conn = onlyInput{c, src}
+	br := bufio.NewReader(conn)
 	text := []byte(raw)
 	return func() {
 		src.Reset(text)
-		br.Reset(src)
+		br.Reset(conn)
 		ctx.Request.Reset()
 		ctx.Response.Reset()
-		conn.lines.read(text)
-		if err := ctx.Request.Read(br); err != nil {
+		if err := ctx.Request.Header.Read(br); err != nil {
 			panic(err)
 		}
+		headOnly(&ctx.Request.Header)
 		s.serve(ctx)
 	}, ctx
 }
+
+// onlyInput is a connection of which only the input is used.
+type onlyInput struct {
+	net.Conn
+	in *bytes.Reader
+}
+
+func (c onlyInput) Read(b []byte) (int, error) { return c.in.Read(b) }
+
+// Input is the connection's buffer of what came in behind the head, a body as a rule.
+func Input(ctx *fasthttp.RequestCtx) []byte { return ctx.Conn().(*conn).room }
 
 // Replace puts f in the place of the last step of a path's route.
 func (s *Server) Replace(path string, f func(*filters.Exchange) wallet.Code) {
@@ -58,16 +70,6 @@ func (s *Server) Tend() {
 	}
 }
 
-// Strangers counts the open connections on which no valid token has come.
-func (s *Server) Strangers() int {
-	s.listener.mu.Lock()
-	defer s.listener.mu.Unlock()
-	return s.listener.books.strange
-}
-
-// CloseAged closes the idle connections that have reached their longest age.
-func (s *Server) CloseAged() { s.listener.closeAged() }
-
 // SetWritable puts f in the place of what the filter "ready" asks.
 func (s *Server) SetWritable(f func() bool) {
 	for _, id := range []routeID{routeIssue, routeTransfer, routeBurn} {
@@ -79,7 +81,7 @@ func (s *Server) SetWritable(f func() bool) {
 func (s *Server) Idle() (n int) {
 	s.listener.mu.Lock()
 	defer s.listener.mu.Unlock()
-	for c := range s.listener.books.open {
+	for c := range s.listener.open {
 		if c.phase.Load() == idle {
 			n++
 		}
@@ -89,13 +91,13 @@ func (s *Server) Idle() (n int) {
 
 // AcceptFrom accepts one connection from ln as Run's listener does.
 func (s *Server) AcceptFrom(ln net.Listener) (net.Conn, error) {
-	return newListener(ln, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics).Accept()
+	return newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics).Accept()
 }
 
 // AcceptIdle accepts one connection from ln that has been idle for ever, and returns it with what
 // closes idle connections, as a drain does, and says whether this was one.
 func (s *Server) AcceptIdle(ln net.Listener) (c net.Conn, closesIdle func() bool) {
-	l := newListener(ln, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics)
+	l := newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
 	c, err := l.Accept()
 	if err != nil {
 		panic(err)
@@ -132,4 +134,23 @@ func (between) Name() string { return "between" }
 func (f between) Check(*filters.Exchange) wallet.Code {
 	f()
 	return wallet.OK
+}
+
+// ReadChunks reads a chunked coding that comes in in parts.
+func ReadChunks(parts []string) (verdict, content string, used int) {
+	var k chunks
+	for _, part := range parts {
+		for in := []byte(part); len(in) > 0 && k.at < chunksDone; {
+			n, data := k.next(in)
+			in, content, used = in[n:], content+string(data), used+n
+		}
+	}
+	switch k.at {
+	case chunksDone:
+		return "done", content, used
+	case chunksBad:
+		return "bad", content, used
+	default:
+		return "more", content, used
+	}
 }

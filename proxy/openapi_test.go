@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ var api = sync.OnceValue(func() *apicheck.Checker {
 // real parts: each status with each code and each schema. What the document promises and nothing
 // brings about is a failure, as is an answer that it does not allow.
 func TestOpenAPI(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_LEDGER_RETRIES=0", "SVC_WALLET_BREAKER_ERRORS=10000"}})
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_LEDGER_RETRIES=0", "SVC_WALLET_BREAKER_ERRORS=10000", "SVC_WALLET_READ_TIMEOUT=1s"}})
 	doc, err := apicheck.Load("../docs/openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +78,7 @@ func TestOpenAPI(t *testing.T) {
 		r.call(c, "GET", path, "") // METHOD_NOT_ALLOWED
 		under(func(l *config.Limits) { l.MaxAmountPerOp = wallet.Amount{} }, func() { post(1) })
 		under(func(l *config.Limits) { l.MaxBodyBytes = 1 }, func() { post(1) })
+		r.callSlowly(c, path)
 		under(func(l *config.Limits) { l.InFlight = 0 }, func() { post(1) })
 		under(func(l *config.Limits) { l.RatePerSecond = 0 }, func() { post(1) })
 		for _, err := range []error{context.DeadlineExceeded, ledger.ErrNotSent} {
@@ -127,5 +129,26 @@ func TestOpenAPI(t *testing.T) {
 	}
 	for _, missing := range doc.Missing() {
 		t.Errorf("nothing brings about %s", missing)
+	}
+}
+
+// callSlowly sends a head and never its body, which is answered with REQUEST_TIMEOUT.
+func (r *rig) callSlowly(c *http.Client, path string) {
+	r.t.Helper()
+	never, end := io.Pipe()
+	defer end.Close()
+	req, err := http.NewRequest(http.MethodPost, "https://"+r.server.Addr().String()+path, never)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.ContentLength = 10
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if a := r.read(resp); a.status != http.StatusRequestTimeout {
+		r.t.Errorf("%s without its body: %d %s", path, a.status, a.body)
 	}
 }

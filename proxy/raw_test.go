@@ -43,7 +43,7 @@ func TestAmbiguous(t *testing.T) {
 	}{
 		{"plain read", read + host + auth + "\r\n", 200, true},
 		{"plain payment", post(length(pay())+key(), r.transfer("rich", "x", 1, nonce)), 200, true},
-		{"chunked payment", post("Transfer-Encoding: chunked\r\nIdempotency-Key: chunks\r\n", chunked(pay())), 200, false},
+		{"chunked payment", post("Transfer-Encoding: chunked\r\nIdempotency-Key: chunks\r\n", chunked(pay())), 200, true},
 		{"empty line before", "\r\n" + read + host + auth + "\r\n", 200, true},
 		{"host in any case", "GET https://LOCALHOST/healthz HTTP/1.1\r\n" + host + "\r\n", 200, true},
 		{"names in any case", "GET /healthz HTTP/1.1\r\nhOST: localhost\r\n\r\n", 200, true},
@@ -63,6 +63,20 @@ func TestAmbiguous(t *testing.T) {
 		{"trailer", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\nX-A: b\r\n\r\n", len(pay()), pay())), 400, false},
 		{"folded trailer", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\nX-A: b\r\n c\r\n\r\n", len(pay()), pay())), 400, false},
 		{"bare LF ends the chunks", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\n\n", len(pay()), pay())), 400, false},
+		{"trailer and a request behind it", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\nX-A: b\r\n\r\n%sx\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce), ping)), 400, false},
+		{"bare LF ends the chunks and a request behind it", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\n\n%sx\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce), ping)), 400, false},
+		{"bare LF after a chunk's size", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"bare LF in an extension", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x;a\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"bare CR in an extension", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x;a\rb\r\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"space after a chunk's size", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x \r\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"space before a chunk's size", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf(" %x\r\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"signed size", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("+%x\r\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"size with 0x", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("0x%x\r\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"size of 17 digits", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%017x\r\n%s\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"size that wraps", post(key()+"Transfer-Encoding: chunked\r\n", "ffffffffffffffff\r\nabc\r\n0\r\n\r\n"), 413, false},
+		{"chunk longer than its size", post(key()+"Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%sx\r\n0\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 400, false},
+		{"extensions", post(fmt.Sprintf("Idempotency-Key: ext%d\r\nTransfer-Encoding: chunked\r\n", nonce), fmt.Sprintf("%x;a=\"b c\";d\r\n%s\r\n000;e\r\n\r\n", len(pay()), r.transfer("rich", "x", 1, nonce))), 200, true},
+		{"extensions without end", post(key()+"Transfer-Encoding: chunked\r\n", "1;"+strings.Repeat("a", 5000)+"\r\n{\r\n0\r\n\r\n"), 400, false},
 		{"xchunked", post(key()+"Transfer-Encoding: xchunked\r\n", chunked(pay())), 400, false},
 		{"two transfer encodings", post(key()+"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", chunked(pay())), 400, false},
 		{"bad chunk", post(key()+"Transfer-Encoding: chunked\r\n", "zz\r\nabc\r\n0\r\n\r\n"), 400, false},
@@ -77,6 +91,27 @@ func TestAmbiguous(t *testing.T) {
 		{"authorization in another case", read + host + auth + "aUTHORIZATION: Bearer x\r\n\r\n", 400, false},
 		{"two keys", post(key()+key()+length(pay()), r.transfer("rich", "x", 1, nonce)), 400, false},
 		{"two types", post(key()+"Content-Type: text/plain\r\n"+length(pay()), r.transfer("rich", "x", 1, nonce)), 400, false},
+		{"Host with a port", read + "Host: localhost:8443\r\n" + auth + "\r\n", 200, true},
+		{"Host is an address", read + "Host: 127.0.0.1:8443\r\n" + auth + "\r\n", 200, true},
+		{"Host is an IPv6 address", read + "Host: [::1]:8443\r\n" + auth + "\r\n", 200, true},
+		{"Host as services are named", read + "Host: my_wallet.prod-1.svc.\r\n" + auth + "\r\n", 200, true},
+		{"Host with a user", read + "Host: user@localhost\r\n" + auth + "\r\n", 400, false},
+		{"Host with user and password", read + "Host: user:secret@localhost\r\n" + auth + "\r\n", 400, false},
+		{"Host beyond ASCII", read + "Host: b\u00fccher.example\r\n" + auth + "\r\n", 400, false},
+		{"Host in Latin-1", read + "Host: b\xfccher.example\r\n" + auth + "\r\n", 400, false},
+		{"Host with a path", read + "Host: localhost/v1\r\n" + auth + "\r\n", 400, false},
+		{"Host with a scheme", read + "Host: https://localhost\r\n" + auth + "\r\n", 400, false},
+		{"Host with a query", read + "Host: localhost?x\r\n" + auth + "\r\n", 400, false},
+		{"Host is a list", read + "Host: localhost, other\r\n" + auth + "\r\n", 400, false},
+		{"Host with a space", read + "Host: local host\r\n" + auth + "\r\n", 400, false},
+		{"Host with an escape", read + "Host: local%68ost\r\n" + auth + "\r\n", 400, false},
+		{"Host with a word for a port", read + "Host: localhost:https\r\n" + auth + "\r\n", 400, false},
+		{"Host with two ports", read + "Host: localhost:1:2\r\n" + auth + "\r\n", 400, false},
+		{"Host with a bare IPv6 address", read + "Host: ::1\r\n" + auth + "\r\n", 400, false},
+		{"Host with a zone", read + "Host: [fe80::1%25eth0]\r\n" + auth + "\r\n", 400, false},
+		{"Host with half a bracket", read + "Host: [::1\r\n" + auth + "\r\n", 400, false},
+		{"Host is only a port", read + "Host: :8443\r\n" + auth + "\r\n", 400, false},
+		{"HTTP/1.0 with a user in Host", "GET /healthz HTTP/1.0\r\nHost: u@localhost\r\n\r\n", 400, false},
 		{"two Hosts", read + host + host + auth + "\r\n", 400, false},
 		{"no Host", read + auth + "\r\n", 400, false},
 		{"empty Host", read + "Host:\r\n" + auth + "\r\n", 400, false},
@@ -183,7 +218,7 @@ func TestLarge(t *testing.T) {
 		{"headers", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + big[:20<<10] + "\r\n\r\n", "BAD_REQUEST", 400},
 		{"request line", "GET /" + big[:20<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "BAD_REQUEST", 400},
 		{"length", head + "Content-Length: 3145728\r\n\r\n" + big, "LIMITS_EXCEEDED", 413},
-		{"chunks", head + "Transfer-Encoding: chunked\r\n\r\n300000\r\n" + big + "\r\n0\r\n\r\n", "LIMITS_EXCEEDED", 413},
+		{"chunks", head + "Authorization: Bearer " + r.token + "\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n" + big + "\r\n0\r\n\r\n", "LIMITS_EXCEEDED", 413},
 		{"length without route", strings.Replace(head, "transfer", "nope", 1) + "Content-Length: 3145728\r\n\r\n" + big, "NOT_FOUND", 404},
 		{"length and wrong method", strings.Replace(head, "POST", "PUT", 1) + "Content-Length: 3145728\r\n\r\n" + big, "METHOD_NOT_ALLOWED", 405},
 	} {
@@ -233,14 +268,14 @@ func TestExpect(t *testing.T) {
 	}
 }
 
-// TestLateAnswers lets the write deadline of the last answer pass before a request that fasthttp
-// answers outside its handler: a 100 Continue, and a refusal of its parser. Both must arrive.
+// TestLateAnswers lets the write deadline of the last answer pass before what does not go out as the
+// answer of fasthttp's handler: a 100 Continue, and a refusal of its parser. Both must arrive.
 func TestLateAnswers(t *testing.T) {
 	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_WRITE_TIMEOUT=50ms"}})
 	r.issueTo(r.client(), "rich", 50)
 	body := r.transfer("rich", "x", 1, 1)
 	for want, raw := range map[int]string{
-		100: fmt.Sprintf("POST /v1/transfer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", len(body), body),
+		100: fmt.Sprintf("POST /v1/transfer HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", r.token, len(body)),
 		400: "hello\r\n\r\n",
 		413: "POST /v1/transfer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n",
 	} {
@@ -270,11 +305,18 @@ func TestSlow(t *testing.T) {
 	if n, err := silent.Read(make([]byte, 10)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("no handshake: %d %v, want EOF", n, err)
 	}
+	post := "POST /v1/burn HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-Corr-ID: slow\r\nAuthorization: Bearer " + r.token + "\r\n"
 	for name, raw := range map[string]string{
 		"half a header": "GET /healthz HTTP/1.1\r\nHost: lo",
-		"half a body":   "POST /v1/burn HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc",
+		"half a body":   post + "Content-Length: 10\r\n\r\nabc",
+		"no body":       post + "Content-Length: 10\r\n\r\n",
+		"half a chunk":  post + "Transfer-Encoding: chunked\r\n\r\n5\r\nabc",
+		"half a size":   post + "Transfer-Encoding: chunked\r\n\r\n5",
+		"no last chunk": post + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
 	} {
-		if a := r.send(raw); !a.closed || !strings.Contains(a.problem(t).Message, "in time") && a.status == 400 {
+		a := r.send(raw)
+		p := a.problem(t)
+		if a.status != 408 || p.Code != "REQUEST_TIMEOUT" || !p.Retryable || !a.closed || strings.HasPrefix(raw, "POST") != (p.CorrID == "slow") {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
@@ -298,7 +340,7 @@ func TestSlow(t *testing.T) {
 	r.eventually("the deaf client is counted", func() bool { return r.metric(`io_timeouts_total{op="write"}`) == "1" })
 	for series, want := range map[string]string{
 		`io_timeouts_total{op="handshake"}`: "1", `tls_handshake_failures_total`: "1",
-		`io_timeouts_total{op="read"}`: "2", `io_timeouts_total{op="idle"}`: "2",
+		`io_timeouts_total{op="read"}`: "6", `io_timeouts_total{op="idle"}`: "2",
 	} {
 		if got := r.metric(series); got != want {
 			t.Errorf("%s is %s, want %s", series, got, want)

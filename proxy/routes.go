@@ -51,8 +51,9 @@ const txPrefix = "/v1/tx/"
 // at last.
 type route struct {
 	id    routeID
-	name  config.Route // what limits call it
-	op    wallet.Op    // NoOp for what is no business of the wallet
+	name  config.Route  // what limits call it
+	op    wallet.Op     // NoOp for what is no business of the wallet
+	head  filters.Chain // of a request whose body is still on its way
 	chain filters.Chain
 	last  func(*filters.Exchange) wallet.Code
 }
@@ -91,17 +92,20 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)
 		nonce       = filters.NewNonce(cfg.Wallet.Shards, cfg.Wallet.NonceEntries)
 
+		// Before a body is waited for, or has memory. What waits holds no place in flight and has spent
+		// no token of a bucket.
+		head  = filters.Chain{ready, onOff, inFlight, auth}
 		read  = filters.Chain{onOff, inFlight, auth, rate, subjectRate, query, payload, scope}
 		write = filters.Chain{ready, onOff, inFlight, auth, rate, subjectRate, query, payload, scope, caps, idempotency, nonce}
 	)
 	return [numRoutes]route{
-		routeBalance:  {routeBalance, config.RouteBalance, wallet.Read, read, s.balance},
-		routeTx:       {routeTx, config.RouteTx, wallet.Read, read, s.transaction},
-		routeIssue:    {routeIssue, config.RouteIssue, wallet.Issue, write, s.pay},
-		routeTransfer: {routeTransfer, config.RouteTransfer, wallet.Pay, write, s.pay},
-		routeBurn:     {routeBurn, config.RouteBurn, wallet.Burn, write, s.pay},
-		routeHealthz:  {routeHealthz, config.RouteNone, wallet.NoOp, nil, s.healthz},
-		routeReadyz:   {routeReadyz, config.RouteNone, wallet.NoOp, nil, s.readyz},
+		routeBalance:  {routeBalance, config.RouteBalance, wallet.Read, nil, read, s.balance},
+		routeTx:       {routeTx, config.RouteTx, wallet.Read, nil, read, s.transaction},
+		routeIssue:    {routeIssue, config.RouteIssue, wallet.Issue, head, write, s.pay},
+		routeTransfer: {routeTransfer, config.RouteTransfer, wallet.Pay, head, write, s.pay},
+		routeBurn:     {routeBurn, config.RouteBurn, wallet.Burn, head, write, s.pay},
+		routeHealthz:  {routeHealthz, config.RouteNone, wallet.NoOp, nil, nil, s.healthz},
+		routeReadyz:   {routeReadyz, config.RouteNone, wallet.NoOp, nil, nil, s.readyz},
 	}
 }
 

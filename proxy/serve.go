@@ -108,6 +108,7 @@ type Server struct {
 	ids     *corrIDs
 	auth    *filters.Auth
 	table   [numRoutes]route
+	bodies  budget
 	certs   *certs
 	http    *fasthttp.Server
 	admin   *http.Server
@@ -140,10 +141,11 @@ func New(cfg *config.Config, deps Deps) (*Server, error) {
 	}
 	s.visits.New = func() any { return new(visit) }
 	s.auth = filters.NewAuth(deps.Keys, cfg.Auth.CacheEntries, cfg.Auth.StrangersPerSecond)
+	s.bodies.most = int64(cfg.BodyMemory)
 	s.table = s.routes(cfg)
 	s.http = s.edge(cfg)
 	s.admin = s.newAdmin(cfg)
-	s.metrics.watch(&s.deps, s.auth)
+	s.metrics.watch(&s.deps, s.auth, &s.bodies)
 	return s, nil
 }
 
@@ -152,20 +154,17 @@ func (s *Server) edge(cfg *config.Config) *fasthttp.Server {
 	return &fasthttp.Server{
 		Handler:        s.serve,
 		ErrorHandler:   s.refuse,
-		HeaderReceived: s.limit,
-		ExpectHandler:  s.expect,
+		HeaderReceived: headOnly,
 		ConnState:      follow,
 		Logger:         edgeLog{s.deps.Log},
 
 		// The listener's cap is the one that counts; a worker is free only some time after its
 		// connection closed.
-		Concurrency:        2 * cfg.MaxConns,
-		ReadBufferSize:     headerBytes,
-		ReadTimeout:        cfg.ReadTimeout,
-		WriteTimeout:       cfg.WriteTimeout,
-		IdleTimeout:        cfg.IdleTimeout,
-		MaxRequestBodySize: max(1, cfg.Ceilings.MaxBodyBytes),
-
+		Concurrency:                  2 * cfg.MaxConns,
+		ReadBufferSize:               headerBytes,
+		ReadTimeout:                  cfg.ReadTimeout,
+		WriteTimeout:                 cfg.WriteTimeout,
+		IdleTimeout:                  cfg.IdleTimeout,
 		LazyRequestTime:              true,
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
@@ -178,19 +177,35 @@ func (s *Server) edge(cfg *config.Config) *fasthttp.Server {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	v := s.take(ctx)
 	defer s.finish(ctx, v)
-	v.whole = true
+	v.open(ctx)
 	code := s.admit(ctx, v)
-	if !v.conn.lines.next(length(ctx)) {
-		ctx.SetConnectionClose() // where the next request begins is not known
-	}
-	if v.PeerGone || v.conn.aged(v.Now) {
-		ctx.SetConnectionClose()
+	if code == wallet.OK && !v.conn.body.whole() {
+		code = s.await(ctx, v)
 	}
 	v.begin(s.metrics)
 	if code == wallet.OK {
 		code = v.route.chain.Do(&v.Exchange, v.route.last)
 	}
+	if !v.skippable() {
+		ctx.SetConnectionClose()
+		v.conn.linger = true
+	}
+	v.conn.heads = heads{}
 	s.answer(ctx, v, code)
+}
+
+// await waits for the rest of a body whose head has passed all that is judged before one is read.
+// Limits may have been pushed meanwhile, so everything is then judged by those of then.
+func (s *Server) await(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
+	passed := func(*filters.Exchange) wallet.Code { return wallet.OK }
+	if code := v.route.head.Do(&v.Exchange, passed); code != wallet.OK {
+		return code
+	}
+	if code := v.fetch(); code != wallet.OK {
+		return code
+	}
+	v.renew()
+	return s.admit(ctx, v)
 }
 
 // answer writes the answer down.
@@ -203,18 +218,24 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, v *visit, code wallet.Code) {
 // needs of it. Visits are pooled.
 type visit struct {
 	filters.Exchange
+	server *Server
 	conn   *conn
 	route  *route
 	header header
+	room   []byte      // of a body that did not come in with its head
 	code   wallet.Code // the answer
 	begun  bool        // counted in
-	whole  bool        // the body has come in
+
+	invited bool // 100 Continue was sent
+	cut     bool // reading of the body failed
 }
 
 func (v *visit) reset() {
+	v.giveBack()
 	v.Reset()
-	v.conn, v.route, v.header = nil, nil, header{}
-	v.code, v.begun, v.whole = wallet.Uncertain, false, false
+	v.server, v.conn, v.route, v.header = nil, nil, nil, header{}
+	v.room, v.code = v.room[:0], wallet.Uncertain
+	v.begun, v.invited, v.cut = false, false, false
 }
 
 // begin counts the request in, once its route is known.
@@ -234,14 +255,22 @@ func (v *visit) end(m *Metrics, now int64) {
 	}
 }
 
-// take begins a visit. It sees one version of the limits from here to its end.
+// take begins a visit. It sees one version of the limits from here to its end, unless it has to wait
+// for its body.
 func (s *Server) take(ctx *fasthttp.RequestCtx) *visit {
 	v := s.visits.Get().(*visit)
+	v.server = s
 	v.conn = ctx.Conn().(*conn) // the listener makes no others
 	v.route = &s.table[routeNone]
-	v.Limits, v.Now, v.Skew = s.deps.Live.Load(), s.deps.Now(), s.deps.Clock.Skew()
-	v.Deadline = v.Now + int64(v.Limits.RequestDeadline)
+	v.renew()
 	return v
+}
+
+// renew makes the visit begin now, under the limits of now.
+func (v *visit) renew() {
+	d := &v.server.deps
+	v.Limits, v.Now, v.Skew = d.Live.Load(), d.Now(), d.Clock.Skew()
+	v.Deadline = v.Now + int64(v.Limits.RequestDeadline)
 }
 
 // finish ends a visit: it turns a panic into INTERNAL_ERROR, counts, logs and gives the visit
@@ -256,10 +285,12 @@ func (s *Server) finish(ctx *fasthttp.RequestCtx, v *visit) {
 	v.conn.touched.Store(now)
 	v.end(s.metrics, now)
 	s.log.request(ctx, v, now)
-	if p == nil {
-		v.reset()
-		s.visits.Put(v)
+	if p != nil {
+		v.giveBack()
+		return
 	}
+	v.reset()
+	s.visits.Put(v)
 }
 
 // panicked answers INTERNAL_ERROR and tells operators, not the client, what happened.
@@ -274,28 +305,22 @@ func (s *Server) panicked(ctx *fasthttp.RequestCtx, v *visit, p any) {
 	s.answer(ctx, v, wallet.Internal)
 }
 
-// allowWrite starts the write time-out. fasthttp does so only for the answers of its Handler: an
-// error answer and a 100 Continue go out under the deadline of the answer before, or of the
-// handshake, and are lost where that has passed (TestLateAnswers).
-func (s *Server) allowWrite(v *visit) {
-	_ = v.conn.SetWriteDeadline(time.Now().Add(s.http.WriteTimeout)) //nolint:forbidigo // the runtime holds deadlines against its own clock
-}
-
-// refuse is fasthttp's ErrorHandler: it answers what cannot be read as a request, and the
-// connection then closes.
+// refuse is fasthttp's ErrorHandler: it answers a head that cannot be read, and the connection then
+// closes.
 func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error) {
 	v := s.take(ctx)
 	defer s.finish(ctx, v)
-	s.allowWrite(v)
-	if v.conn.lines.seen == 0 { // nobody asked: too slow with the first byte
+	v.allowWrite()
+	if v.conn.heads.seen == 0 { // nobody asked: too slow with the first byte
 		_ = v.conn.raw.Close()
 	}
 	v.conn.linger = true
 	code, detail := unreadable(err)
+	v.open(ctx)
 	if len(ctx.Request.Header.RawHeaders()) == 0 {
 		v.Origin.Corr = s.ids.next(v.Now)
 	} else if admitted := s.admit(ctx, v); admitted != wallet.OK {
-		code, detail = admitted, v.Detail // the body is at fault, but the head was before it
+		code, detail = admitted, v.Detail // fasthttp took the head, but not what it says
 	}
 	v.begin(s.metrics)
 	v.Detail = detail
@@ -305,8 +330,6 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error) {
 // unreadable says what to answer to a parse error of fasthttp, whose text may quote the request.
 func unreadable(err error) (code wallet.Code, detail string) {
 	switch {
-	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		return wallet.BodyTooLarge, ""
 	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
 		return wallet.BadRequest, "the request line and headers are over 8 KiB"
 	case isTimeout(err):
@@ -316,42 +339,17 @@ func unreadable(err error) (code wallet.Code, detail string) {
 	}
 }
 
-// limit is fasthttp's HeaderReceived: no more of a body is read than the limits in force allow,
-// and next to nothing where none belongs.
-//
-// There is no visit yet, so these limits may be older than the ones that the visit will see. No
-// request is judged by both all the same. Where the body is within this bound, the bound decides
-// nothing: admit holds the body against the visit's own limits. Where it is over it, refuse answers,
-// and that answer depends on no other limit: it is the one of this version, or, where the later one
-// finds a fault in the head that comes before sizes, of that version too. The ceiling as a
-// bound, which no version exceeds, would be simpler, but it would have every stranger make us
-// buffer 8 MiB, and max_conns of them at once.
-func (s *Server) limit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	most := 1
-	if h.IsPost() {
-		most = max(most, s.deps.Live.Load().MaxBodyBytes)
+// headOnly is fasthttp's HeaderReceived. It hides the body from fasthttp, and that a client waits to
+// be asked for it: both are for later, when the head has passed. What the client sent stays in
+// RawHeaders.
+func headOnly(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if h.ContentLength() != 0 {
+		h.SetContentLength(0)
 	}
-	return fasthttp.RequestConfig{MaxRequestBodySize: most}
-}
-
-// expect is fasthttp's ExpectHandler: a request whose head already fails is answered before its
-// body is sent (RFC 9110 §10.1.1). The answer is written here because fasthttp then calls neither
-// handler; TestExpect holds it to that. A head that passes is judged again with its body, by the
-// limits of then.
-func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
-	v := s.take(ctx)
-	s.allowWrite(v)
-	code := s.admit(ctx, v)
-	if code == wallet.OK {
-		v.reset()
-		s.visits.Put(v)
-		return fasthttp.StatusContinue
+	if len(h.Peek(fasthttp.HeaderExpect)) > 0 {
+		h.Del(fasthttp.HeaderExpect)
 	}
-	defer s.finish(ctx, v)
-	v.conn.linger = true
-	v.begin(s.metrics)
-	s.answer(ctx, v, code)
-	return code.HTTP()
+	return fasthttp.RequestConfig{}
 }
 
 // Listen binds both listeners, so that their addresses are known before Run.
@@ -367,8 +365,7 @@ func (s *Server) Listen() error {
 		_ = ln.Close()
 		return err
 	}
-	s.listener = newListener(ln, s.certs, bounds{s.cfg.MaxConns, s.cfg.MaxConnsPerAddr, s.cfg.ConnMaxAge}, s.deps.Now, s.deps.Log, s.metrics)
-	s.metrics.watchConnections(s.listener.counts)
+	s.listener = newListener(ln, s.certs.config(), s.cfg.MaxConns, s.deps.Now, s.deps.Log, s.metrics)
 	return nil
 }
 
@@ -408,7 +405,6 @@ func (s *Server) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	var running sync.WaitGroup
 	running.Go(func() { s.certs.run(tending) })
-	running.Go(func() { s.listener.run(tending) })
 	running.Go(func() { failed <- s.http.Serve(s.listener) })
 	running.Go(func() { failed <- s.admin.Serve(s.adminLn) })
 	s.bound.Store(true)

@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"os"
 	"path/filepath"
@@ -99,61 +98,13 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestClientAuthorityRotates changes the file of client CAs step by step, and then once half written: who
-// is trusted follows the file, resumed sessions included, and a file that is cut off changes nothing.
-func TestClientAuthorityRotates(t *testing.T) {
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
-	file := writeFile(t, first.pem)
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_TLS_CLIENT_AUTH=require", "SVC_WALLET_TLS_CLIENT_CA_FILE=" + file}, shut: true})
-	with := func(ca *authority) *tls.Config {
-		cfg := r.clientTLS()
-		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-		cfg.Certificates = []tls.Certificate{*cert(t, ca, "spiffe://mesh/client")}
-		return cfg
-	}
-	write := func(text []byte) {
-		t.Helper()
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r.server.Tend()
-	}
-	a, b := with(first), with(second)
-	both := append(bytes.Clone(first.pem), second.pem...)
-	r.sees(a, "one", false)
-	r.sees(b, "", false)
-	write(both)
-	r.sees(a, "one", false)
-	r.sees(b, "one", false)
-	write(both[:len(both)-10])
-	r.sees(a, "one", true)
-	r.sees(b, "one", true)
-	write(second.pem)
-	r.sees(a, "", false)
-	r.sees(b, "one", false)
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	r.server.Tend()
-	r.sees(b, "one", true)
-	if n := strings.Count(r.logged.String(), "files_refused"); n != 2 {
-		t.Errorf("two faults were said %d times", n)
-	}
-	for sample, want := range map[string]string{"applied": "2", "refused": "2"} {
-		if got := r.metric(`files_reloaded_total{files="listener",outcome="` + sample + `"}`); got != want {
-			t.Errorf("%s: %s, want %s", sample, got, want)
-		}
-	}
-}
-
 // TestVersionAndCurves offers what the listener must not take: TLS 1.2, HTTP/2 alone, a key
-// exchange that the setting excludes; and checks which one is chosen of those it takes. A client
-// that has only P-256 is one that RFC 8446 §9.1 has us serve.
+// exchange that the setting excludes; and checks which one is chosen of those it takes.
 func TestVersionAndCurves(t *testing.T) {
 	for pq, want := range map[string]map[tls.CurveID]tls.CurveID{
-		"off":     {tls.X25519: tls.X25519, tls.X25519MLKEM768: 0, 0: tls.X25519, tls.CurveP256: tls.CurveP256, tls.CurveP384: 0},
-		"hybrid":  {tls.X25519: tls.X25519, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768, tls.CurveP256: tls.CurveP256, tls.CurveP384: 0},
-		"require": {tls.X25519: 0, tls.CurveP256: 0, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768},
+		"off":     {tls.X25519: tls.X25519, tls.X25519MLKEM768: 0, 0: tls.X25519},
+		"hybrid":  {tls.X25519: tls.X25519, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768, tls.CurveP256: 0},
+		"require": {tls.X25519: 0, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768},
 	} {
 		t.Run(pq, func(t *testing.T) {
 			r := newRig(t, rigOptions{env: []string{"SVC_WALLET_TLS_PQ=" + pq}})
