@@ -23,6 +23,13 @@ const (
 	againFirst = 2 * time.Millisecond // waits for a version that the ledger has not reached
 	againMost  = 64 * time.Millisecond
 
+	// A read that asks for a version above the stream's waits for it, because a client that wrote
+	// through another sidecar may be ahead of this one by what is on its way. It waits for no longer
+	// than that takes, few wait at once, and what cannot be on its way is not waited for.
+	outrunWait  = time.Second
+	outrunMost  = 64
+	outrunReach = 1 << 18 // versions: more than a node commits in outrunWait
+
 	reconnectFirst = 50 * time.Millisecond
 	reconnectMost  = time.Second
 )
@@ -50,6 +57,7 @@ type Reader struct {
 	outcomes [NumCacheOutcomes]atomic.Uint64
 
 	lagged, reconnects, conservationOK, conservationFailed atomic.Uint64
+	outrun                                                 atomic.Int64 // reads that wait for a version
 
 	mu          sync.Mutex // guards the queue of lookups
 	first, last *pendingLookup
@@ -107,7 +115,7 @@ func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Rea
 
 // Balance returns under l the figure of key at version minSeq or later, and as of when it is. Its
 // Seq is a version that it is known to hold. wallet.OK, or: Busy (too many lookups wait), RetryLater
-// (minSeq was not reached by deadline, or draining), UpstreamUnavailable.
+// (the ledger has not reached minSeq, and b.Seq is where it is; or draining), UpstreamUnavailable.
 func (r *Reader) Balance(
 	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (b wallet.Balance, asOf int64, code wallet.Code) {
@@ -124,7 +132,42 @@ func (r *Reader) Balance(
 			deadline = min(deadline, r.opts.Now()+int64(brief))
 		}
 	}
+	if r.beyond(minSeq) {
+		return r.outran(r.Seq())
+	}
 	return r.lookup(key, l, minSeq, origin, deadline)
+}
+
+// beyond says that the ledger cannot reach version seq soon: its stream is current, and further
+// below than what can be on its way.
+func (r *Reader) beyond(seq uint64) bool {
+	at := r.Seq()
+	return at > 0 && seq > at && seq-at > outrunReach && r.Healthy()
+}
+
+// reach waits for the stream to come to version seq; false where that does not happen soon.
+func (r *Reader) reach(seq uint64, deadline int64) bool {
+	if r.Seq() >= seq {
+		return true
+	}
+	defer r.outrun.Add(-1)
+	if r.outrun.Add(1) > outrunMost || r.beyond(seq) {
+		return false
+	}
+	deadline = min(deadline, r.opts.Now()+int64(outrunWait))
+	for wait := againFirst; r.Seq() < seq; wait = min(2*wait, againMost) {
+		if r.opts.Now()+int64(wait) >= deadline {
+			return false
+		}
+		sleep(context.Background(), wait)
+	}
+	return true
+}
+
+// outran answers a read whose client asks for a version that the ledger, at version seq, has not.
+func (r *Reader) outran(seq uint64) (wallet.Balance, int64, wallet.Code) {
+	r.outcomes[CacheFailed].Add(1)
+	return wallet.Balance{Seq: seq}, 0, wallet.RetryLater
 }
 
 func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet.Code) {
@@ -136,6 +179,7 @@ func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet
 func (r *Reader) lookup(
 	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Balance, int64, wallet.Code) {
+	begun := r.opts.Now()
 	for wait := againFirst; ; wait = min(2*wait, againMost) {
 		p, mine := r.cache.join(key, origin, deadline)
 		if mine {
@@ -151,9 +195,14 @@ func (r *Reader) lookup(
 			}
 			return r.serve(&p.figure, CacheCoalesced)
 		}
+		if !p.tooOld { // below minSeq; without a stream only another lookup tells more
+			deadline = min(deadline, begun+int64(outrunWait))
+			if r.Healthy() && !r.reach(minSeq, deadline) {
+				return r.outran(max(r.Seq(), p.figure.balance.Seq))
+			}
+		}
 		if r.opts.Now()+int64(wait) >= deadline {
-			r.outcomes[CacheFailed].Add(1)
-			return wallet.Balance{}, 0, wallet.RetryLater
+			return r.outran(max(r.Seq(), p.figure.balance.Seq))
 		}
 		sleep(context.Background(), wait)
 	}
@@ -273,22 +322,35 @@ func (r *Reader) run(b *lookups) {
 }
 
 // Transaction returns a receipt and a version that it holds, which is minSeq at least; or
-// wallet.NotFound, RetryLater (the ledger did not reach minSeq by deadline), UpstreamUnavailable.
+// wallet.NotFound, RetryLater (the ledger has not reached minSeq, and the version is where it is),
+// UpstreamUnavailable.
 func (r *Reader) Transaction(
 	txid wallet.TxID, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Receipt, uint64, wallet.Code) {
-	for wait := againFirst; r.Seq() < minSeq; wait = min(2*wait, againMost) {
-		if r.opts.Now()+int64(wait) >= deadline {
-			return wallet.Receipt{}, 0, wallet.RetryLater
-		}
-		sleep(context.Background(), wait)
+	return r.find(minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
+		return r.ledger.Transaction(ctx, txid)
+	})
+}
+
+// Payment is Transaction by the nonce-bearing account and the key that it paid under.
+func (r *Reader) Payment(
+	account wallet.Account, key wallet.IdemKey, minSeq uint64, origin wallet.Origin, deadline int64,
+) (wallet.Receipt, uint64, wallet.Code) {
+	return r.find(minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
+		return r.ledger.Payment(ctx, account, key)
+	})
+}
+
+// find asks the ledger for a receipt once it has reached minSeq.
+func (r *Reader) find(
+	minSeq uint64, origin wallet.Origin, deadline int64, ask func(context.Context) (wallet.Receipt, uint64, error),
+) (receipt wallet.Receipt, seq uint64, code wallet.Code) {
+	if !r.reach(minSeq, deadline) {
+		return wallet.Receipt{}, r.Seq(), wallet.RetryLater
 	}
-	var receipt wallet.Receipt
-	var seq uint64
-	code := wallet.OK
 	ctx := withOrigins(context.Background(), []wallet.Origin{origin})
 	err := r.caller.do(ctx, OpTransaction, deadline, func(ctx context.Context) (err error) {
-		receipt, seq, err = r.ledger.Transaction(ctx, txid)
+		receipt, seq, err = ask(ctx)
 		if errors.Is(err, wallet.NotFound) {
 			code = wallet.NotFound // which is an answer, not a failure
 			return nil

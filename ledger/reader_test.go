@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -351,6 +352,78 @@ func TestReaderMinSeq(t *testing.T) {
 		k.bank.mu.Unlock()
 		if _, _, code := r.Balance(ronOf(3), r.live.Load(), 0, wallet.Origin{}, clock()+int64(time.Second)); code != wallet.UpstreamUnavailable {
 			t.Fatalf("a lookup that hangs: %v", code)
+		}
+	})
+}
+
+// Goal: a read that asks for a version which the ledger has not reached holds its place only where
+// that may come, for a second at most, and few do; it is told where the ledger is. Method: versions
+// that cannot come, that come late and that do not come, asked for by all three reads, in a bubble.
+func TestReadThatOutranTheLedger(t *testing.T) {
+	withReader(t, nil, func(t *testing.T, k *beating, r *Reader, _ *config.Live) {
+		k.pay(1, 1)
+		synctest.Wait()
+		const patience = int64(5 * time.Second)
+		const version = 1
+		looked := func() int {
+			k.bank.mu.Lock()
+			defer k.bank.mu.Unlock()
+			return k.lookups
+		}
+		reads := map[string]func(minSeq uint64) (uint64, wallet.Code){
+			"cached": func(minSeq uint64) (uint64, wallet.Code) {
+				b, _, code := r.Balance(ronOf(1), r.live.Load(), minSeq, wallet.Origin{}, clock()+patience)
+				return b.Seq, code
+			},
+			"looked up": func(minSeq uint64) (uint64, wallet.Code) {
+				b, _, code := r.Balance(ronOf(9), r.live.Load(), minSeq, wallet.Origin{}, clock()+patience)
+				return b.Seq, code
+			},
+			"by id": func(minSeq uint64) (uint64, wallet.Code) {
+				_, seq, code := r.Transaction(wallet.TxID{1}, minSeq, wallet.Origin{}, clock()+patience)
+				return seq, code
+			},
+			"by key": func(minSeq uint64) (uint64, wallet.Code) {
+				_, seq, code := r.Payment(account(1), payment(1, 1).Idem, minSeq, wallet.Origin{}, clock()+patience)
+				return seq, code
+			},
+		}
+		if _, code := reads["cached"](0); code != wallet.OK {
+			t.Fatal(code)
+		}
+		for name, read := range reads {
+			for _, c := range []struct {
+				ahead uint64
+				waits time.Duration
+			}{{2 * outrunReach, 0}, {1 << 63, 0}, {5, outrunWait}} {
+				start, calls := clock(), looked()
+				seq, code := read(version + c.ahead)
+				waited := time.Duration(clock() - start)
+				if code != wallet.RetryLater || seq != version || waited > c.waits || waited < c.waits-againMost {
+					t.Errorf("%s, %d ahead: %v at version %d after %v, want %d after %v", name, c.ahead, code, seq, waited, version, c.waits)
+				}
+				if c.waits == 0 && looked() != calls {
+					t.Errorf("%s, %d ahead: %d calls of the ledger for what cannot be", name, c.ahead, looked()-calls)
+				}
+			}
+		}
+
+		var waiting sync.WaitGroup
+		var early atomic.Int64
+		start := clock()
+		for range 3 * outrunMost {
+			waiting.Go(func() {
+				if _, code := reads["by id"](version + 5); code == wallet.RetryLater && clock() == start {
+					early.Add(1)
+				}
+			})
+		}
+		waiting.Wait()
+		if early.Load() != 2*outrunMost {
+			t.Errorf("%d reads did not wait, want %d", early.Load(), 2*outrunMost)
+		}
+		if n := r.outrun.Load(); n != 0 {
+			t.Errorf("%d reads are counted as waiting", n)
 		}
 	})
 }
