@@ -31,6 +31,8 @@ var imports = map[string]string{
 	"xds":              "wallet host config xds/xdspb",
 	"xds/control":      "wallet host config xds xds/xdspb",
 	"bench/apicheck":   "",
+	"bench/pki":        "",
+	"bench/hostile":    "",
 	"bench/xds":        "wallet config xds",
 	".":                "wallet host config filters ledger ledger/node proxy xds xds/control",
 }

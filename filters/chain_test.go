@@ -101,7 +101,7 @@ func TestNames(t *testing.T) {
 	all := Chain{
 		Ready{},
 		Switch{},
-		NewInFlight(), NewRate(), NewSubjectRate(1), NewPayload(),
+		NewInFlight(), NewRate(), NewSubjectRate(1), newPayload(),
 		Caps{},
 		NewIdempotency(1, 1, 1), NewNonce(1, 1),
 	}

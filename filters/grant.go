@@ -46,6 +46,11 @@ func (g *Grant) AllowsAction(op wallet.Op) bool {
 	return g != nil && g.actions&(1<<op) != 0
 }
 
+// coversSome reports whether the grant covers the action on any account at all.
+func (g *Grant) coversSome(op wallet.Op) bool {
+	return g.AllowsAction(op) && len(g.accounts) > 0
+}
+
 // Allows reports whether the grant covers the action on that balance. It does not allocate.
 func (g *Grant) Allows(op wallet.Op, account wallet.Account, asset wallet.Asset) bool {
 	if !g.AllowsAction(op) || account.IsZero() || asset.IsZero() || len(g.accounts) == 0 {

@@ -1,14 +1,10 @@
 package filters
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
 	"math"
-	"slices"
 	"sync"
 
 	"svc-wallet/wallet"
@@ -18,20 +14,22 @@ import (
 // could be read in two ways. A payment's body is checked in this order: idempotency key,
 // compression and sizes, then the JSON and its members from left to right, then what is missing.
 type Payload struct {
+	now       func() int64
 	inflaters sync.Pool // of *inflater
+	large     allowance
 }
 
-// NewPayload makes the filter "payload".
-func NewPayload() *Payload {
-	return &Payload{inflaters: sync.Pool{New: func() any { return new(inflater) }}}
+// NewPayload makes the filter "payload". now is Unix nanoseconds.
+func NewPayload(now func() int64) *Payload {
+	return &Payload{now: now, inflaters: sync.Pool{New: func() any { return newInflater(now) }}}
 }
 
 // Name implements Filter.
 func (*Payload) Name() string { return "payload" }
 
 // Check fills x.Transfer from a payment's body and key, x.TxID from x.TxText, or x.Balance from
-// x.Account and x.Asset; a read allocates nothing. It answers BadRequest, with the rule in
-// x.Detail, or BodyTooLarge.
+// x.Account and x.Asset; a read allocates nothing. It answers, with the rule in x.Detail, BadRequest
+// or BodyTooLarge, and of a compressed body also Forbidden or Busy.
 func (f *Payload) Check(x *Exchange) wallet.Code {
 	switch x.Op {
 	case wallet.Read:
@@ -49,10 +47,14 @@ func refuse(x *Exchange, err error) wallet.Code {
 		return wallet.OK
 	}
 	x.Detail = err.Error()
-	if errors.Is(err, errBodySize) {
+	switch {
+	case errors.Is(err, errBodySize):
 		return wallet.BodyTooLarge
+	case errors.Is(err, errGzipBusy), errors.Is(err, errGzipLate):
+		return wallet.Busy
+	default:
+		return wallet.BadRequest
 	}
-	return wallet.BadRequest
 }
 
 func decodeRead(x *Exchange) (err error) {
@@ -79,19 +81,36 @@ func (f *Payload) decodeWrite(x *Exchange) wallet.Code {
 		watchSizes(x, len(x.Body))
 	}
 	x.Transfer = wallet.Transfer{Op: x.Op, Idem: key, Origin: x.Origin}
-	if x.Gzip {
-		z := f.inflaters.Get().(*inflater)
-		defer f.give(z)
-		body, err := z.inflate(x.Body, x.Limits.MaxBodyBytes, x.Limits.DecompressRatioCap)
-		if err != nil {
-			return refuse(x, err)
-		}
-		if x.Limits.Shadow != nil {
-			watchSizes(x, len(body))
-		}
-		return refuse(x, decodeBody(&x.Transfer, body))
+	if !x.Gzip {
+		return refuse(x, decodeBody(&x.Transfer, x.Body))
 	}
-	return refuse(x, decodeBody(&x.Transfer, x.Body))
+	// Whether a compressed body is sound shows only by decompressing it, so scope comes before that
+	// as far as it is known.
+	if !x.Grant.coversSome(x.Op) {
+		x.Detail = notThisAction
+		return wallet.Forbidden
+	}
+	return refuse(x, f.decodeGzip(x))
+}
+
+func (f *Payload) decodeGzip(x *Exchange) error {
+	size, err := inflatedSize(x.Body, x.Limits.MaxBodyBytes, x.Limits.DecompressRatioCap)
+	if err != nil {
+		return err
+	}
+	if size > inflateFree && !f.large.take(size, f.now()) {
+		return errGzipBusy
+	}
+	z := f.inflaters.Get().(*inflater)
+	defer f.give(z)
+	body, err := z.inflate(x.Body, size, x.Deadline)
+	if err != nil {
+		return err
+	}
+	if x.Limits.Shadow != nil {
+		watchSizes(x, len(body))
+	}
+	return decodeBody(&x.Transfer, body)
 }
 
 // watchSizes holds a body of the given size, before or after decompression, against the limits
@@ -108,64 +127,8 @@ func watchSizes(x *Exchange, size int) {
 
 // give puts z back without the request's bytes.
 func (f *Payload) give(z *inflater) {
-	z.src.Reset(nil)
+	z.forget()
 	f.inflaters.Put(z)
-}
-
-// inflater is the reusable memory of one decompression.
-type inflater struct {
-	src bytes.Reader
-	gz  gzip.Reader
-	buf []byte
-}
-
-// Memory that an inflater starts with, and the most that it keeps: a payment has some 200 bytes.
-const (
-	inflateStart = 1 << 10
-	inflateKeep  = 64 << 10
-)
-
-// inflate returns the decompressed body, which lives until the next call. It stops at the
-// smaller of maxBytes and ratio times the compressed length, and never allocates much more than
-// it has decompressed, whatever the header claims. Exactly one gzip member is taken: RFC 1952
-// allows several in a row, but readers differ in whether they see the later ones, so such a body
-// could be read in two ways.
-func (z *inflater) inflate(body []byte, maxBytes, ratio int) ([]byte, error) {
-	if len(body) == 0 || claimsExtra(body) {
-		return nil, errGzip
-	}
-	most, tooMuch := maxBytes, errBodySize
-	if ratio <= maxBytes/len(body) { // so the product does not overflow
-		most, tooMuch = ratio*len(body), errGzipRatio
-	}
-	z.src.Reset(body)
-	if z.gz.Reset(&z.src) != nil {
-		return nil, errGzip
-	}
-	z.gz.Multistream(false)
-	if cap(z.buf) > inflateKeep {
-		z.buf = nil
-	}
-	for z.buf = z.buf[:0]; ; {
-		z.buf = slices.Grow(z.buf, max(inflateStart-len(z.buf), 1))
-		n, err := z.gz.Read(z.buf[len(z.buf):cap(z.buf)])
-		z.buf = z.buf[:len(z.buf)+n]
-		switch {
-		case len(z.buf) > most:
-			return nil, tooMuch
-		case errors.Is(err, io.EOF) && z.src.Len() == 0:
-			return z.buf, nil
-		case err != nil:
-			return nil, errGzip
-		}
-	}
-}
-
-// claimsExtra reports a gzip header with an extra field longer than the whole body. gzip.Reader
-// would allocate it, up to 64 KiB, before it missed the bytes.
-func claimsExtra(body []byte) bool {
-	const flagExtra = 1 << 2
-	return len(body) >= 12 && body[3]&flagExtra != 0 && int(binary.LittleEndian.Uint16(body[10:])) > len(body)-12
 }
 
 // member is one member of a body, as a bit of a set.
@@ -220,7 +183,10 @@ func (f fault) Error() string { return string(f) }
 const (
 	errBodySize  = fault("body is over the size cap")
 	errGzip      = fault("body is not one whole gzip member")
-	errGzipRatio = fault("body is over the decompression ratio cap")
+	errGzipRatio = fault("body is over the decompression ratio cap, by the length in its last four bytes")
+	errGzipWaste = fault("compressed body is over 4 KiB longer than its content, each Huffman table counted as 64 bytes")
+	errGzipBusy  = fault("too much is being decompressed; a payment of up to 4 KiB always is, and so is one that is not compressed")
+	errGzipLate  = fault("decompressing the body took too long")
 	errObject    = fault("body must be one JSON object of strings and integers, without nesting, null or floats")
 	errTrailing  = fault("body must end with its JSON object")
 	errUnknown   = fault("body has a member that this operation does not take")
@@ -345,10 +311,34 @@ func (s *scanner) value(t *wallet.Transfer, m member) (err error) {
 	return nil
 }
 
+// space skips white space. As a rule there is none, so that is found out where it is called.
 func (s *scanner) space() {
-	for s.i < len(s.b) && (s.b[s.i] == ' ' || s.b[s.i] == '\n' || s.b[s.i] == '\r' || s.b[s.i] == '\t') {
-		s.i++
+	if s.i < len(s.b) && s.b[s.i] <= ' ' {
+		s.skip()
 	}
+}
+
+// skip takes white space eight bytes at a time where it goes on. Of all that a body may hold it is
+// the only thing that there can be much of, so it decides what the worst body costs.
+func (s *scanner) skip() {
+	for s.i < len(s.b) && (s.b[s.i] == ' ' || s.b[s.i] == '\n' || s.b[s.i] == '\r' || s.b[s.i] == '\t') {
+		for s.i++; len(s.b)-s.i >= 8 && allSpace(binary.LittleEndian.Uint64(s.b[s.i:])); {
+			s.i += 8
+		}
+	}
+}
+
+// allSpace reports that each of eight bytes is white space: in a byte that equals none of the four,
+// the highest bit is left.
+func allSpace(w uint64) bool {
+	const each = 0x0101010101010101
+	return differs(w^' '*each)&differs(w^'\n'*each)&differs(w^'\r'*each)&differs(w^'\t'*each) == 0
+}
+
+// differs sets the highest bit of each byte that is not zero, and clears all others.
+func differs(w uint64) uint64 {
+	const low, high = 0x7f7f7f7f7f7f7f7f, 0x8080808080808080
+	return (w&low + low | w) & high
 }
 
 // eat skips white space and then c, if it is there.
@@ -366,19 +356,21 @@ func (s *scanner) done() bool {
 	return s.i == len(s.b)
 }
 
-// text reads a string, and returns nil where there is none that could be valid. The bytes are
-// the body's, or the scanner's until the next call.
+// text reads a string, and returns nil where there is none that could be valid: none has more
+// characters than room. The bytes are the body's, or the scanner's until the next call.
 func (s *scanner) text() []byte {
 	if !s.eat('"') {
 		return nil
 	}
-	for start := s.i; s.i < len(s.b); s.i++ {
-		switch c := s.b[s.i]; {
+	text := s.b[s.i:min(s.i+len(s.room), len(s.b))]
+	for i, c := range text {
+		switch {
 		case c == '"':
-			s.i++
-			return s.b[start : s.i-1]
+			s.i += i + 1
+			return text[:i]
 		case c == '\\':
-			return s.escaped(s.b[start:s.i])
+			s.i += i
+			return s.escaped(text[:i])
 		case c < ' ' || c > '~':
 			return nil
 		}
@@ -388,7 +380,7 @@ func (s *scanner) text() []byte {
 
 // escaped goes on where text met its first escape, after prefix.
 func (s *scanner) escaped(prefix []byte) []byte {
-	out := append(s.room[:0], prefix[:min(len(prefix), len(s.room))]...)
+	out := append(s.room[:0], prefix...)
 	for len(out) < len(s.room) && s.i < len(s.b) {
 		c := s.b[s.i]
 		switch {

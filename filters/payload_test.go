@@ -3,11 +3,9 @@ package filters
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,8 +27,17 @@ func payment(op wallet.Op, body string) *Exchange {
 		Body:   []byte(body),
 		Limits: &config.Limits{MaxBodyBytes: 1 << 20, DecompressRatioCap: 10},
 		Origin: wallet.Origin{Corr: wallet.Must(wallet.ParseCorrID("corr-1"))},
+		Grant:  &Grant{actions: 1 << op, accounts: []patterns{"acc_1"}},
+
+		Deadline: 1,
 	}
 }
+
+// newPayload is a filter whose clock stands at 0.
+func newPayload() *Payload { return NewPayload(clock(0)) }
+
+// clock stands still.
+func clock(now int64) func() int64 { return func() int64 { return now } }
 
 // TestPayloadWrites: each operation takes exactly its members, in any order and spacing, with
 // any legal escape; everything else is refused with a constant text that names the rule. Method:
@@ -161,7 +168,7 @@ func TestPayloadWrites(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			op, _ := wallet.ParseOp(c.op)
 			x := payment(op, c.body)
-			got := NewPayload().Check(x)
+			got := newPayload().Check(x)
 			if c.want != nil {
 				if got != wallet.BadRequest || x.Detail != c.want.Error() {
 					t.Errorf("%v %q, wanted %q", got, x.Detail, c.want)
@@ -212,7 +219,7 @@ func TestPayloadExtremes(t *testing.T) {
 	}
 	for _, body := range []string{plain, escaped.String()} {
 		x := payment(wallet.Pay, body)
-		if got := NewPayload().Check(x); got != wallet.OK {
+		if got := newPayload().Check(x); got != wallet.OK {
 			t.Fatalf("%v %s", got, x.Detail)
 		}
 		if d := x.Transfer; d.From.String() != long || d.To.String() != long[:63]+"Z" || d.Asset.String() != long[:32] ||
@@ -226,7 +233,7 @@ func TestPayloadExtremes(t *testing.T) {
 // the server reuses them. Method: overwrite them, compare.
 func TestPayloadKeepsNothing(t *testing.T) {
 	x := payment(wallet.Pay, goodBody)
-	if got := NewPayload().Check(x); got != wallet.OK {
+	if got := newPayload().Check(x); got != wallet.OK {
 		t.Fatal(got)
 	}
 	before := x.Transfer
@@ -253,7 +260,7 @@ func TestPayloadKey(t *testing.T) {
 		if !ok {
 			x.Body = []byte("nonsense")
 		}
-		got := NewPayload().Check(x)
+		got := newPayload().Check(x)
 		if ok && (got != wallet.OK || x.Transfer.Idem.String() != strings.Trim(key, `"`)) {
 			t.Errorf("key %q: %v, read as %q", key, got, x.Transfer.Idem)
 		}
@@ -261,7 +268,7 @@ func TestPayloadKey(t *testing.T) {
 			t.Errorf("key %q: %v %q", key, got, x.Detail)
 		}
 	}
-	if got := NewPayload().Check(&Exchange{Op: wallet.Pay, Limits: &config.Limits{}}); got != wallet.BadRequest {
+	if got := newPayload().Check(&Exchange{Op: wallet.Pay, Limits: &config.Limits{}}); got != wallet.BadRequest {
 		t.Errorf("without a key: %v", got)
 	}
 }
@@ -287,7 +294,7 @@ func TestPayloadReads(t *testing.T) {
 	} {
 		x := c.x
 		x.Op = wallet.Read
-		got := NewPayload().Check(&x)
+		got := newPayload().Check(&x)
 		if c.want != nil {
 			if got != wallet.BadRequest || x.Detail != c.want.Error() {
 				t.Errorf("%s: %v %q", c.name, got, x.Detail)
@@ -304,158 +311,8 @@ func TestPayloadReads(t *testing.T) {
 			t.Errorf("%s: read %+v", c.name, x.Balance)
 		}
 	}
-	if got := NewPayload().Check(&Exchange{}); got != wallet.BadRequest {
+	if got := newPayload().Check(&Exchange{}); got != wallet.BadRequest {
 		t.Errorf("no operation: %v", got)
-	}
-}
-
-// zip compresses, best first.
-func zip(t testing.TB, data string, head gzip.Header) string {
-	t.Helper()
-	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Header = head
-	if _, err := io.WriteString(w, data); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
-// zipOfRatio pads the good body until it is twice as long as when compressed, and more bytes.
-func zipOfRatio(t *testing.T, more int) string {
-	t.Helper()
-	for n := range 1000 {
-		body := goodBody + strings.Repeat(" ", n)
-		if z := zip(t, body, gzip.Header{}); len(body) == 2*len(z)+more {
-			return z
-		}
-	}
-	t.Fatal("there is no such body")
-	return ""
-}
-
-// TestPayloadGzip: a body of one whole gzip member is read within the smaller of the two bounds,
-// and nothing else is. Method: a table of bodies made by compress/gzip and bent by hand.
-func TestPayloadGzip(t *testing.T) {
-	var (
-		good   = zip(t, goodBody, gzip.Header{})
-		padded = zip(t, goodBody+strings.Repeat(" ", 10_000), gzip.Header{})
-		bomb   = zip(t, strings.Repeat(" ", 1<<22)+goodBody, gzip.Header{})
-		twice  = zipOfRatio(t, 0)
-
-		twiceAndOne = zipOfRatio(t, 1)
-	)
-	bend := func(at int, c byte) string {
-		b := []byte(good)
-		b[(at+len(b))%len(b)] ^= c
-		return string(b)
-	}
-	for _, c := range []struct {
-		name, body   string
-		bytes, ratio int
-		want         wallet.Code
-		detail       error
-	}{
-		{"good", good, 1 << 20, 10, wallet.OK, nil},
-		{"with a header's name, comment and extra field", zip(t, goodBody, gzip.Header{Name: "n", Comment: "c", Extra: []byte("xyz")}), 1 << 20, 10, wallet.OK, nil},
-		{"good JSON is not asked for", zip(t, `{}`, gzip.Header{}), 1 << 20, 10, wallet.BadRequest, errNoTo},
-		{"plain", goodBody, 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"empty", "", 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"ten bytes", good[:10], 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"cut in the data", good[:30], 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"cut in the checksum", good[:len(good)-1], 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"wrong magic", bend(0, 1), 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"wrong checksum", bend(-5, 1), 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"wrong length", bend(-1, 1), 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"trailing byte", good + "\x00", 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"trailing JSON", good + goodBody, 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"a second member", good + good, 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"a second member, empty", good + zip(t, "", gzip.Header{}), 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"extra field longer than the body", "\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\xff\xff", 1 << 20, 10, wallet.BadRequest, errGzip},
-		{"over the ratio", padded, 1 << 20, 10, wallet.BadRequest, errGzipRatio},
-		{"within the ratio", padded, 1 << 20, 200, wallet.OK, nil},
-		{"at the ratio", twice, 1 << 20, 2, wallet.OK, nil},
-		{"a byte over the ratio", twiceAndOne, 1 << 20, 2, wallet.BadRequest, errGzipRatio},
-		{"at the size", padded, len(goodBody) + 10_000, 200, wallet.OK, nil},
-		{"a byte over the size", padded, len(goodBody) + 9_999, 200, wallet.BodyTooLarge, errBodySize},
-		{"over both, the ratio is smaller", bomb, 1 << 20, 10, wallet.BadRequest, errGzipRatio},
-		{"over both, the size is smaller", bomb, 1 << 20, 1000, wallet.BodyTooLarge, errBodySize},
-		{"compressed is over the size", bomb, 1000, 10, wallet.BodyTooLarge, errBodySize},
-		{"zero limits deny", good, 0, 0, wallet.BodyTooLarge, errBodySize},
-		{"zero ratio denies", good, 1 << 20, 0, wallet.BadRequest, errGzipRatio},
-		{"the largest ratio", good, 1 << 20, 1<<63 - 1, wallet.OK, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			f := NewPayload()
-			for range 2 { // the second time with used memory
-				x := payment(wallet.Pay, c.body)
-				x.Gzip = true
-				x.Limits = &config.Limits{MaxBodyBytes: c.bytes, DecompressRatioCap: c.ratio}
-				got := f.Check(x)
-				if got != c.want || c.detail == nil && x.Detail != "" || c.detail != nil && x.Detail != c.detail.Error() {
-					t.Errorf("%v %q, wanted %v %v", got, x.Detail, c.want, c.detail)
-				}
-			}
-		})
-	}
-	x := payment(wallet.Pay, goodBody)
-	x.Limits = &config.Limits{MaxBodyBytes: len(goodBody) - 1}
-	if got := NewPayload().Check(x); got != wallet.BodyTooLarge {
-		t.Errorf("a plain body over the cap: %v", got)
-	}
-}
-
-// TestGzipMemory: a bomb, or a header that lies, costs no more memory than the bound on the
-// decompressed size calls for. Method: bytes allocated by a fresh inflater.
-func TestGzipMemory(t *testing.T) {
-	if underRace {
-		t.Skip("the race detector allocates")
-	}
-	bomb := []byte(zip(t, strings.Repeat(" ", 1<<26), gzip.Header{}))
-	lie := []byte(zip(t, goodBody, gzip.Header{Extra: make([]byte, 100)}))
-	binary.LittleEndian.PutUint16(lie[10:], 0xffff)
-	for name, c := range map[string]struct {
-		body []byte
-		most int
-		want error
-	}{
-		"bomb":       {bomb, 64 << 10, errBodySize},
-		"large bomb": {bomb, 1 << 20, errBodySize},
-		"lie":        {lie, 1 << 20, errGzip},
-	} {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, err := new(inflater).inflate(c.body, c.most, 1<<30)
-		runtime.ReadMemStats(&after)
-		// Growing by a quarter at a time allocates five times the last size altogether; the
-		// reader of compress/flate has 44 KiB.
-		bound := uint64(64<<10 + 6*c.most)
-		if errors.Is(c.want, errGzip) {
-			bound = 1 << 10
-		}
-		if got := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, c.want) || got > bound {
-			t.Errorf("%s: %v, %d bytes allocated, the bound is %d", name, err, got, bound)
-		}
-	}
-}
-
-// TestInflaterKeepsLittle: one large body does not stay in memory. Method: a large body, then a
-// small one.
-func TestInflaterKeepsLittle(t *testing.T) {
-	var z inflater
-	for _, n := range []int{1 << 20, 1} {
-		if _, err := z.inflate([]byte(zip(t, strings.Repeat(" ", n), gzip.Header{})), 1<<21, 1<<30); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if cap(z.buf) > inflateKeep {
-		t.Errorf("%d bytes kept", cap(z.buf))
 	}
 }
 
@@ -599,17 +456,19 @@ func TestBodyMutations(t *testing.T) {
 	})
 }
 
-// TestPayloadAllocations: reads, and plain payments, are decoded without allocating. Method:
+// TestPayloadAllocations: reads and payments, compressed or not, are decoded without allocating. Method:
 // testing.AllocsPerRun.
 func TestPayloadAllocations(t *testing.T) {
 	if underRace {
 		t.Skip("the race detector allocates")
 	}
-	f := NewPayload()
+	f := newPayload()
 	balance := &Exchange{Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")}
 	tx := &Exchange{Op: wallet.Read, TxText: []byte("tx_01ARZ3NDEKTSV4RRFFQ69G5FAV")}
 	pay := payment(wallet.Pay, `{"from":"\u0061cc_1","to":"acc_2","asset":"ron","amount_minor":"250","nonce":7}`)
-	for name, x := range map[string]*Exchange{"balance": balance, "transaction": tx, "transfer": pay} {
+	zipped := payment(wallet.Pay, zip(t, goodBody, gzip.Header{}))
+	zipped.Gzip = true
+	for name, x := range map[string]*Exchange{"balance": balance, "transaction": tx, "transfer": pay, "gzip": zipped} {
 		if n := testing.AllocsPerRun(1000, func() {
 			if f.Check(x) != wallet.OK {
 				t.Fatal(x.Detail)
@@ -631,7 +490,7 @@ func BenchmarkPayload(b *testing.B) {
 		"balance":  {Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")},
 	} {
 		b.Run(name, func(b *testing.B) {
-			f := NewPayload()
+			f := newPayload()
 			b.ReportAllocs()
 			for b.Loop() {
 				if f.Check(x) != wallet.OK {

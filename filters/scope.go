@@ -8,6 +8,9 @@ import "svc-wallet/wallet"
 // pays nothing.
 type Scope struct{}
 
+// notThisAction is what is refused where only the action is known.
+const notThisAction = "the capability does not cover this action"
+
 // Name is the filter's name in the chain.
 func (Scope) Name() string { return "scope" }
 
@@ -15,7 +18,7 @@ func (Scope) Name() string { return "scope" }
 // action is known here; ScopeReceipt judges the rest once the receipt is found.
 func (Scope) Check(x *Exchange) wallet.Code {
 	if !x.Grant.AllowsAction(x.Op) {
-		x.Detail = "the capability does not cover this action"
+		x.Detail = notThisAction
 		return wallet.Forbidden
 	}
 	account, asset := x.Balance.Account, x.Balance.Asset

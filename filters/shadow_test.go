@@ -68,8 +68,8 @@ func TestShadow(t *testing.T) {
 				_ = w.Close()
 				text = b.Bytes() // some 90 bytes
 			}
-			x := &Exchange{Op: wallet.Pay, Limits: l, Key: []byte("k"), Body: text, Gzip: zip}
-			return x, NewPayload().Check(x)
+			x := &Exchange{Op: wallet.Pay, Limits: l, Key: []byte("k"), Body: text, Gzip: zip, Grant: &Grant{actions: 1 << wallet.Pay, accounts: []patterns{"*"}}}
+			return x, newPayload().Check(x)
 		}
 	}
 	for _, c := range []struct {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"svc-wallet/bench/hostile"
 	"svc-wallet/config"
 	"svc-wallet/filters"
 	"svc-wallet/ledger"
@@ -280,6 +281,24 @@ func TestGzip(t *testing.T) {
 	} {
 		if a := r.call(c, "POST", "/v1/transfer", tc.body, "Content-Encoding", "gzip"); a.status != tc.status {
 			t.Errorf("%s: %d %s, want %d", tc.name, a.status, a.body, tc.status)
+		}
+	}
+}
+
+// TestGzipThatPutsOutNothing: 1 MiB of empty blocks is refused for what it is before it is decompressed,
+// and for the token where that could not pay anyhow. Method: both, over HTTP.
+func TestGzipThatPutsOutNothing(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := r.client()
+	for _, b := range hostile.Gzip(1 << 20)[:3] {
+		a := r.call(c, "POST", "/v1/transfer", string(b.Data), "Content-Encoding", "gzip")
+		if a.status != 400 || !strings.Contains(a.problem(t).Message, "longer than its content") {
+			t.Errorf("%s: %d %s", b.Name, a.status, a.body)
+		}
+		a = r.call(c, "POST", "/v1/transfer", string(b.Data), "Content-Encoding", "gzip",
+			"Authorization", "Bearer "+r.mint("actions = read", "accounts = *"))
+		if a.status != 403 {
+			t.Errorf("%s, to read: %d %s", b.Name, a.status, a.body)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		subjectRate = filters.NewSubjectRate(cfg.Auth.SubjectEntries)
 		// What is asked: scope and caps need it.
 		query   = wellFormed{}
-		payload = filters.NewPayload()
+		payload = filters.NewPayload(s.deps.Now)
 		// Capability before anything that tells of the ledger's state, replays too.
 		scope = filters.Scope{}
 		// Also before replays: docs/decisions/007.
