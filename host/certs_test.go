@@ -2,85 +2,23 @@ package host
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sirupsen/logrus/hooks/test"
+
+	"svc-wallet/bench/pki"
 )
-
-// authority issues certificates, all as PEM.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t}
-	der, key := a.sign("authority", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	var err error
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.key, a.pem = key, encode("CERTIFICATE", der)
-	return a
-}
-
-func (a *authority) sign(name string, c *x509.Certificate) ([]byte, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c.SerialNumber, c.Subject = big.NewInt(1), pkix.Name{CommonName: name}
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return der, key
-}
-
-func (a *authority) issue(name string) (cert, key []byte) {
-	a.t.Helper()
-	der, private := a.sign(name, &x509.Certificate{
-		DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return encode("CERTIFICATE", der), encode("PRIVATE KEY", raw)
-}
-
-func encode(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
 
 // TestTornPEM cuts a chain, a key and a bundle off at every length: none is taken for a shorter one,
 // and no error quotes the key. Only at the end of a block nothing can be seen.
 func TestTornPEM(t *testing.T) {
-	a := newAuthority(t)
-	cert, key := a.issue("leaf")
-	chain := append(bytes.Clone(cert), a.pem...)
+	a := pki.New(t)
+	cert, key := a.Issue("leaf")
+	chain := append(bytes.Clone(cert), a.PEM...)
 	if _, err := ParsePair(chain, key); err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +41,8 @@ func TestTornPEM(t *testing.T) {
 			t.Fatalf("the error quotes the key: %v", err)
 		}
 	}
-	_, other := a.issue("other")
-	bad := encode("CERTIFICATE", []byte("nonsense"))
+	_, other := a.Issue("other")
+	bad := pki.Encode("CERTIFICATE", []byte("nonsense"))
 	if _, err := ParsePair(cert, other); err == nil {
 		t.Error("a key of another certificate was taken")
 	}
@@ -128,19 +66,24 @@ type peers struct {
 	hook           *test.Hook
 	server, client *Certs
 	at, from       CertFiles
+	serverDir      string // of at
+	clientDir      string // of from
 	ln             net.Listener
 }
 
-func newPeers(t *testing.T, a *authority) *peers {
+func newPeers(t *testing.T, a *pki.Authority) *peers {
 	t.Helper()
 	log, hook := test.NewNullLogger()
 	p := &peers{t: t, files: NewFiles(log), hook: hook}
-	for _, f := range []*CertFiles{&p.at, &p.from} {
-		dir := t.TempDir()
-		*f = CertFiles{filepath.Join(dir, "crt"), filepath.Join(dir, "key"), filepath.Join(dir, "ca")}
+	for _, f := range []struct {
+		dir   *string
+		files *CertFiles
+	}{{&p.serverDir, &p.at}, {&p.clientDir, &p.from}} {
+		*f.dir = t.TempDir()
+		f.files.Cert, f.files.Key, f.files.CA = pki.Files(*f.dir)
 	}
-	p.save(p.at, a, "server 1", a)
-	p.save(p.from, a, "client 1", a)
+	a.Save(p.serverDir, "server 1", a)
+	a.Save(p.clientDir, "client 1", a)
 	var err error
 	if p.server, err = p.files.Certs("server", p.at); err != nil {
 		t.Fatal(err)
@@ -153,24 +96,6 @@ func newPeers(t *testing.T, a *authority) *peers {
 	}
 	t.Cleanup(func() { _ = p.ln.Close() })
 	return p
-}
-
-// save writes a certificate by an authority, and the authorities that are trusted.
-func (p *peers) save(f CertFiles, by *authority, name string, trusts ...*authority) {
-	p.t.Helper()
-	cert, key := by.issue(name)
-	put(p.t, f.Cert, string(cert))
-	put(p.t, f.Key, string(key))
-	p.trust(f, trusts...)
-}
-
-func (p *peers) trust(f CertFiles, who ...*authority) {
-	p.t.Helper()
-	var bundle []byte
-	for _, a := range who {
-		bundle = append(bundle, a.pem...)
-	}
-	put(p.t, f.CA, string(bundle))
 }
 
 // meet makes a connection and returns what each side is shown.
@@ -230,36 +155,36 @@ func (p *peers) demand(server, client string) {
 func TestOrderlyRotation(t *testing.T) {
 	for _, first := range []string{"server", "client"} {
 		t.Run(first+" first", func(t *testing.T) {
-			old, next := newAuthority(t), newAuthority(t)
+			old, next := pki.New(t), pki.New(t)
 			p := newPeers(t, old)
 			p.demand("server 1", "client 1")
-			p.trust(p.at, old, next)
+			next.Trust(p.serverDir, old, next)
 			p.demand("server 1", "client 1")
-			p.trust(p.from, next, old)
+			next.Trust(p.clientDir, next, old)
 			p.demand("server 1", "client 1")
 			if first == "server" {
-				p.save(p.at, next, "server 2", old, next)
+				next.Save(p.serverDir, "server 2", old, next)
 				p.demand("server 2", "client 1")
-				p.save(p.from, next, "client 2", old, next)
+				next.Save(p.clientDir, "client 2", old, next)
 			} else {
-				p.save(p.from, next, "client 2", old, next)
+				next.Save(p.clientDir, "client 2", old, next)
 				p.demand("server 1", "client 2")
-				p.save(p.at, next, "server 2", old, next)
+				next.Save(p.serverDir, "server 2", old, next)
 			}
 			p.demand("server 2", "client 2")
-			p.trust(p.at, next)
+			next.Trust(p.serverDir, next)
 			p.demand("server 2", "client 2")
-			p.trust(p.from, next)
+			next.Trust(p.clientDir, next)
 			p.demand("server 2", "client 2")
 			if n := len(p.hook.AllEntries()); n != 6 {
 				t.Errorf("%d lines for six changes", n)
 			}
-			p.save(p.from, old, "client 3", next) // as a thief of a revoked certificate would
+			old.Save(p.clientDir, "client 3", next) // as a thief of a revoked certificate would
 			p.files.Look()
 			if _, _, err := p.meet(); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 				t.Errorf("a client of the authority that is gone: %v", err)
 			}
-			p.save(p.from, next, "client 2", old)
+			next.Save(p.clientDir, "client 2", old)
 			p.files.Look()
 			if _, _, err := p.meet(); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 				t.Errorf("a server of an authority that is not trusted: %v", err)
@@ -270,23 +195,23 @@ func TestOrderlyRotation(t *testing.T) {
 
 // TestRotationAllAtOnce changes authority and certificates of both sides without any overlap.
 func TestRotationAllAtOnce(t *testing.T) {
-	old, next := newAuthority(t), newAuthority(t)
+	old, next := pki.New(t), pki.New(t)
 	p := newPeers(t, old)
 	p.demand("server 1", "client 1")
-	p.save(p.at, next, "server 2", next)
+	next.Save(p.serverDir, "server 2", next)
 	p.files.Look()
 	if _, _, err := p.meet(); err == nil {
 		t.Error("they met by certificates of authorities that do not trust each other")
 	}
-	p.save(p.from, next, "client 2", next)
+	next.Save(p.clientDir, "client 2", next)
 	p.demand("server 2", "client 2")
 }
 
 // TestHalfWrittenCertificates shows each half of a rotation to the watcher: the last good set stays.
 func TestHalfWrittenCertificates(t *testing.T) {
-	a := newAuthority(t)
+	a := pki.New(t)
 	p := newPeers(t, a)
-	cert, key := a.issue("server 2")
+	cert, key := a.Issue("server 2")
 	put(t, p.at.Cert, string(cert[:len(cert)/2]))
 	p.demand("server 1", "client 1")
 	put(t, p.at.Cert, string(cert)) // whole, and its key is still the old one
@@ -295,7 +220,7 @@ func TestHalfWrittenCertificates(t *testing.T) {
 	p.demand("server 1", "client 1")
 	put(t, p.at.Key, string(key))
 	p.demand("server 2", "client 1")
-	put(t, p.at.CA, string(a.pem[:len(a.pem)-20]))
+	put(t, p.at.CA, string(a.PEM[:len(a.PEM)-20]))
 	p.demand("server 2", "client 1")
 	for _, e := range p.hook.AllEntries() {
 		if e.Message == "files_refused" && !strings.Contains(e.Data["error"].(error).Error(), p.at.Cert) && !strings.Contains(e.Data["error"].(error).Error(), p.at.CA) {
@@ -306,7 +231,7 @@ func TestHalfWrittenCertificates(t *testing.T) {
 
 // TestCertsAtStart: without a last good set, files that cannot be used are an error.
 func TestCertsAtStart(t *testing.T) {
-	a := newAuthority(t)
+	a := pki.New(t)
 	p := newPeers(t, a)
 	for _, f := range []CertFiles{
 		{CA: p.at.Cert + "none"},

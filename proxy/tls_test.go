@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"os"
 	"path/filepath"
@@ -94,6 +95,53 @@ func TestRotation(t *testing.T) {
 		old.ClientSessionCache.Put("localhost", kept)
 		if st, err := r.dialWith(old); err != nil || st.DidResume != resumed {
 			t.Fatalf("after rotation %d: resumed %v, %v", i+1, st.DidResume, err)
+		}
+	}
+}
+
+// TestClientAuthorityRotates changes the file of client CAs step by step, and then once half written: who
+// is trusted follows the file, resumed sessions included, and a file that is cut off changes nothing.
+func TestClientAuthorityRotates(t *testing.T) {
+	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	file := writeFile(t, first.pem)
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_TLS_CLIENT_AUTH=require", "SVC_WALLET_TLS_CLIENT_CA_FILE=" + file}, shut: true})
+	with := func(ca *authority) *tls.Config {
+		cfg := r.clientTLS()
+		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+		cfg.Certificates = []tls.Certificate{*cert(t, ca, "spiffe://mesh/client")}
+		return cfg
+	}
+	write := func(text []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.server.Tend()
+	}
+	a, b := with(first), with(second)
+	both := append(bytes.Clone(first.pem), second.pem...)
+	r.sees(a, "one", false)
+	r.sees(b, "", false)
+	write(both)
+	r.sees(a, "one", false)
+	r.sees(b, "one", false)
+	write(both[:len(both)-10])
+	r.sees(a, "one", true)
+	r.sees(b, "one", true)
+	write(second.pem)
+	r.sees(a, "", false)
+	r.sees(b, "one", false)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.server.Tend()
+	r.sees(b, "one", true)
+	if n := strings.Count(r.logged.String(), "files_refused"); n != 2 {
+		t.Errorf("two faults were said %d times", n)
+	}
+	for sample, want := range map[string]string{"applied": "2", "refused": "2"} {
+		if got := r.metric(`files_reloaded_total{files="listener",outcome="` + sample + `"}`); got != want {
+			t.Errorf("%s: %s, want %s", sample, got, want)
 		}
 	}
 }
