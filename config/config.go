@@ -78,7 +78,7 @@ const (
 
 // Auth is how capabilities are checked.
 type Auth struct {
-	RootKeysFile   string // CONTRACT §3, mode 0600
+	RootKeysFile   string // CONTRACT §3; nobody else may read it
 	CacheEntries   int    // verified tokens
 	SubjectEntries int    // subjects whose rate is kept
 

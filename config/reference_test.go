@@ -200,7 +200,7 @@ At start the sidecar then does not run; at a reload (SIGHUP) the last good confi
 
 ## Settings
 
-*Changes by* says how a setting may change while the sidecar runs: **push** by the control plane, **reload** by SIGHUP, **restart** not at all. A reload that changes a setting of the last kind applies the others and logs which keys wait for a restart. The files of certificates and keys are read again at every reload, whether their names changed or not.
+*Changes by* says how a setting may change while the sidecar runs: **push** by the control plane, **reload** by SIGHUP, **restart** not at all. A reload that changes a setting of the last kind applies the others and logs which keys wait for a restart. This is about names of files; the files of certificates and keys themselves, all of them, are read again within about a second of a change of theirs, without a signal.
 
 A ceiling is the hard upper bound of the limit of the same name: a file whose limit is above it is refused, and so is a push; that goes for exceptions and for limits under watch, too. Buffers and queues are sized by the ceilings, so these change by a restart only.
 `

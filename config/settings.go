@@ -114,7 +114,7 @@ func allRows() (all []row) {
 		row{key: "tls.ticket_rotation", def: "1h", bind: func(c *Config) value { return duration(&c.TLS.TicketRotation, time.Minute, 24*time.Hour) }, help: "how long a session ticket key is used"},
 	)
 	add(
-		row{key: "auth.root_keys_file", flag: "root-keys", bind: func(c *Config) value { return fileName(&c.Auth.RootKeysFile) }, effect: onReload, help: "root keys of capabilities, one a line as KEY_ID and 64 hex digits, mode 0600; required"},
+		row{key: "auth.root_keys_file", flag: "root-keys", bind: func(c *Config) value { return fileName(&c.Auth.RootKeysFile) }, effect: onReload, help: "root keys of capabilities, one a line as KEY_ID and 64 hex digits; nobody else may read the file (mode 0600, or 0640 of root and the process's group); required"},
 		row{key: "auth.cache_entries", def: "4096", bind: func(c *Config) value { return integer(&c.Auth.CacheEntries, 1, 1<<20) }, help: "verified tokens that are remembered"},
 		row{key: "auth.subject_entries", def: "16384", bind: func(c *Config) value { return integer(&c.Auth.SubjectEntries, 1, 1<<20) }, help: "subjects whose rate is kept"},
 		row{key: "auth.strangers_per_second", def: "100", bind: func(c *Config) value { return natural(&c.Auth.StrangersPerSecond, 1, 1000000) }, help: "requests a second without a valid token that are told why; more get 429. Valid tokens never wait for this"},
