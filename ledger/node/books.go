@@ -2,29 +2,29 @@ package node
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
-	"sort"
 
 	"svc-wallet/wallet"
 )
 
 // store is where rows lie when the books do not hold them. What was never seen is the zero row.
-// An error means that the store cannot be read, and so that nothing can be decided.
+// An error means that the row cannot be read, and so that nothing can be decided that needs it.
 type store interface {
 	account(wallet.Account) (accountRow, error)
 	balance(wallet.BalanceKey) (balanceRow, error)
 	supply(wallet.Asset) (supplyRow, error)
-	key(keyName) (keyRow, error)
-	receipt(wallet.TxID) (receiptRow, error)
+	key(keyName) (*receiptRow, error) // the payment that was made under it; nil: none
 }
 
 // books are the rows in memory that transfers are decided on, one group of transfers after the
 // other: begin, decide for each, then settle or rollback. They belong to one goroutine.
 //
-// Between decide and settle the new rows exist only here, so nothing is evicted then; once the
-// store has them, settle lets old ones go.
+// What a group changed exists only here until the store has it, which may be some groups later.
+// settle is told how far the store has come, and lets go only of rows that are in it.
 type books struct {
 	store   store
 	entropy io.Reader
@@ -32,13 +32,13 @@ type books struct {
 	accounts table[wallet.Account, accountRow]
 	balances table[wallet.BalanceKey, balanceRow]
 	supplies table[wallet.Asset, supplyRow]
-	keys     table[keyName, keyRow]
+	keys     table[keyName, *receiptRow]
 
 	head     head                  // after the last decided transfer
 	was      head                  // at begin
 	millis   int64                 // commit time of this group
 	wentBack func(last, now int64) // told of a commit whose time is before the last one's, Unix milliseconds
-	receipts []receiptRow          // of this group, in order
+	receipts []*receiptRow         // of this group, in order
 	sums     map[wallet.Asset]wallet.Amount
 	random   [10]byte // scratch
 }
@@ -77,35 +77,38 @@ func newBooks(s store, opts *Options, h head) *books {
 func (b *books) begin(now int64) {
 	b.was = b.head
 	b.millis = commitMillis(now/1e6, b.head.millis)
-	b.receipts = b.receipts[:0]
+	b.receipts = nil // the last group's go their own way
 	b.accounts.begin()
 	b.balances.begin()
 	b.supplies.begin()
 	b.keys.begin()
 }
 
-// decide judges t and applies it if it passes. An error means that the books could not be read:
-// the whole group must be rolled back.
+// decide judges t and applies it if it passes. An error means that a row that t needs cannot be
+// read: t is left undecided, which is Uncertain, and the group goes on. errEntropy means that no
+// payment can be made: the whole group must be rolled back.
 func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
-	*out = wallet.Result{Code: wallet.BadRequest}
+	*out = wallet.Result{}
 	if !wellFormed(t) {
+		out.Code = wallet.BadRequest
 		return nil
 	}
 	key, err := b.keys.touch(keyName{t.Holder(), t.Idem})
 	if err != nil {
 		return err
 	}
-	if out.Code = judgeKey(&key.is, t); out.Code == wallet.Replayed {
-		return b.replay(key.is.txid, out)
-	}
-	if out.Code != wallet.OK {
+	if code := judgeKey(key.is, t); code != wallet.OK {
+		if out.Code = code; code == wallet.Replayed {
+			out.Seq, out.Receipt = key.is.seq, key.is.Receipt
+		}
 		return nil
 	}
 	r, err := b.rowsOf(t)
 	if err != nil {
 		return err
 	}
-	if out.Code = judge(&r, t, b.millis, out); out.Code != wallet.OK {
+	if code := judge(&r, t, b.millis, out); code != wallet.OK {
+		out.Code = code
 		return nil
 	}
 	next, err := b.next()
@@ -113,26 +116,32 @@ func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 		return err
 	}
 	b.head = next
+	paid := &receiptRow{receiptOf(t, next.txid, b.millis), next.seq, t.Fingerprint}
 	out.DayTotal = apply(&r, t, next.seq, b.millis)
-	key.is = keyRow{t.Fingerprint, next.txid}
-	b.receipts = append(b.receipts, receiptRow{receiptOf(t, next.txid, b.millis), next.seq})
-	out.Seq, out.Receipt, out.Balances = next.seq, b.receipts[len(b.receipts)-1].Receipt, figures(&r, t, next.seq)
+	key.is = paid
+	b.receipts = append(b.receipts, paid)
+	out.Code, out.Seq, out.Receipt, out.Balances = wallet.OK, next.seq, paid.Receipt, figures(&r, t, next.seq)
 	return nil
 }
 
-// replay answers with the first receipt, which may be of this very group.
-func (b *books) replay(id wallet.TxID, out *wallet.Result) error {
-	i := sort.Search(len(b.receipts), func(i int) bool { return string(b.receipts[i].TxID[:]) >= string(id[:]) })
-	if i < len(b.receipts) && b.receipts[i].TxID == id {
-		out.Seq, out.Receipt = b.receipts[i].seq, b.receipts[i].Receipt
-		return nil
+// redo applies a payment that was made before, as the journal tells it. It must obey every rule
+// whose bound the journal knows; the ceilings of the time are gone.
+func (b *books) redo(paid *receiptRow) error {
+	t := wallet.Transfer{
+		Op: paid.Op, From: paid.From, To: paid.To, Asset: paid.Asset, Amount: paid.Amount, Nonce: paid.Nonce, Idem: paid.Idem,
+		Rules: wallet.Rules{DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceMaxGap: math.MaxUint64},
 	}
-	first, err := b.store.receipt(id)
-	if err == nil && first.seq == 0 {
-		err = fmt.Errorf("node: receipt %s of a known idempotency key is missing", wallet.TxID(id))
+	r, err := b.rowsOf(&t)
+	if err != nil {
+		return err
 	}
-	out.Seq, out.Receipt = first.seq, first.Receipt
-	return err
+	if code := judge(&r, &t, paid.Millis, new(wallet.Result)); code != wallet.OK || !wellFormed(&t) {
+		return damagef(journalDir, "payment %d does not follow from those before it: %s", paid.seq, code.Name())
+	}
+	apply(&r, &t, paid.seq, paid.Millis)
+	b.head = head{paid.seq, paid.TxID, paid.Millis}
+	b.receipts = append(b.receipts, paid)
+	return nil
 }
 
 func (b *books) rowsOf(t *wallet.Transfer) (r rows, err error) {
@@ -165,6 +174,9 @@ func (b *books) side(account wallet.Account, asset wallet.Asset) (*accountRow, *
 	return &a.is, &balance.is, nil
 }
 
+// errEntropy is the end: without random bits no payment can be named.
+var errEntropy = errors.New("random bits for a transaction id")
+
 // next names the next commit. Ids grow with every commit, whatever its time: those of a later
 // millisecond are larger anyway, and within one they count up from a random start whose top bit is
 // clear, so that they do not run over. Where the last id is ahead of the time, because the clock was,
@@ -177,7 +189,7 @@ func (b *books) next() (head, error) {
 		return h, nil
 	}
 	if _, err := io.ReadFull(b.entropy, b.random[:]); err != nil {
-		return head{}, fmt.Errorf("node: random bits for a transaction id: %w", err)
+		return head{}, fmt.Errorf("%w: %w", errEntropy, err)
 	}
 	if at > b.millis {
 		raise(&h.txid, 1+uint64(binary.BigEndian.Uint32(b.random[:4])))
@@ -267,29 +279,33 @@ func (b *books) change() wallet.Change {
 	return c
 }
 
-// settle ends a group whose rows the store now has.
-func (b *books) settle() {
-	b.accounts.rows.trim()
-	b.balances.rows.trim()
-	b.supplies.rows.trim()
-	b.keys.rows.trim()
+// settle ends a group. stored is the last group that the store has.
+func (b *books) settle(stored uint64) {
+	b.accounts.trim(stored)
+	b.balances.trim(stored)
+	b.supplies.trim(stored)
+	b.keys.trim(stored)
 }
+
+// group is the number of the present group, which settle and the store count by.
+func (b *books) group() uint64 { return b.keys.group }
 
 // rollback ends a group as if it had not been.
 func (b *books) rollback() {
 	b.head = b.was
-	b.receipts = b.receipts[:0]
+	b.receipts = nil
 	b.accounts.rollback()
 	b.balances.rollback()
 	b.supplies.rollback()
 	b.keys.rollback()
 }
 
-// table is a write-through cache of one kind of row that remembers what the present group touched.
+// table is a cache of one kind of row that remembers what the present group touched.
 type table[K, R comparable] struct {
 	rows    cache[K, *row[K, R]]
 	load    func(K) (R, error)
 	group   uint64
+	aged    uint64       // when the old half became old
 	touched []*row[K, R] // by this group, in order
 }
 
@@ -333,6 +349,16 @@ func (t *table[K, R]) rollback() {
 	t.touched = t.touched[:0]
 }
 
+// trim lets go of what nobody asked for lately, and nothing else does. Rows of the old half were
+// touched by group aged at the latest, so they are in the store once that has come so far; until
+// then the young half grows on, by no more than the groups on their way touch.
+func (t *table[K, R]) trim(stored uint64) {
+	if t.rows.full() && stored >= t.aged {
+		t.rows.trim()
+		t.aged = t.group
+	}
+}
+
 // cache holds what was used lately: when the young half is full it becomes the old half, and
 // what nobody asked for since goes. That is nearly LRU, without a list or a lock.
 type cache[K comparable, V any] struct {
@@ -356,9 +382,6 @@ func (c *cache[K, V]) get(key K) (V, bool) {
 
 func (c *cache[K, V]) put(key K, v V) { c.young[key] = v }
 
-// trim is the only thing that evicts.
-func (c *cache[K, V]) trim() {
-	if len(c.young) >= c.limit {
-		c.young, c.old = make(map[K]V, c.limit), c.young
-	}
-}
+func (c *cache[K, V]) full() bool { return len(c.young) >= c.limit }
+
+func (c *cache[K, V]) trim() { c.young, c.old = make(map[K]V, c.limit), c.young }

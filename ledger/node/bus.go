@@ -96,29 +96,6 @@ func (b *bus) waiting() <-chan struct{} {
 	return b.wake
 }
 
-// await blocks until version seq is durable.
-func (b *bus) await(ctx context.Context, seq uint64) error {
-	for b.durable.Load() < seq {
-		b.mu.Lock()
-		if b.durable.Load() >= seq {
-			b.mu.Unlock()
-			return nil
-		}
-		if b.closed != nil {
-			defer b.mu.Unlock()
-			return b.closed
-		}
-		wake := b.waiting()
-		b.mu.Unlock()
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
 // watch is Engine.Watch.
 func (b *bus) watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
 	if b.watchers.Add(1) > MaxWatchers {
@@ -195,4 +172,57 @@ func (b *bus) take(at uint64) (wallet.Change, <-chan struct{}, error) {
 		c.Balances = append(c.Balances, b.balances[i%size])
 	}
 	return c, nil, nil
+}
+
+// gate is a version that moves forward and can be waited for.
+type gate struct {
+	mu     sync.Mutex
+	at     uint64
+	closed error         // why it moves no more
+	wake   chan struct{} // closed and replaced at each move; nil while nobody waits
+}
+
+func (g *gate) move(at uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.at = at
+	g.wakeAll()
+}
+
+func (g *gate) close(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = err
+	g.wakeAll()
+}
+
+func (g *gate) wakeAll() {
+	if g.wake != nil {
+		close(g.wake)
+		g.wake = nil
+	}
+}
+
+// await blocks until the version is at least that.
+func (g *gate) await(ctx context.Context, version uint64) error {
+	for {
+		g.mu.Lock()
+		at, closed := g.at, g.closed
+		if g.wake == nil {
+			g.wake = make(chan struct{})
+		}
+		wake := g.wake
+		g.mu.Unlock()
+		if at >= version {
+			return nil
+		}
+		if closed != nil {
+			return closed
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
@@ -26,9 +25,18 @@ var start = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC).UnixNano()
 
 func frozen() int64 { return start }
 
+// small makes the segments so small that every test has several.
+func small(o Options) Options {
+	if o.Now == nil {
+		o.Now = frozen
+	}
+	o.segment, o.fill = 4<<10, 1<<10
+	return o
+}
+
 func mustOpen(t testing.TB, fs vfs.FS, dir string) *pebbleEngine {
 	t.Helper()
-	p, err := openPebble(dir, Options{Now: frozen, WatchBacklog: 256, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}, fs)
+	p, err := openPebble(dir, small(Options{WatchBacklog: 256, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}), fs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,9 +258,8 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// TestIdentity: a ledger keeps its name over restarts and in copies, each opening has another one, a
-// store that was made before ledgers had names gets one and keeps it, and a memory engine is a ledger
-// of its own.
+// TestIdentity: a ledger keeps its name over restarts and in copies, each opening has another one,
+// and a memory engine is a ledger of its own.
 func TestIdentity(t *testing.T) {
 	fs, seen := vfs.NewMem(), map[[16]byte]bool{{}: true}
 	open := func(dir string) Identity {
@@ -271,17 +278,6 @@ func TestIdentity(t *testing.T) {
 	if open("db").Ledger != first.Ledger || open("copy").Ledger != first.Ledger {
 		t.Error("the ledger lost its name")
 	}
-
-	db, err := pebble.Open("copy", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLogger{&pebbleEngine{opts: Options{}.withDefaults()}}})
-	if err == nil {
-		err = errors.Join(db.Delete([]byte(ledgerKey), pebble.Sync), db.Close())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if named := open("copy").Ledger; named == first.Ledger || open("copy").Ledger != named {
-		t.Error("an older store did not get a name to keep")
-	}
 	a, b := OpenMemory(Options{Now: frozen}), OpenMemory(Options{Now: frozen})
 	if x, y := a.Identity(), b.Identity(); x.Ledger == y.Ledger || x.Opening == y.Opening {
 		t.Error("two memory engines are one ledger")
@@ -298,7 +294,7 @@ func TestFailStop(t *testing.T) {
 		err   error
 	}{
 		"fsync fails":  {[]errorfs.OpKind{errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo}, syscall.EIO},
-		"disk is full": {[]errorfs.OpKind{errorfs.OpFileWrite}, syscall.ENOSPC},
+		"disk is full": {[]errorfs.OpKind{errorfs.OpFileWrite, errorfs.OpFileWriteAt}, syscall.ENOSPC},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mem := vfs.NewCrashableMem()
@@ -315,7 +311,7 @@ func TestFailStop(t *testing.T) {
 			}))
 			var fatal []error
 			var mu sync.Mutex
-			p, err := openPebble("db", Options{Now: frozen, Fatal: func(err error) {
+			p, err := openPebble("db", Options{Now: frozen, segment: 4 << 10, fill: 1 << 10, Fatal: func(err error) {
 				mu.Lock()
 				defer mu.Unlock()
 				fatal = append(fatal, err)

@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,105 +19,154 @@ import (
 	"svc-wallet/wallet"
 )
 
-// damaged is a store that can be copied and spoiled: all files of the folder db, and what was
-// answered from it.
+// damaged is a store that can be copied and spoiled: all files of the folder db, by their paths in
+// it, and what was answered from it.
 type damaged struct {
 	files   map[string][]byte
 	seen    uint64
 	answers []answer
 }
 
-// newDamaged makes a store of some groups, and takes its files from under it as a power cut does,
+// newDamaged makes a store of several segments, and takes its files from under it as a kill does,
 // or after it was closed.
 func newDamaged(t *testing.T, closed bool) *damaged {
 	t.Helper()
 	fs := vfs.NewCrashableMem()
 	e := mustOpen(t, fs, "db")
-	var book ledgerBook
-	for n := range 30 {
-		batch := make([]wallet.Transfer, 0, 4)
-		for payer := range 4 {
-			batch = append(batch, payment(payer, n))
-		}
-		out := make([]wallet.Result, len(batch))
-		if err := e.Commit(context.Background(), batch, out); err != nil {
-			t.Fatal(err)
-		}
-		book.add(batch, out)
-		if n == 10 { // some of it in a table, the rest in the log
-			if err := e.db.Flush(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	d := &damaged{files: map[string][]byte{}}
-	d.seen, d.answers = book.copy()
+	d := fillStore(t, e, 30)
 	if closed {
 		mustClose(t, e)
-	} else {
-		mustRest(t, e)
 	}
-	names, err := fs.List("db")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		data, err := readFile(fs, fs.PathJoin("db", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.files[name] = data
-	}
+	d.files = filesOf(t, fs, "db", "")
 	if !closed {
 		mustClose(t, e)
 	}
 	return d
 }
 
-// mustRest waits until the engine has left its mark at rest.
-func mustRest(t *testing.T, e *pebbleEngine) {
+// fillStore commits groups of four payments, and has the state written after a third of them.
+func fillStore(t *testing.T, e *pebbleEngine, groups int) *damaged {
 	t.Helper()
-	for durable := uint64(0); durable < e.Seq(); {
-		at, _, err := vouched("db", e.fs)
-		if err != nil {
-			t.Fatal(err)
+	var book ledgerBook
+	for n := range groups {
+		batch := make([]wallet.Transfer, 0, 4)
+		for payer := range 4 {
+			batch = append(batch, payment(payer, n))
 		}
-		durable = at
+		book.add(batch, send(t, e, batch...))
+		if n == groups/3 {
+			mustApply(t, e)
+			if err := e.db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mustApply(t, e)
+	d := &damaged{}
+	d.seen, d.answers = book.copy()
+	return d
+}
+
+// mustApply waits until the state has everything that is durable.
+func mustApply(t testing.TB, e *pebbleEngine) {
+	t.Helper()
+	if err := e.applied.await(context.Background(), e.Seq()); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// open opens a copy in which one file was changed; change returns nil to remove it.
-func (d *damaged) open(t *testing.T, name string, change func([]byte) []byte) (*pebbleEngine, error) {
+func filesOf(t *testing.T, fs vfs.FS, dir, under string) map[string][]byte {
 	t.Helper()
-	fs := vfs.NewMem()
-	if err := fs.MkdirAll("db", 0o700); err != nil {
+	files := map[string][]byte{}
+	names, err := fs.List(fs.PathJoin(dir, under))
+	if err != nil {
 		t.Fatal(err)
 	}
-	for file, data := range d.files {
-		data = append([]byte(nil), data...) // under -race MemFS spoils what it is given to write
-		if file == name {
-			if data = change(data); data == nil {
-				continue
-			}
-		}
-		f, err := fs.Create(fs.PathJoin("db", file), vfs.WriteCategoryUnspecified)
+	for _, name := range names {
+		file := path.Join(under, name)
+		info, err := fs.Stat(fs.PathJoin(dir, file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = f.Write(data); err != nil {
+		if info.IsDir() {
+			for name, data := range filesOf(t, fs, dir, file) {
+				files[name] = data
+			}
+			continue
+		}
+		f, err := fs.Open(fs.PathJoin(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		files[file] = data
+	}
+	return files
+}
+
+// put writes the files into the folder db of a file system.
+func (d *damaged) put(t *testing.T, fs vfs.FS) {
+	t.Helper()
+	for file, data := range d.files {
+		name := fs.PathJoin("db", file)
+		if err := fs.MkdirAll(fs.PathDir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = f.Write(append([]byte(nil), data...)); err != nil { // under -race MemFS spoils what it is given to write
 			t.Fatal(err)
 		}
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// spoiled is a copy in which one file was changed; change returns nil to remove it.
+func (d *damaged) spoiled(name string, change func([]byte) []byte) *damaged {
+	c := &damaged{map[string][]byte{}, d.seen, d.answers}
+	for file, data := range d.files {
+		if file == name {
+			if data = change(append([]byte(nil), data...)); data == nil {
+				continue
+			}
+		}
+		c.files[file] = data
+	}
+	return c
+}
+
+// open opens a copy, and sees to it that a refusal changes nothing that the state cannot be made from.
+func (d *damaged) open(t *testing.T) (*pebbleEngine, error) {
+	t.Helper()
+	fs := vfs.NewMem()
+	if err := fs.MkdirAll("db", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d.put(t, fs)
+	opts := small(Options{})
 	var opened atomic.Bool
 	defer opened.Store(true)
-	return openPebble("db", Options{Now: frozen, Fatal: func(err error) {
+	opts.Fatal = func(err error) {
 		if !opened.Load() { // it would end the process before the refusal is told
 			t.Errorf("fatal while opening: %v", err)
 		}
-	}}, fs)
+	}
+	e, err := openPebble("db", opts, fs)
+	if err != nil {
+		for file, data := range filesOf(t, fs, "db", "") {
+			if was, ok := d.files[file]; (!ok || string(was) != string(data)) && file != "LOCK" && !strings.HasPrefix(file, stateDir+"/") {
+				t.Errorf("a refusal changed %s", file)
+			}
+		}
+	}
+	return e, err
 }
 
 // check fails where the store opened and then has other answers than it gave. Errors are right
@@ -136,28 +188,30 @@ func (d *damaged) check(t *testing.T, e *pebbleEngine, err error) (refused bool)
 		if errors.Is(err, wallet.NotFound) || (err == nil && r != a.result.Receipt) {
 			t.Errorf("%s reads as %+v, %v", a.result.Receipt.TxID, r, err)
 		}
+		out := send(t, e, a.transfer)[0]
+		if out.Code != wallet.Replayed && out.Code != wallet.Uncertain {
+			t.Errorf("%s is paid again, or refused: %s", a.result.Receipt.TxID, out.Code.Name())
+		}
 	}
 	return false
 }
 
-// TestDamageIsRefused: one flipped byte anywhere in any file, or a file cut short or lost, never
-// makes a store that opens and lacks something. It is refused with a text that names the folder,
-// or it was a byte that means nothing.
-func TestDamageIsRefused(t *testing.T) {
+// TestDamageIsNeverSilent: one flipped byte anywhere in any file of journal or state, or a file cut
+// short or lost, never makes a store that opens and lacks something, or pays again what was paid.
+// It is refused with a text that names the folder, or reads that meet it fail, or it was a byte that
+// means nothing.
+func TestDamageIsNeverSilent(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for _, closed := range []bool{false, true} {
 		d := newDamaged(t, closed)
 		for name, data := range d.files {
-			kind := name[:min(strings.IndexAny(name+".-", ".-"), len(name))]
-			if i := strings.LastIndexByte(name, '.'); i > 0 && kind != "marker" {
-				kind = name[i+1:]
-			}
 			t.Run(fmt.Sprintf("closed=%v/%s", closed, name), func(t *testing.T) {
 				refused, tried := 0, 0
 				try := func(what string, change func([]byte) []byte) {
-					e, err := d.open(t, name, change)
+					spoiled := d.spoiled(name, change)
+					e, err := spoiled.open(t)
 					tried++
 					if d.check(t, e, err) {
 						refused++
@@ -166,19 +220,15 @@ func TestDamageIsRefused(t *testing.T) {
 						t.Fatal(what)
 					}
 				}
-				for range trials(min(len(data), 60)) {
+				for range trials(min(len(data), 12)) {
 					at, bit := rng.IntN(len(data)), byte(1)<<rng.IntN(8)
 					try(fmt.Sprintf("flipped %#x at %d of %d", bit, at, len(data)), func(b []byte) []byte { b[at] ^= bit; return b })
 				}
-				for range trials(min(len(data), 5)) {
+				for range trials(min(len(data), 3)) {
 					at := rng.IntN(len(data))
-					if kind != "log" { // a log may lose its end: see TestTornLog
-						try(fmt.Sprintf("cut at %d of %d", at, len(data)), func(b []byte) []byte { return b[:at] })
-					}
+					try(fmt.Sprintf("cut at %d of %d", at, len(data)), func(b []byte) []byte { return b[:at] })
 				}
-				if kind != "log" && kind != "LOCK" && kind != "OPTIONS" {
-					try("removed", func([]byte) []byte { return nil })
-				}
+				try("removed", func([]byte) []byte { return nil })
 				t.Logf("%d bytes: %d of %d refused", len(data), refused, tried)
 			})
 		}
@@ -193,81 +243,269 @@ func trials(n int) int {
 	return n
 }
 
-// TestTornLog: the end of the newest log may be torn, by a crash amid a write. The store opens
-// with every group before.
-func TestTornLog(t *testing.T) {
-	d := newDamaged(t, false)
-	for name, data := range d.files {
-		if !strings.HasSuffix(name, ".log") || len(data) == 0 {
-			continue
+// segmentsOf are the names of the journal's files, in order.
+func (d *damaged) segmentsOf() (names []string) {
+	for file := range d.files {
+		if strings.HasPrefix(file, journalDir+"/") {
+			names = append(names, file)
 		}
-		// What follows the last mark that was written with a group is that group, at most.
-		last := strings.LastIndex(string(data[:len(data)-markSize-20]), markMagic) - 100
-		for cut := len(data); cut > last; cut -= 1 + (len(data)-last)/trials(40) {
-			e, err := d.open(t, name, func(b []byte) []byte { return b[:cut] })
-			if err != nil {
-				t.Fatalf("cut at %d of %d: %v", cut, len(data), err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// borders are the ends of the records of a segment.
+func borders(t *testing.T, data []byte) (ends []int) {
+	t.Helper()
+	at := headerSize
+	for at+recordHead < len(data) && binary.BigEndian.Uint32(data[at:]) != 0 {
+		at += recordHead + int(binary.BigEndian.Uint32(data[at+4:])) + recordTail
+		ends = append(ends, at)
+	}
+	return ends
+}
+
+// TestLostSegmentIsRefused: a start notices that a segment of the journal, the oldest, the newest or
+// one between, is removed, empty, cut at its header or at any record's border, replaced by another of
+// the same ledger or by one of another ledger. Nothing is paid again.
+func TestLostSegmentIsRefused(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		d := newDamaged(t, closed)
+		names, other := d.segmentsOf(), newDamaged(t, closed)
+		if len(names) < 4 {
+			t.Fatalf("only %d segments", len(names))
+		}
+		for i, name := range names {
+			changes := map[string]func([]byte) []byte{
+				"removed":                      func([]byte) []byte { return nil },
+				"empty":                        func([]byte) []byte { return []byte{} },
+				"cut at its header":            func(b []byte) []byte { return b[:headerSize] },
+				"replaced by its neighbour":    func([]byte) []byte { return d.files[names[(i+1)%len(names)]] },
+				"replaced by another ledger's": func([]byte) []byte { return other.files[name] },
+				"nothing but zeros":            func(b []byte) []byte { return make([]byte, len(b)) },
+				"its records are zeros":        func(b []byte) []byte { return append(b[:headerSize:headerSize], make([]byte, len(b))...) },
+				"its last record is overwritten": func(b []byte) []byte {
+					ends := borders(t, b)
+					return append(b[:ends[len(ends)-1]-40], make([]byte, 40)...)
+				},
 			}
-			if e.Seq() < d.seen-8 {
-				t.Errorf("cut at %d of %d: version %d of %d", cut, len(data), e.Seq(), d.seen)
+			for _, end := range borders(t, d.files[name])[:len(borders(t, d.files[name]))-1] {
+				changes[fmt.Sprintf("cut at record border %d", end)] = func(b []byte) []byte { return b[:end] }
+				changes[fmt.Sprintf("zeros from record border %d", end)] = func(b []byte) []byte {
+					return append(b[:end:end], make([]byte, len(b)-end)...)
+				}
 			}
-			mustClose(t, e)
+			for what, change := range changes {
+				if e, err := d.spoiled(name, change).open(t); err == nil {
+					t.Errorf("closed %v: %s %s: it opened at version %d of %d", closed, name, what, e.Seq(), d.seen)
+					mustClose(t, e)
+				} else if !strings.Contains(err.Error(), "node: db: the store is damaged: ") {
+					t.Errorf("%s %s: %v", name, what, err)
+				}
+			}
 		}
 	}
 }
 
-// TestRefusedStores: what is no store of this version, is in use or does not balance is refused
-// with a text that says so, and is left as it was.
-func TestRefusedStores(t *testing.T) {
-	set := func(key, value []byte) func(*pebble.Batch) {
-		return func(b *pebble.Batch) { _ = b.Set(key, value, nil) }
+// TestPaidTwiceAfterALostLog is how the loss of an older log was found: on real files, a dozen
+// accounts pay until there is a second segment, each pays once more, the process is killed, and the
+// first segment is lost. The node must not start. (A copy of the folder from under the running engine
+// is what a kill leaves.)
+func TestPaidTwiceAfterALostLog(t *testing.T) {
+	dir := t.TempDir()
+	e := mustOpen(t, vfs.Default, dir)
+	defer mustClose(t, e)
+	accounts := make([]wallet.Account, 12)
+	pay := func(i, n int) {
+		tr := payment(0, 0)
+		tr.To, tr.Nonce, tr.Idem = accounts[i], uint64(n+1), wallet.Must(wallet.ParseIdemKey(fmt.Sprint("key-", n)))
+		tr.Fingerprint = tr.Hash()
+		if r := send(t, e, tr)[0]; r.Code != wallet.OK {
+			t.Fatal(r.Code.Name())
+		}
 	}
-	asset := wallet.Must(wallet.ParseAsset("ron"))
-	some := balanceRow{amount: wallet.Minor(5), seq: 1}
-	key := appendBalanceKey(nil, wallet.BalanceKey{Account: wallet.Must(wallet.ParseAccount("thief")), Asset: asset})
+	rounds := 0
+	for n := 0; n < 2; rounds++ {
+		for i := range accounts {
+			accounts[i] = wallet.Must(wallet.ParseAccount(fmt.Sprint("dozen-", i)))
+			pay(i, rounds)
+		}
+		names, err := vfs.Default.List(vfs.Default.PathJoin(dir, journalDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = len(names)
+	}
+	for i := range accounts {
+		pay(i, rounds)
+	}
+	mustApply(t, e)
+	d := &damaged{files: filesOf(t, vfs.Default, dir, "")}
+	oldest := d.segmentsOf()[0]
+	for what, change := range map[string]func([]byte) []byte{
+		"removed":               func([]byte) []byte { return nil },
+		"truncated to 0":        func([]byte) []byte { return []byte{} },
+		"truncated to a record": func(b []byte) []byte { return b[:borders(t, b)[3]] },
+		"as it was":             func(b []byte) []byte { return b },
+	} {
+		copied := t.TempDir()
+		onDisk(t, d.spoiled(oldest, change), copied)
+		again, err := openPebble(copied, small(Options{}), vfs.Default)
+		switch {
+		case err == nil && what == "as it was":
+			mustClose(t, again)
+		case err == nil:
+			t.Errorf("%s: it started with %d payments", what, again.Seq())
+			mustClose(t, again)
+		case what == "as it was" || !strings.Contains(err.Error(), "the store is damaged"):
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// onDisk writes the files into a real folder.
+func onDisk(t *testing.T, d *damaged, dir string) {
+	t.Helper()
+	for file, data := range d.files {
+		name := vfs.Default.PathJoin(dir, file)
+		if err := vfs.Default.MkdirAll(vfs.Default.PathDir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f, err := vfs.Default.Create(name, vfs.WriteCategoryUnspecified)
+		if err == nil {
+			_, err = f.Write(data)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDurableIsLost: without the file that says what was durable, or with one that a power cut left
+// at an older version, a whole journal opens as it is.
+func TestDurableIsLost(t *testing.T) {
+	d := newDamaged(t, false)
+	older := newDamaged(t, false).files[durableName]
+	for what, change := range map[string]func([]byte) []byte{
+		"removed":         func([]byte) []byte { return nil },
+		"empty":           func([]byte) []byte { return []byte{} },
+		"one slot is bad": func(b []byte) []byte { b[10] ^= 1; return b },
+		"stale":           func([]byte) []byte { return older[:durableSize] },
+	} {
+		e, err := d.spoiled(durableName, change).open(t)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if e.Seq() != d.seen {
+			t.Errorf("%s: it opened at %d of %d", what, e.Seq(), d.seen)
+		}
+		mustClose(t, e)
+	}
+}
+
+// TestTornEnd: the newest record may be torn by a crash before it was told of. The store opens with
+// every payment before it, goes on, and nothing of the torn one ever comes back.
+func TestTornEnd(t *testing.T) {
+	d := newDamaged(t, false)
+	names := d.segmentsOf()
+	newest := names[len(names)-1]
+	ends := borders(t, d.files[newest])
+	last, end := headerSize, ends[len(ends)-1]
+	if len(ends) > 1 {
+		last = ends[len(ends)-2]
+	}
+	before := d.seen - 4 // the last group
+	stale := binary.BigEndian.AppendUint64([]byte(durableMagic), before)
+	stale = binary.BigEndian.AppendUint32(stale, checksum(stale))
+	told := d.spoiled(durableName, func([]byte) []byte { return stale })
+	for torn := last + 1; torn < end; torn += 1 + (end-last)/trials(60) {
+		for what, change := range map[string]func([]byte) []byte{
+			"cut":   func(b []byte) []byte { return b[:torn] },
+			"zeros": func(b []byte) []byte { clear(b[torn:]); return b },
+			"hole":  func(b []byte) []byte { clear(b[last : last+1+(torn-last)/2]); return b },
+		} {
+			e, err := told.spoiled(newest, change).open(t)
+			if err != nil {
+				t.Fatalf("%s at %d of %d..%d: %v", what, torn, last, end, err)
+			}
+			if e.Seq() != before {
+				t.Fatalf("%s at %d of %d..%d: version %d, want %d", what, torn, last, end, e.Seq(), before)
+			}
+			send(t, e, ownIssue(1))
+			mustClose(t, e)
+			again, err := openPebble("db", small(Options{}), e.fs)
+			if err != nil || again.Seq() != before+1 {
+				t.Fatalf("%s at %d, afterwards: %v", what, torn, err)
+			}
+			mustClose(t, again)
+		}
+	}
+}
+
+// TestStateIsRemade: a state that is lost is made again from the journal, and is the same.
+func TestStateIsRemade(t *testing.T) {
+	d := newDamaged(t, true)
+	lost := &damaged{map[string][]byte{}, d.seen, d.answers}
+	for file, data := range d.files {
+		if !strings.HasPrefix(file, stateDir+"/") {
+			lost.files[file] = data
+		}
+	}
+	was, err := d.open(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, was)
+	is, err := lost.open(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, is)
+	if a, b := dump(t, was.db), dump(t, is.db); a != b {
+		t.Errorf("the state was\n%s\nand is\n%s", a, b)
+	}
+}
+
+func dump(t *testing.T, db *pebble.DB) string {
+	t.Helper()
+	it, err := db.NewIter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for ok := it.First(); ok; ok = it.Next() {
+		fmt.Fprintf(&b, "%x %x\n", it.Key(), it.Value())
+	}
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestRefusedStores: what is no store of this format is refused with a text that says so.
+func TestRefusedStores(t *testing.T) {
+	newer := newDamaged(t, true)
+	first := newer.segmentsOf()[0]
 	for name, c := range map[string]struct {
-		change func(*pebble.Batch)
-		want   string
+		d    *damaged
+		want string
 	}{
-		"newer":       {set([]byte(formatKey), binary.BigEndian.AppendUint32(nil, storeFormat+1)), "use a newer version"},
-		"foreign":     {func(b *pebble.Batch) { _ = b.Delete([]byte(formatKey), nil); set(key, some.append(nil))(b) }, "no ledger store"},
-		"stale":       {set(key, some.append(nil)), "rows are missing or stale"},
-		"unbalanced":  {func(b *pebble.Batch) { forge(b, key, some.append(nil)) }, "do not balance"},
-		"misshapen":   {set(key, []byte("x")), "has not the layout"},
-		"odd name":    {set([]byte{kindBalance, 200, 'a'}, some.append(nil)), "has not the layout"},
-		"odd asset":   {set([]byte{kindSupply, ' '}, some.append(nil)), "has not the layout"},
-		"odd format":  {set([]byte(formatKey), []byte("x")), "has not the layout"},
-		"odd head":    {set([]byte(headKey), []byte("x")), "has not the layout"},
-		"odd ledger":  {set([]byte(ledgerKey), []byte("x")), "has not the layout"},
-		"head behind": {func(b *pebble.Batch) { _ = b.LogData(appendMark(nil, 99), nil) }, "has lost commits: version 99"},
+		"format 1": {&damaged{files: map[string][]byte{"MANIFEST-000001": {1}, "000002.log": {}}}, "the store has format 1, which had no journal and is not read any more"},
+		"a newer format": {newer.spoiled(first, func(b []byte) []byte {
+			b[11]++
+			binary.BigEndian.PutUint32(b[headerSize-4:], checksum(b[:headerSize-4]))
+			return b
+		}), "written by a newer version: the store has format 3, this version knows 2"},
+		"a stranger in the journal": {&damaged{files: map[string][]byte{"journal/notes.txt": {}}}, "notes.txt: has no place in the journal"},
+		"tables without a manifest": {&damaged{files: map[string][]byte{"state/000007.sst": {}}}, "no manifest that tells what they are"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := vfs.NewMem()
-			mustClose(t, mustOpen(t, fs, "db"))
-			db, err := pebble.Open("db", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLogger{&pebbleEngine{opts: Options{}.withDefaults()}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b := db.NewBatch()
-			c.change(b)
-			if err := errors.Join(db.Apply(b, pebble.Sync), b.Close(), db.Close()); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 { // it is refused again
-				_, err = openPebble("db", Options{Now: frozen}, fs)
-				if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "node: db: ") {
-					t.Fatalf("got %v, want …%s…", err, c.want)
-				}
+			if _, err := c.d.open(t); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "node: db: ") {
+				t.Fatalf("got %v, want …%s…", err, c.want)
 			}
 		})
 	}
-}
-
-// forge adds a balance with the right digest, as a bug of ours might.
-func forge(b *pebble.Batch, key, row []byte) {
-	h := headRow{digest: rowHash(key, row)}
-	_ = b.Set(key, row, nil)
-	_ = b.Set([]byte(headKey), h.append(nil), nil)
 }
 
 // TestFolderInUse: a second engine on the folder is refused, and the first goes on.
@@ -282,16 +520,16 @@ func TestFolderInUse(t *testing.T) {
 	mustClose(t, e)
 }
 
-// TestNewerPebble: a store that a newer Pebble wrote is refused, naming the folder.
+// TestNewerPebble: a state that a newer Pebble wrote is refused, naming the folder.
 func TestNewerPebble(t *testing.T) {
 	d := newDamaged(t, true)
 	for name, data := range d.files {
-		if strings.HasPrefix(name, "marker.format-version.") {
+		if strings.HasPrefix(name, "state/marker.format-version.") {
 			delete(d.files, name)
 			d.files[name[:len(name)-3]+"900"] = data
 		}
 	}
-	if _, err := d.open(t, "", nil); err == nil || !strings.Contains(err.Error(), "db: ") || !strings.Contains(err.Error(), "900") {
+	if _, err := d.open(t); err == nil || !strings.Contains(err.Error(), "db: ") || !strings.Contains(err.Error(), "900") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -300,24 +538,5 @@ func TestNewerPebble(t *testing.T) {
 func TestUnwritableFolder(t *testing.T) {
 	if _, err := OpenPebble("/dev/null/db", Options{Now: frozen}); err == nil || !strings.Contains(err.Error(), "/dev/null/db: cannot make the folder") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestHighestMark: marks are found anywhere, the highest counts, and damaged ones do not.
-func TestHighestMark(t *testing.T) {
-	junk := strings.Repeat("x\xb6wallet", 3)
-	data := []byte(junk)
-	data = append(appendMark(data, 7), junk...)
-	data = append(appendMark(data, 300), junk...)
-	data = append(appendMark(data, 9), markMagic...)
-	if got := highestMark(data); got != 300 {
-		t.Errorf("got %d, want 300", got)
-	}
-	data[strings.Index(string(data), "\x01\x2c")] ^= 4 // the 300
-	if got := highestMark(data); got != 9 {
-		t.Errorf("got %d, want 9", got)
-	}
-	for i := range data {
-		highestMark(data[:i])
 	}
 }

@@ -4,49 +4,52 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"lukechampine.com/blake3"
+
 	"svc-wallet/wallet"
 )
 
-// Layout of the store, version 1. Integers are big-endian. A key starts with its kind; the value
-// of each kind has one fixed layout. Any change takes a new storeFormat, except a new row of kind m
-// that older versions may pass over.
+// Layout of the state, format 2: what Pebble holds, all of it made from the journal (journal.go).
+// Integers are big-endian. A key starts with its kind; the value of each kind has one fixed layout.
+// Any change takes a new storeFormat.
 //
-//	a account                     debit nonce 8, issue nonce 8
-//	b len account asset           amount 16, version 8, {day 4, moved 16} for debit and issue
-//	s asset                       issued 16, burned 16
-//	k len holder key              fingerprint 32, txid 16
-//	r txid                        op 1, version 8, time 8, amount 16, nonce 8, {len, text} of from, to, asset, key
-//	m format                      storeFormat 4
-//	m head                        version 8, txid 16, time 8, digest 8
-//	m ledger                      name 16: random, from the making of the store on
-const storeFormat = 1
+//	a account            debit nonce 8, issue nonce 8
+//	b len account asset  amount 16, version 8, {day 4, moved 16} for debit and issue
+//	s asset              issued 16, burned 16
+//	k hash 16            txid 16: the payment under (account, key), whose BLAKE3 starts with hash
+//	t txid               place 16, n 1: where its entry begins in the journal, the first of n entries
+//	m head               version 8, txid 16, time 8, digest 8, place 16, chain 8
+//	m pruned             version 8, chain 8: payments below this version are gone, or are going
+const storeFormat = 2
 
 const (
 	kindAccount = 'a'
 	kindBalance = 'b'
 	kindKey     = 'k'
-	kindMeta    = 'm'
-	kindReceipt = 'r'
+	kindPlace   = 't'
 	kindSupply  = 's'
 )
 
 const (
-	formatKey = "mformat"
 	headKey   = "mhead"
-	ledgerKey = "mledger"
+	prunedKey = "mpruned"
 )
 
 const (
-	accountSize    = 8 + 8
-	balanceSize    = 16 + 8 + 2*(4+16)
-	supplySize     = 16 + 16
-	keySize        = 32 + 16
-	headSize       = 8 + 16 + 8 + 8
-	receiptMinSize = 1 + 8 + 8 + 16 + 8
+	accountSize = 8 + 8
+	balanceSize = 16 + 8 + 2*(4+16)
+	supplySize  = 16 + 16
+	placeSize   = 8 + 8
+	indexSize   = placeSize + 1
+	headSize    = 8 + 16 + 8 + 8 + placeSize + 8
+	prunedSize  = 8 + 8
+
+	receiptMinSize = 1 + 8 + 16 + 8 + 16 + 8 + 32
+	receiptMaxSize = receiptMinSize + 3*(1+64) + (1 + 32)
 )
 
-// errRow is what a row of another shape than the layout's is refused with. Pebble's block
-// checksums find damage before, so a row like this was written by something else.
+// errRow is what a row of another shape than the layout's is refused with. Checksums find damage
+// before, so a row like this was written by something else.
 var errRow = errors.New("a row has not the layout of this version")
 
 func appendAccountKey(dst []byte, a wallet.Account) []byte {
@@ -61,12 +64,16 @@ func appendSupplyKey(dst []byte, a wallet.Asset) []byte {
 	return a.Append(append(dst, kindSupply))
 }
 
+// appendKeyKey names a row by a hash, which makes it short and of one length. Two names with one
+// hash are not to be found; should there be, the journal's entry tells whose it is.
 func appendKeyKey(dst []byte, k keyName) []byte {
-	return k.key.Append(appendText(append(dst, kindKey), k.holder))
+	var buf [1 + 2*64]byte
+	sum := blake3.Sum256(k.key.Append(appendText(buf[:0], k.holder)))
+	return append(append(dst, kindKey), sum[:16]...)
 }
 
-func appendReceiptKey(dst []byte, id wallet.TxID) []byte {
-	return append(append(dst, kindReceipt), id[:]...)
+func appendPlaceKey(dst []byte, id wallet.TxID) []byte {
+	return append(append(dst, kindPlace), id[:]...)
 }
 
 // appendText appends a length byte and the text. It is generic because an identifier in an
@@ -134,56 +141,46 @@ func (r *supplyRow) decode(b []byte) error {
 	return nil
 }
 
-func (r *keyRow) append(dst []byte) []byte {
-	return append(append(dst, r.fingerprint[:]...), r.txid[:]...)
-}
-
-func (r *keyRow) decode(b []byte) error {
-	if len(b) != keySize {
-		return errRow
-	}
-	copy(r.fingerprint[:], b)
-	copy(r.txid[:], b[32:])
-	return nil
-}
-
-// append leaves out the transaction id, which is the row's key.
 func (r *receiptRow) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(append(dst, byte(r.Op)), r.seq)
+	dst = append(dst, r.TxID[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Millis)) //nolint:gosec // not negative
 	dst = appendAmount(dst, r.Amount)
 	dst = binary.BigEndian.AppendUint64(dst, r.Nonce)
+	dst = append(dst, r.fingerprint[:]...)
 	dst = appendText(dst, r.From)
 	dst = appendText(dst, r.To)
 	dst = appendText(dst, r.Asset)
 	return appendText(dst, r.Idem)
 }
 
-func (r *receiptRow) decode(id wallet.TxID, b []byte) error {
+func (r *receiptRow) decode(b []byte) error {
 	if len(b) < receiptMinSize {
 		return errRow
 	}
 	*r = receiptRow{seq: binary.BigEndian.Uint64(b[1:])}
-	r.TxID, r.Millis = id, int64(binary.BigEndian.Uint64(b[9:])) //nolint:gosec // checked below
-	r.Op, r.Amount, r.Nonce = wallet.Op(b[0]), amountAt(b[17:]), binary.BigEndian.Uint64(b[33:])
-	var texts [4]string
+	r.Op, r.Amount, r.Nonce = wallet.Op(b[0]), amountAt(b[33:]), binary.BigEndian.Uint64(b[49:])
+	r.Millis = int64(binary.BigEndian.Uint64(b[25:])) //nolint:gosec // looked at below
+	copy(r.TxID[:], b[9:])
+	copy(r.fingerprint[:], b[57:])
+	var texts [4][]byte
 	b = b[receiptMinSize:]
 	for i := range texts {
 		if len(b) == 0 || len(b) <= int(b[0]) {
 			return errRow
 		}
 		end := 1 + int(b[0]) // as bytes, 1 + 255 would be 0
-		texts[i], b = string(b[1:end]), b[end:]
+		texts[i], b = b[1:end], b[end:]
 	}
 	var errs [4]error
-	if texts[0] != "" {
+	if len(texts[0]) > 0 {
 		r.From, errs[0] = wallet.ParseAccount(texts[0])
 	}
-	if texts[1] != "" {
+	if len(texts[1]) > 0 {
 		r.To, errs[1] = wallet.ParseAccount(texts[1])
 	}
 	r.Asset, errs[2] = wallet.ParseAsset(texts[2])
-	r.Idem, errs[3] = bareKey(texts[3])
+	r.Idem, errs[3] = wallet.IdemKeyFromText(texts[3])
 	as := wallet.Transfer{
 		Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce, Idem: r.Idem,
 	}
@@ -193,44 +190,89 @@ func (r *receiptRow) decode(id wallet.TxID, b []byte) error {
 	return nil
 }
 
-// headRow is where the store stands.
+type txidRow struct{ wallet.TxID }
+
+func (r *txidRow) append(dst []byte) []byte { return append(dst, r.TxID[:]...) }
+
+func (r *txidRow) decode(b []byte) error {
+	if len(b) != len(r.TxID) {
+		return errRow
+	}
+	copy(r.TxID[:], b)
+	return nil
+}
+
+// place is where in the journal something begins or ends. Offsets count from the segment's start.
+type place struct {
+	segment uint64 // the version that it starts with
+	offset  int64
+}
+
+func (r *place) append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, r.segment)
+	return binary.BigEndian.AppendUint64(dst, uint64(r.offset)) //nolint:gosec // not negative
+}
+
+func (r *place) decode(b []byte) error {
+	if len(b) != placeSize || b[8]&0x80 != 0 {
+		return errRow
+	}
+	*r = place{binary.BigEndian.Uint64(b), int64(binary.BigEndian.Uint64(b[8:]))} //nolint:gosec // the sign was looked at
+	return nil
+}
+
+// indexRow is where n entries of the journal begin, one behind the other.
+type indexRow struct {
+	place
+	n byte
+}
+
+func (r *indexRow) append(dst []byte) []byte { return append(r.place.append(dst), r.n) }
+
+func (r *indexRow) decode(b []byte) error {
+	if len(b) != indexSize || b[placeSize] == 0 || b[placeSize] > placeEvery {
+		return errRow
+	}
+	r.n = b[placeSize]
+	return r.place.decode(b[:placeSize])
+}
+
+// headRow is where the state stands, and where in the journal the next record begins.
 type headRow struct {
 	head
 	digest uint64 // sum of the hashes of all account, balance and supply rows
+	end    place
+	chain  uint64 // of the record that ends there
 }
 
 func (r *headRow) append(dst []byte) []byte {
 	dst = append(binary.BigEndian.AppendUint64(dst, r.seq), r.txid[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.millis)) //nolint:gosec // not negative
-	return binary.BigEndian.AppendUint64(dst, r.digest)
+	dst = binary.BigEndian.AppendUint64(dst, r.digest)
+	return binary.BigEndian.AppendUint64(r.end.append(dst), r.chain)
 }
 
 func (r *headRow) decode(b []byte) error {
 	if len(b) != headSize {
 		return errRow
 	}
-	r.seq, r.digest = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[32:])
-	r.millis = int64(binary.BigEndian.Uint64(b[24:])) //nolint:gosec // as it was written
+	r.seq, r.millis = binary.BigEndian.Uint64(b), int64(binary.BigEndian.Uint64(b[24:])) //nolint:gosec // as it was written
 	copy(r.txid[:], b[8:])
-	return nil
+	r.digest, r.chain = binary.BigEndian.Uint64(b[32:]), binary.BigEndian.Uint64(b[56:])
+	return r.end.decode(b[40:56])
 }
 
-type formatRow struct{ version uint32 }
+// prunedRow is the oldest payment that is kept, and the chain up to the one before it.
+type prunedRow struct{ first, chain uint64 }
 
-func (r *formatRow) decode(b []byte) error {
-	if len(b) != 4 {
-		return errRow
-	}
-	r.version = binary.BigEndian.Uint32(b)
-	return nil
+func (r *prunedRow) append(dst []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, r.first), r.chain)
 }
 
-type nameRow [16]byte
-
-func (r *nameRow) decode(b []byte) error {
-	if len(b) != len(r) {
+func (r *prunedRow) decode(b []byte) error {
+	if len(b) != prunedSize {
 		return errRow
 	}
-	copy(r[:], b)
+	*r = prunedRow{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
 	return nil
 }

@@ -64,6 +64,10 @@ type Engine interface {
 	// found money made or lost.
 	Conservation() (ok, failed uint64)
 
+	// Damaged counts the reads that met damage in the store. Each failed, with ErrDamaged or an
+	// outcome that is unknown, and nothing else did.
+	Damaged() uint64
+
 	// Lagged counts the watches that were cut off for being too slow.
 	Lagged() uint64
 
@@ -91,6 +95,7 @@ var (
 	ErrLagged   = errors.New("node: watcher too slow")
 	ErrClosed   = errors.New("node: engine is closed")
 	ErrWatchers = errors.New("node: too many watchers")
+	ErrDamaged  = errors.New("the store is damaged where this would have been read")
 )
 
 // Bounds of one call and of what is shared.
@@ -117,6 +122,8 @@ type Options struct {
 	// fsync. By default it logs the error and ends the process. If it returns, the engine answers
 	// every later call with the error.
 	Fatal func(error)
+
+	segment, fill int64 // of the journal, for tests
 }
 
 func (o Options) withDefaults() Options {
@@ -133,6 +140,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.WatchBacklog <= 0 {
 		o.WatchBacklog = defaultBacklog
+	}
+	if o.segment <= 0 {
+		o.segment = segmentBytes
+	}
+	if o.fill <= 0 {
+		o.fill = fillBytes
 	}
 	if o.Fatal == nil {
 		log := o.Log

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -16,8 +17,8 @@ func OpenMemory(opts Options) Engine {
 		accounts: make(map[wallet.Account]accountRow),
 		balances: make(map[wallet.BalanceKey]balanceRow),
 		supplies: make(map[wallet.Asset]supplyRow),
-		keys:     make(map[keyName]keyRow),
-		places:   make(map[wallet.TxID]int),
+		keys:     make(map[keyName]*receiptRow),
+		receipts: make(map[wallet.TxID]*receiptRow),
 	}
 	return &memory{opts: opts, clock: openingClock{opts.Elapsed}, store: s, books: newBooks(s, &opts, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
 }
@@ -50,9 +51,9 @@ func (m *memory) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 	results := make([]wallet.Result, len(batch))
 	m.books.begin(m.opts.Now())
 	for i := range batch {
-		if err := m.books.decide(&batch[i], &results[i]); err != nil {
+		if err := m.books.decide(&batch[i], &results[i]); err != nil { // memory is always read
 			m.books.rollback()
-			return err
+			return fmt.Errorf("node: %w", err)
 		}
 	}
 	m.settle(results)
@@ -71,7 +72,7 @@ func (m *memory) settle(results []wallet.Result) {
 	}
 	m.conserved.Add(1)
 	m.store.save(m.books)
-	m.books.settle()
+	m.books.settle(m.books.group())
 	if len(change.Balances) > 0 {
 		m.bus.publish(change)
 	}
@@ -104,7 +105,17 @@ func (m *memory) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wal
 	return nil
 }
 
+// Transaction implements Engine.
 func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
+	return m.find(ctx, func() *receiptRow { return m.store.receipts[txid] })
+}
+
+// Payment implements Engine.
+func (m *memory) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	return m.find(ctx, func() *receiptRow { return m.store.keys[keyName{account, key}] })
+}
+
+func (m *memory) find(ctx context.Context, row func() *receiptRow) (wallet.Receipt, uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -113,22 +124,11 @@ func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Rece
 	if err := ctx.Err(); err != nil {
 		return wallet.Receipt{}, 0, err
 	}
-	if _, ok := m.store.places[txid]; !ok {
+	r := row()
+	if r == nil {
 		return wallet.Receipt{}, 0, wallet.NotFound
 	}
-	r, err := m.store.receipt(txid)
-	return r.Receipt, r.seq, err
-}
-
-// Payment implements Engine.
-func (m *memory) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
-	m.mu.Lock()
-	row, ok := m.store.keys[keyName{account, key}]
-	m.mu.Unlock()
-	if err := ctx.Err(); !ok && err == nil {
-		return wallet.Receipt{}, 0, wallet.NotFound
-	}
-	return m.Transaction(ctx, row.txid)
+	return r.Receipt, r.seq, nil
 }
 
 func (m *memory) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
@@ -146,6 +146,9 @@ func (m *memory) Stalled() bool { return false }
 
 func (m *memory) Conservation() (ok, failed uint64) { return m.conserved.Load(), m.fails.Load() }
 
+// Damaged implements Engine: memory has none.
+func (m *memory) Damaged() uint64 { return 0 }
+
 func (m *memory) Lagged() uint64 { return m.bus.lagged.Load() }
 
 func (m *memory) Close() error {
@@ -161,22 +164,14 @@ type memoryStore struct {
 	accounts map[wallet.Account]accountRow
 	balances map[wallet.BalanceKey]balanceRow
 	supplies map[wallet.Asset]supplyRow
-	keys     map[keyName]keyRow
-	receipts []receiptRow // in order of commit
-	places   map[wallet.TxID]int
+	keys     map[keyName]*receiptRow
+	receipts map[wallet.TxID]*receiptRow
 }
 
 func (s *memoryStore) account(k wallet.Account) (accountRow, error)    { return s.accounts[k], nil }
 func (s *memoryStore) balance(k wallet.BalanceKey) (balanceRow, error) { return s.balances[k], nil }
 func (s *memoryStore) supply(k wallet.Asset) (supplyRow, error)        { return s.supplies[k], nil }
-func (s *memoryStore) key(k keyName) (keyRow, error)                   { return s.keys[k], nil }
-
-func (s *memoryStore) receipt(id wallet.TxID) (receiptRow, error) {
-	if i, ok := s.places[id]; ok {
-		return s.receipts[i], nil
-	}
-	return receiptRow{}, nil
-}
+func (s *memoryStore) key(k keyName) (*receiptRow, error)              { return s.keys[k], nil }
 
 func (s *memoryStore) save(b *books) {
 	for _, row := range b.accounts.touched {
@@ -194,13 +189,8 @@ func (s *memoryStore) save(b *books) {
 			s.supplies[row.key] = row.is
 		}
 	}
-	for _, row := range b.keys.touched {
-		if row.is != row.was {
-			s.keys[row.key] = row.is
-		}
-	}
 	for _, r := range b.receipts {
-		s.places[r.TxID] = len(s.receipts)
-		s.receipts = append(s.receipts, r)
+		s.keys[keyName{r.Holder(), r.Idem}] = r
+		s.receipts[r.TxID] = r
 	}
 }

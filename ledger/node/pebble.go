@@ -8,64 +8,86 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/sirupsen/logrus"
 
 	"svc-wallet/wallet"
 )
 
 // Bounds and times of the Pebble engine.
 const (
-	maxGroup   = 1024 // transfers that a group takes more calls up to
-	maxCalls   = 1024 // calls that wait for the writer
-	maxFlights = 1    // groups that wait for the one being synced
-	idleMark   = 20 * time.Millisecond
-	memTable   = 16 << 20
-	blockCache = 128 << 20
-	openFiles  = 512
+	maxGroup    = 1024 // transfers that a group takes more calls up to
+	maxCalls    = 1024 // calls that wait for the writer
+	maxFlights  = 1    // groups that wait for the one being synced
+	maxLandings = 2    // groups that wait to be put into the state
 
 	// stuckAfter is how long a sync may take before the disk counts as stalled: longer than the
 	// slow ones of a healthy disk, shorter than a client's patience.
 	stuckAfter = 250 * time.Millisecond
+
+	damageEvery = time.Second // between two lines that tell of damage
 )
 
-// pebbleEngine keeps the books in Pebble. Two goroutines share the work:
+// pebbleEngine keeps payments in a journal and their effects in Pebble. Three goroutines share the
+// work, and a group of calls passes through them in turn:
 //
 // The writer takes the calls that wait as one group, decides it on the books, which are ahead of
-// the disk, applies it to Pebble without waiting for the sync and goes on to the next group.
-// The syncer waits for the sync of one group after the other, and only then moves the durable
-// version, tells the watchers and answers the calls. So one group's fsync is under way while the
-// next is decided, and a crash at any point loses only what nobody was told.
+// the disk, and makes its record and its rows. A crash here loses what nobody was told.
+// The syncer appends the record to the journal and syncs it; only then does it move the durable
+// version, tell the watchers and answer the calls. A crash here leaves the record, a part of it or
+// nothing, and callers who do not know.
+// The applier puts the rows into Pebble, which so is never ahead of the journal. A crash here leaves
+// a state that lacks the newest groups; the next start takes them from the journal.
+//
+// So one group's sync is under way while the next is decided and the last one is applied.
 type pebbleEngine struct {
-	opts Options
-	dir  string
-	fs   vfs.FS
-	db   *pebble.DB
-	bus  *bus
-	id   Identity
+	opts    Options
+	dir     string
+	fs      vfs.FS
+	lock    *pebble.Lock
+	db      *pebble.DB
+	journal journal
+	bus     *bus
+	id      Identity
 
 	clock openingClock
 
-	calls   chan *call
-	flights chan flight
-	closing chan struct{} // closed first
-	ended   chan struct{} // closed when all goroutines are gone
-	once    sync.Once
-	closed  error        // of once
-	open    sync.RWMutex // read-held while the database is read; Close takes it for good
+	calls    chan *call
+	flights  chan flight   // from the writer to the syncer
+	landings chan flight   // from the syncer to the applier
+	closing  chan struct{} // closed first
+	ended    chan struct{} // closed when all goroutines are gone
+	once     sync.Once
+	closed   error        // of once
+	open     sync.RWMutex // read-held while the database is read; Close takes it for good
 
-	syncing          atomic.Int64          // when the sync under way began, Unix nanoseconds; 0: none is
-	failure          atomic.Pointer[error] // after it nothing is acknowledged
-	opened           atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
-	conserved, fails atomic.Uint64
+	applied           gate          // the version that the state has
+	stored            atomic.Uint64 // the last group that the state has
+	syncing, applying stopwatch
+	failure           atomic.Pointer[error] // after it nothing is acknowledged
+	failed            chan struct{}         // closed then
+	opened            atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
+	conserved, fails  atomic.Uint64
+	hits              atomic.Uint64 // reads that met damage
+	toldHit           atomic.Int64  // when the log last told of one
 
 	// The writer's.
-	store    *pebbleStore
-	books    *books
-	digest   uint64
-	key, row []byte // scratch
-	marked   uint64 // durable version in the last mark
+	store *stateStore
+	books *books
+	out   stateWriter
+
+	// The syncer's.
+	disk    journalWriter
+	durable *durableFile
+}
+
+// stopwatch runs while the disk is asked for something.
+type stopwatch struct{ began atomic.Int64 } // Unix nanoseconds; 0: it does not run
+
+func (s *stopwatch) stuck(now int64) bool {
+	began := s.began.Load()
+	return began != 0 && now-began > int64(stuckAfter)
 }
 
 // call is one Commit on its way.
@@ -83,46 +105,52 @@ const (
 	callWithdrawn
 )
 
-// flight is a group between its application and its sync.
+// flight is a group on its way to the disk.
 type flight struct {
 	calls  []*call
 	change wallet.Change
-	batch  *pebble.Batch // nil where nothing was committed
+
+	// Of a group in which something was committed.
+	opens  *header // of the segment that begins with it, if one does
+	record []byte
+	offset int64 // in its segment
+	batch  *pebble.Batch
+	seq    uint64
+	group  uint64 // its number in the books
 }
 
 // OpenPebble opens the store in dir, or makes one in an empty or absent folder. It refuses, and
-// says why, a folder that another process uses, a store of a newer version, one that is damaged
-// or has lost commits, and one whose books do not balance.
+// says why, a folder that another process uses, a store of another format, one that is damaged
+// where a start looks, and one that has lost payments.
 func OpenPebble(dir string, opts Options) (Engine, error) {
 	return openPebble(dir, opts, vfs.Default)
 }
 
 func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	p := &pebbleEngine{
-		opts:    opts.withDefaults(),
-		dir:     dir,
-		fs:      fs,
-		calls:   make(chan *call, maxCalls),
-		flights: make(chan flight, maxFlights),
-		closing: make(chan struct{}),
-		ended:   make(chan struct{}),
+		opts:     opts.withDefaults(),
+		dir:      dir,
+		fs:       fs,
+		journal:  journal{fs, fs.PathJoin(dir, journalDir)},
+		calls:    make(chan *call, maxCalls),
+		flights:  make(chan flight, maxFlights),
+		landings: make(chan flight, maxLandings),
+		closing:  make(chan struct{}),
+		ended:    make(chan struct{}),
+		failed:   make(chan struct{}),
 	}
 	p.bus = newBus(p.opts.WatchBacklog)
 	p.clock = openingClock{p.opts.Elapsed}
-	db, at, ledger, err := openStore(p)
-	if err != nil {
+	if err := p.openStore(); err != nil {
 		return nil, err
 	}
-	p.db, p.id = db, Identity{ledger, newName()}
-	p.store = &pebbleStore{db: db}
-	p.books = newBooks(p.store, &p.opts, at.head)
-	p.opts.checkClock(at.head)
-	p.digest = at.digest
-	p.bus.start(at.seq)
-	p.conserved.Add(1) // openStore summed up the whole store
+	p.opts.checkClock(p.books.head)
+	p.bus.start(p.books.head.seq)
+	p.applied.move(p.books.head.seq)
 	var running sync.WaitGroup
 	running.Go(p.write)
 	running.Go(p.sync)
+	running.Go(p.apply)
 	go func() {
 		running.Wait()
 		close(p.ended)
@@ -180,18 +208,10 @@ func withdrawn(err error) error { return fmt.Errorf("node: withdrawn, nothing wa
 // write is the writer. It ends when closing is closed and no call waits.
 func (p *pebbleEngine) write() {
 	defer close(p.flights)
-	idle := time.NewTimer(idleMark)
-	defer idle.Stop()
 	for {
 		select {
 		case c := <-p.calls:
 			p.flights <- p.group(p.gather(c))
-			idle.Reset(idleMark)
-		case <-idle.C:
-			p.flights <- p.mark()
-			if p.marked < p.books.head.seq && p.failure.Load() == nil { // a slow sync is still under way
-				idle.Reset(idleMark)
-			}
 		case <-p.closing:
 			select {
 			case c := <-p.calls:
@@ -226,7 +246,7 @@ func (p *pebbleEngine) gather(c *call) []*call {
 	}
 }
 
-// group decides the calls on the books and applies what passed to Pebble, in one batch. Where
+// group decides the calls on the books and makes the record and the rows of what passed. Where
 // nothing passed, the flight still follows those before it: its verdicts rest on what they did.
 func (p *pebbleEngine) group(calls []*call) flight {
 	f := flight{calls: calls}
@@ -234,12 +254,12 @@ func (p *pebbleEngine) group(calls []*call) flight {
 		return f
 	}
 	p.books.begin(p.opts.Now())
-	change, err := p.decide(calls)
-	if err != nil {
+	if err := p.decide(calls); err != nil {
 		p.books.rollback()
-		p.fail(fmt.Errorf("node: %s: cannot read the books: %w", p.dir, err))
+		p.fail(fmt.Errorf("node: %s: %w", p.dir, err))
 		return f
 	}
+	f.change = p.books.change()
 	if !p.books.balanced() {
 		p.books.rollback()
 		p.fails.Add(1)
@@ -247,149 +267,65 @@ func (p *pebbleEngine) group(calls []*call) flight {
 		for _, c := range calls {
 			refuseAll(c.out)
 		}
-		return f
+		return flight{calls: calls}
 	}
 	p.conserved.Add(1)
-	f.change = change
 	if len(p.books.receipts) > 0 {
-		f.batch = p.apply()
+		p.save(&f)
 	}
-	p.books.settle()
+	p.books.settle(p.stored.Load())
 	return f
 }
 
-// decide decides the calls, and says what they did to balances.
-func (p *pebbleEngine) decide(calls []*call) (change wallet.Change, err error) {
-	defer func() { err = errors.Join(err, p.store.rest()) }()
+// decide decides the calls. A payment whose rows cannot be read stays undecided, alone.
+func (p *pebbleEngine) decide(calls []*call) error {
+	defer p.store.rest()
 	for _, c := range calls {
 		for i := range c.batch {
-			if err := p.books.decide(&c.batch[i], &c.out[i]); err != nil {
-				return change, err
+			err := p.books.decide(&c.batch[i], &c.out[i])
+			if errors.Is(err, errEntropy) {
+				return err
+			}
+			if err != nil {
+				p.damaged(err)
 			}
 		}
 	}
-	return p.books.change(), nil
+	return nil
 }
 
-// apply makes the group visible to reads and starts its sync.
-func (p *pebbleEngine) apply() *pebble.Batch {
-	b := p.db.NewBatch()
-	p.save(b)
-	return p.send(b)
-}
-
-func (p *pebbleEngine) send(b *pebble.Batch) *pebble.Batch {
-	if err := p.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
-		p.fail(fmt.Errorf("node: %s: cannot write: %w", p.dir, err))
-		return nil // not closed: Pebble may still hold it
-	}
-	return b
-}
-
-// save puts the group's rows into the batch. Batch.Set and LogData fail only on a batch that is
-// committed already.
-func (p *pebbleEngine) save(b *pebble.Batch) {
-	for _, r := range p.books.accounts.touched {
-		if r.is != r.was {
-			p.key = appendAccountKey(p.key[:0], r.key)
-			saveState(p, b, &r.was, &r.is)
-		}
-	}
-	for _, r := range p.books.balances.touched {
-		if r.is != r.was {
-			p.key = appendBalanceKey(p.key[:0], r.key)
-			saveState(p, b, &r.was, &r.is)
-		}
-	}
-	for _, r := range p.books.supplies.touched {
-		if r.is != r.was {
-			p.key = appendSupplyKey(p.key[:0], r.key)
-			saveState(p, b, &r.was, &r.is)
-		}
-	}
-	for i := range p.books.receipts {
-		r := &p.books.receipts[i]
-		p.key, p.row = appendReceiptKey(p.key[:0], r.TxID), r.append(p.row[:0])
-		_ = b.Set(p.key, p.row, nil)
-	}
-	for _, r := range p.books.keys.touched {
-		if r.is != r.was {
-			p.key, p.row = appendKeyKey(p.key[:0], r.key), r.is.append(p.row[:0])
-			_ = b.Set(p.key, p.row, nil)
-		}
-	}
-	h := headRow{p.books.head, p.digest}
-	p.row = h.append(p.row[:0])
-	_ = b.Set([]byte(headKey), p.row, nil)
-	p.marked = p.bus.durable.Load()
-	p.row = appendMark(p.row[:0], p.marked)
-	_ = b.LogData(p.row, nil)
-}
-
-// saveState saves a row of the state under p.key and keeps the digest of the state current: the
-// old row leaves it, the new one enters. A row that was never stored is the zero row.
-func saveState[R comparable, P interface {
-	*R
-	append([]byte) []byte
-}](p *pebbleEngine, b *pebble.Batch, was, is P) {
-	var none R
-	if *was != none {
-		p.row = was.append(p.row[:0])
-		p.digest -= rowHash(p.key, p.row)
-	}
-	p.row = is.append(p.row[:0])
-	p.digest += rowHash(p.key, p.row)
-	_ = b.Set(p.key, p.row, nil)
-}
-
-// rowHash is one row's part in the digest of the state. It finds lost and stale rows, not forged
-// ones. Keys of one kind and length are never each other's continuation, so key and row hash as
-// one text.
-func rowHash(key, row []byte) uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	_, _ = d.Write(key)
-	_, _ = d.Write(row)
-	return d.Sum64()
-}
-
-// mark writes the durable version into the log when nothing else does, so that the last commits
-// before a rest are vouched for too.
-func (p *pebbleEngine) mark() flight {
-	durable := p.bus.durable.Load()
-	if durable == p.marked || p.failure.Load() != nil {
-		return flight{}
-	}
-	p.marked = durable
-	b := p.db.NewBatch()
-	p.row = appendMark(p.row[:0], durable)
-	_ = b.LogData(p.row, nil)
-	return flight{batch: p.send(b)}
+func (p *pebbleEngine) save(f *flight) {
+	opens, record, begin, entries := p.out.record(p.books.receipts)
+	f.opens, f.record, f.offset = opens, record, begin.offset
+	f.batch, f.seq, f.group = p.db.NewBatch(), p.books.head.seq, p.books.group()
+	p.out.rows(f.batch, p.books, entries)
 }
 
 // sync is the syncer. It ends when the writer has and every flight has landed.
 func (p *pebbleEngine) sync() {
+	defer close(p.landings)
 	for f := range p.flights {
-		err := p.land(f)
+		err := p.land(&f)
 		for _, c := range f.calls {
 			c.done <- err
+		}
+		if err == nil && f.batch != nil {
+			p.landings <- flight{batch: f.batch, seq: f.seq, group: f.group}
 		}
 	}
 }
 
-// land waits until the group is durable. Only then is it told to anybody.
-func (p *pebbleEngine) land(f flight) error {
-	if f.batch != nil {
-		p.syncing.Store(p.opts.Now())
-		err := f.batch.SyncWait()
-		p.syncing.Store(0)
+// land waits until the group is durable. Only then is it told to anybody. What failed is not tried
+// again, since nobody knows how much of it is on the disk.
+func (p *pebbleEngine) land(f *flight) error {
+	if len(f.record) > 0 && p.failure.Load() == nil {
+		p.syncing.began.Store(p.opts.Now())
+		err := p.persist(f)
+		p.syncing.began.Store(0)
 		if err != nil {
-			p.fail(fmt.Errorf("node: %s: cannot sync: %w", p.dir, err))
-		} else {
-			_ = f.batch.Close() // gives it back to Pebble's pool; fails never
+			p.fail(fmt.Errorf("node: %s: cannot write the journal: %w", p.dir, err))
 		}
 	}
-	// Pebble tells some failures to its logger only, in whatever goroutine, before SyncWait ends.
 	if failure := p.failure.Load(); failure != nil {
 		return *failure
 	}
@@ -399,10 +335,38 @@ func (p *pebbleEngine) land(f flight) error {
 	return nil
 }
 
+func (p *pebbleEngine) persist(f *flight) error {
+	if f.opens != nil {
+		if err := p.disk.begin(f.opens); err != nil {
+			return err
+		}
+	}
+	if err := p.disk.append(f.record, f.offset); err != nil {
+		return err
+	}
+	return p.durable.write(f.seq)
+}
+
+// apply is the applier. It ends when the syncer has and every batch is in the state.
+func (p *pebbleEngine) apply() {
+	for f := range p.landings {
+		p.applying.began.Store(p.opts.Now())
+		err := p.db.Apply(f.batch, pebble.NoSync)
+		p.applying.began.Store(0)
+		if err != nil {
+			p.fail(fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err))
+			continue // the batch is not closed: Pebble may still hold it
+		}
+		_ = f.batch.Close() // gives it back to Pebble's pool; fails never
+		p.stored.Store(f.group)
+		p.applied.move(f.seq)
+	}
+}
+
 // Stalled implements Engine.
 func (p *pebbleEngine) Stalled() bool {
-	began := p.syncing.Load()
-	return began != 0 && p.opts.Now()-began > int64(stuckAfter)
+	now := p.opts.Now()
+	return p.syncing.stuck(now) || p.applying.stuck(now)
 }
 
 // fail ends the engine: what is not answered yet never will be, since nobody knows what of it is
@@ -411,7 +375,9 @@ func (p *pebbleEngine) fail(err error) {
 	if !p.failure.CompareAndSwap(nil, &err) {
 		return
 	}
+	close(p.failed)
 	p.bus.close(err)
+	p.applied.close(err)
 	if p.opened.Load() {
 		p.opts.Fatal(err)
 	}
@@ -425,116 +391,110 @@ func (p *pebbleEngine) gone() error {
 	return ErrClosed
 }
 
-// Lookup reads one version of the store, which may be ahead of the disk, and then waits for the
-// disk.
+// damaged counts a read that met damage, and tells of it, though not of each.
+func (p *pebbleEngine) damaged(err error) {
+	p.hits.Add(1)
+	now, told := p.opts.Now(), p.toldHit.Load()
+	if (told == 0 || now-told >= int64(damageEvery)) && p.toldHit.CompareAndSwap(told, now) {
+		p.opts.Log.WithFields(logrus.Fields{"event": "store_damaged", "reason": firstLine(err.Error())}).
+			Error("a read met damage in the store; svc-wallet ledger verify finds all of it")
+	}
+}
+
+// Damaged implements Engine.
+func (p *pebbleEngine) Damaged() uint64 { return p.hits.Load() }
+
+// Lookup reads one version of the state, once that has everything that was told.
 func (p *pebbleEngine) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	if err := checkLookup(keys, out); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	found := make([]wallet.Balance, len(keys))
-	seq, err := p.figures(keys, found)
-	if err != nil {
-		return err
+	err := p.read(ctx, func() error {
+		snap := p.db.NewSnapshot()
+		defer func() { _ = snap.Close() }()
+		return figuresOf(snap, keys, found)
+	})
+	if err == nil {
+		copy(out, found)
 	}
-	if err := p.bus.await(ctx, seq); err != nil {
-		return err
-	}
-	copy(out, found)
-	return nil
+	return err
 }
 
-func (p *pebbleEngine) figures(keys []wallet.BalanceKey, out []wallet.Balance) (seq uint64, err error) {
-	done, err := p.enter()
+func figuresOf(from pebble.Reader, keys []wallet.BalanceKey, out []wallet.Balance) error {
+	at, err := load[headRow](from, []byte(headKey))
 	if err != nil {
-		return 0, err
-	}
-	defer done()
-	snap := p.db.NewSnapshot()
-	defer func() { _ = snap.Close() }()
-	at, err := load[headRow](snap, []byte(headKey))
-	if err != nil {
-		return 0, p.unread(err)
+		return err
 	}
 	var key []byte
 	for i, k := range keys {
 		key = appendBalanceKey(key[:0], k)
-		balance, err := load[balanceRow](snap, key)
+		balance, err := load[balanceRow](from, key)
 		if err != nil {
-			return 0, p.unread(err)
+			return err
 		}
 		key = appendAccountKey(key[:0], k.Account)
-		account, err := load[accountRow](snap, key)
+		account, err := load[accountRow](from, key)
 		if err != nil {
-			return 0, p.unread(err)
+			return err
 		}
 		out[i] = wallet.Balance{Key: k, Amount: balance.amount, Nonce: account.debit, Seq: at.seq}
 	}
-	return at.seq, nil
+	return nil
 }
 
-// Transaction waits for the disk as Lookup does.
+// Transaction implements Engine.
 func (p *pebbleEngine) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
-	return p.transaction(ctx, func() (receiptRow, error) { return loadReceipt(p.db, txid) })
+	return p.receipt(ctx, func() (*receiptRow, error) { return p.journal.find(p.db, txid) })
 }
 
 // Payment implements Engine.
 func (p *pebbleEngine) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
-	return p.transaction(ctx, func() (receiptRow, error) {
-		k, err := load[keyRow](p.db, appendKeyKey(nil, keyName{account, key}))
-		if err != nil || k.txid.IsZero() {
-			return receiptRow{}, err
+	return p.receipt(ctx, func() (*receiptRow, error) {
+		name := keyName{account, key}
+		id, err := load[txidRow](p.db, appendKeyKey(nil, name))
+		if err != nil || id.IsZero() {
+			return nil, err
 		}
-		return loadReceipt(p.db, k.txid)
+		return p.journal.paid(p.db, id.TxID, name)
 	})
 }
 
-func (p *pebbleEngine) transaction(ctx context.Context, find func() (receiptRow, error)) (wallet.Receipt, uint64, error) {
-	if err := ctx.Err(); err != nil {
+func (p *pebbleEngine) receipt(ctx context.Context, find func() (*receiptRow, error)) (wallet.Receipt, uint64, error) {
+	var r *receiptRow
+	err := p.read(ctx, func() (err error) {
+		r, err = find()
+		return err
+	})
+	switch {
+	case err != nil:
 		return wallet.Receipt{}, 0, err
-	}
-	r, err := p.receipt(find)
-	if err != nil {
-		return wallet.Receipt{}, 0, err
-	}
-	if r.seq == 0 {
+	case r == nil:
 		return wallet.Receipt{}, 0, wallet.NotFound
-	}
-	if err := p.bus.await(ctx, r.seq); err != nil {
-		return wallet.Receipt{}, 0, err
 	}
 	return r.Receipt, r.seq, nil
 }
 
-func (p *pebbleEngine) receipt(find func() (receiptRow, error)) (receiptRow, error) {
-	done, err := p.enter()
-	if err != nil {
-		return receiptRow{}, err
+// read waits until the state has what was durable at the call, and keeps it open for do.
+func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	defer done()
-	r, err := find()
-	if err != nil {
-		return r, p.unread(err)
-	}
-	return r, nil
-}
-
-// enter keeps the database open until done is called.
-func (p *pebbleEngine) enter() (done func(), err error) {
 	p.open.RLock()
+	defer p.open.RUnlock()
 	select {
 	case <-p.closing:
-		p.open.RUnlock()
-		return nil, p.gone()
+		return p.gone()
 	default:
-		return p.open.RUnlock, nil
 	}
-}
-
-func (p *pebbleEngine) unread(err error) error {
-	return fmt.Errorf("node: %s: cannot read: %w", p.dir, err)
+	if err := p.applied.await(ctx, p.bus.durable.Load()); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		p.damaged(err)
+		return fmt.Errorf("node: %s: %w: %w", p.dir, ErrDamaged, err)
+	}
+	return nil
 }
 
 // Watch is Engine.Watch.
@@ -551,13 +511,13 @@ func (p *pebbleEngine) Clock() uint64 { return p.clock.millis() }
 // Seq is Engine.Seq.
 func (p *pebbleEngine) Seq() uint64 { return p.bus.durable.Load() }
 
-// Conservation is Engine.Conservation; the check of the whole store at start is the first.
+// Conservation is Engine.Conservation.
 func (p *pebbleEngine) Conservation() (ok, failed uint64) { return p.conserved.Load(), p.fails.Load() }
 
 // Lagged is Engine.Lagged.
 func (p *pebbleEngine) Lagged() uint64 { return p.bus.lagged.Load() }
 
-// Close flushes, so that the next start has no log to replay.
+// Close puts the state on the disk, so that the next start has nothing to do again.
 func (p *pebbleEngine) Close() error {
 	p.once.Do(func() {
 		close(p.closing)
@@ -565,7 +525,24 @@ func (p *pebbleEngine) Close() error {
 		p.bus.close(ErrClosed)
 		p.open.Lock() // calls that are reading finish first
 		defer p.open.Unlock()
-		p.closed = closeStore(p.db, p.bus.durable.Load(), p.failure.Load() == nil)
+		p.closed = p.closeStore()
 	})
 	return p.closed
+}
+
+// closeStore gives up on the flush where Pebble fails: it would try for ever. A state that was not
+// flushed is one that a crash left.
+func (p *pebbleEngine) closeStore() error {
+	var errs []error
+	if p.failure.Load() == nil {
+		flushed, err := p.db.AsyncFlush()
+		if err == nil {
+			select {
+			case <-flushed:
+			case <-p.failed:
+			}
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, p.db.Close(), p.disk.close(), p.durable.file.Close(), p.lock.Close())...)
 }

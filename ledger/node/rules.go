@@ -31,14 +31,10 @@ type (
 		key    wallet.IdemKey
 	}
 
-	keyRow struct {
-		fingerprint [32]byte
-		txid        wallet.TxID
-	}
-
 	receiptRow struct {
 		wallet.Receipt
-		seq uint64
+		seq         uint64
+		fingerprint [32]byte // of the request that it was made by
 	}
 )
 
@@ -76,12 +72,12 @@ func wellFormed(t *wallet.Transfer) bool {
 		!t.Asset.IsZero() && !t.Amount.IsZero() && t.Nonce > 0 && !t.Idem.IsZero()
 }
 
-// judgeKey is rule 1: Replayed, KeyReused, or OK where the key is free.
-func judgeKey(k *keyRow, t *wallet.Transfer) wallet.Code {
-	if k.txid.IsZero() {
+// judgeKey is rule 1: Replayed, KeyReused, or OK where no payment was made under the key.
+func judgeKey(made *receiptRow, t *wallet.Transfer) wallet.Code {
+	if made == nil {
 		return wallet.OK
 	}
-	if k.fingerprint != t.Fingerprint {
+	if made.fingerprint != t.Fingerprint {
 		return wallet.KeyReused
 	}
 	return wallet.Replayed
