@@ -235,7 +235,7 @@ func TestDamagedStore(t *testing.T) {
 	p.side.stop()
 	p.node.stop() // which moves the log into a table
 	data := filepath.Join(filepath.Dir(p.caFile), "data")
-	tables, err := filepath.Glob(filepath.Join(data, "*.sst"))
+	tables, err := filepath.Glob(filepath.Join(data, "journal", "*.log"))
 	if err != nil || len(tables) == 0 {
 		t.Fatalf("no tables in %s: %v", data, err)
 	}
