@@ -6,11 +6,12 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 REVISION  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS    = -X main.version=$(VERSION) -X main.revision=$(REVISION)
 FUZZTIME  ?= 60s
+BASE      ?= HEAD^
 PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live bench bench-xds help
+.PHONY: run test check build lint generate generated fuzz cover live bench bench-xds bench-compare help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,11 @@ live: ## limits pushed at full load, and go-control-plane's own test server; wit
 
 bench-xds: build ## push to enforced, on 10, 100 and 1,000 sidecars
 	@$(GO) run ./bench/xds -bin bin/svc-wallet
+
+bench-compare: build ## this build against that of BASE (a revision), in turn: reads, payments, CPU
+	@set -e; tmp=$$(mktemp -d); trap 'git worktree remove --force $$tmp/src; rm -r $$tmp' EXIT; \
+	  git worktree add --quiet --detach $$tmp/src $(BASE); $(MAKE) -s -C $$tmp/src build; \
+	  $(GO) run ./bench/compare -before $$tmp/src/bin/svc-wallet -after bin/svc-wallet
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)

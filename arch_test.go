@@ -34,6 +34,8 @@ var imports = map[string]string{
 	"bench/pki":        "",
 	"bench/hostile":    "",
 	"bench/xds":        "wallet config xds",
+	"bench/rig":        "",
+	"bench/compare":    "bench/rig",
 	".":                "wallet host config filters ledger ledger/node proxy xds xds/control",
 }
 
