@@ -20,13 +20,16 @@ type Config struct {
 	BindAddr      string // of the wallet listener, HOST:PORT
 	MetricsAddr   string // of the admin listener, HOST:PORT
 	MaxConns      int
-	BodyMemory    int // bytes
+	ConnMaxAge    time.Duration // 0: any
+	BodyMemory    int           // bytes
 	ReadTimeout   time.Duration
 	WriteTimeout  time.Duration
 	IdleTimeout   time.Duration
 	DrainDeadline time.Duration
-	Workers       int  // committing goroutines, resolved: at least 1
-	Amnesia       bool // no file is written
+	Workers       int // committing goroutines, resolved: at least 1
+
+	MaxConnsPerAddr int  // 0: as many as MaxConns
+	Amnesia         bool // no file is written
 
 	TLS    TLS
 	Auth   Auth
@@ -71,8 +74,8 @@ type PQ string
 
 // The key exchanges.
 const (
-	PQOff     PQ = "off"     // X25519 only
-	PQHybrid  PQ = "hybrid"  // X25519MLKEM768 first, then X25519
+	PQOff     PQ = "off"     // X25519, then P-256
+	PQHybrid  PQ = "hybrid"  // X25519MLKEM768 first, then X25519 and P-256
 	PQRequire PQ = "require" // X25519MLKEM768 only
 )
 

@@ -94,7 +94,9 @@ func allRows() (all []row) {
 	add(
 		row{key: "bind_addr", flag: "bind", def: "0.0.0.0:8443", bind: func(c *Config) value { return listenAddr(&c.BindAddr) }, help: "address of the wallet listener (TLS)"},
 		row{key: "metrics_addr", flag: "metrics", def: "127.0.0.1:9090", bind: func(c *Config) value { return listenAddr(&c.MetricsAddr) }, help: "address of the admin listener (plain HTTP: keep it on loopback or behind a network policy)"},
-		row{key: "max_conns", flag: "max-conns", def: "1024", bind: func(c *Config) value { return integer(&c.MaxConns, 1, 1<<20) }, help: "most connections to the wallet listener at once"},
+		row{key: "max_conns", flag: "max-conns", def: "1024", bind: func(c *Config) value { return integer(&c.MaxConns, 1, 1<<20) }, help: "most connections to the wallet listener at once; at that, connections on which no valid token has come make room first"},
+		row{key: "max_conns_per_addr", def: "0", bind: func(c *Config) value { return integer(&c.MaxConnsPerAddr, 0, 1<<20) }, help: "most of these from one address, an IPv6 /64 counting as one; 0 is no such limit, for clients behind one load balancer"},
+		row{key: "conn_max_age", def: "1h", bind: func(c *Config) value { return duration(&c.ConnMaxAge, 0, 7*24*time.Hour) }, help: "age at which a connection is closed, with its next answer or while idle; up to a tenth less, so that not all leave at once; 0 is never"},
 		row{key: "body_memory", def: "64MiB", bind: func(c *Config) value { return size(&c.BodyMemory, 1<<10, 1<<36) }, help: "memory of all request bodies over 4KiB together, as they arrive; where it is in use, such a request gets 429"},
 		row{key: "read_timeout", flag: "read-timeout", def: "5s", bind: func(c *Config) value { return duration(&c.ReadTimeout, 10*time.Millisecond, 5*time.Minute) }, help: "longest TLS handshake, and longest reading of a request"},
 		row{key: "write_timeout", flag: "write-timeout", def: "5s", bind: func(c *Config) value { return duration(&c.WriteTimeout, 10*time.Millisecond, 5*time.Minute) }, help: "longest writing of a response"},
@@ -110,7 +112,7 @@ func allRows() (all []row) {
 		row{key: "tls.client_auth", def: "off", bind: func(c *Config) value {
 			return oneOf(&c.TLS.ClientAuth, ClientAuthOff, ClientAuthRequest, ClientAuthRequire)
 		}, help: "whether clients show a certificate; one that is shown must verify"},
-		row{key: "tls.pq", flag: "pq", def: "hybrid", bind: func(c *Config) value { return oneOf(&c.TLS.PQ, PQOff, PQHybrid, PQRequire) }, help: "post-quantum key exchange: off is X25519 only, hybrid offers X25519MLKEM768 first, require takes nothing else"},
+		row{key: "tls.pq", flag: "pq", def: "hybrid", bind: func(c *Config) value { return oneOf(&c.TLS.PQ, PQOff, PQHybrid, PQRequire) }, help: "post-quantum key exchange: off offers X25519 and P-256, hybrid X25519MLKEM768 before these, require nothing but X25519MLKEM768"},
 		row{key: "tls.ticket_rotation", def: "1h", bind: func(c *Config) value { return duration(&c.TLS.TicketRotation, time.Minute, 24*time.Hour) }, help: "how long a session ticket key is used"},
 	)
 	add(

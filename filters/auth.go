@@ -17,17 +17,18 @@ type AuthStage uint8
 
 // The stages, in the order in which they judge. The first four know nothing of the sender yet.
 const (
-	StageMissing   AuthStage = iota // no token
-	StageDecode                     // not a macaroon of ours
-	StageKey                        // no such root key
-	StageSignature                  // not made by that key
-	StageCaveat                     // carries what is not understood, or no exp
-	StageAudience                   // for another service
-	StageRevoked                    // token or key is on the revocation list
-	StageNotYet                     // before nbf
-	StageExpired                    // at or after exp
-	StagePeer                       // another client certificate, or none
-	StageCIDR                       // from another network
+	StageMissing     AuthStage = iota // no token
+	StageDecode                       // not a macaroon of ours
+	StageKey                          // no such root key
+	StageSignature                    // not made by that key
+	StageCaveat                       // carries what is not understood, or no exp
+	StageAudience                     // for another service
+	StageRevoked                      // token or key is on the revocation list
+	StageNotYet                       // before nbf
+	StageExpired                      // at or after exp
+	StageCertificate                  // the client certificate has ended, or its CA was withdrawn
+	StagePeer                         // another client certificate, or none
+	StageCIDR                         // from another network
 	NumAuthStages
 )
 
@@ -44,17 +45,18 @@ var authStages = [NumAuthStages]struct { //nolint:gochecknoglobals // a table
 	code   wallet.Code
 	detail string
 }{
-	StageMissing:   {"missing", wallet.Unauthorized, "a bearer token is required"},
-	StageDecode:    {"decode", wallet.Unauthorized, "the token does not verify"},
-	StageKey:       {"key", wallet.Unauthorized, "the token does not verify"},
-	StageSignature: {"signature", wallet.Unauthorized, "the token does not verify"},
-	StageCaveat:    {"caveat", wallet.Unauthorized, "the token carries a caveat that is not understood, or lacks exp"},
-	StageAudience:  {"audience", wallet.Unauthorized, "the token is for another audience"},
-	StageRevoked:   {"revoked", wallet.Unauthorized, "the token is revoked"},
-	StageNotYet:    {"not_yet", wallet.Unauthorized, "the token is not yet valid"},
-	StageExpired:   {"expired", wallet.Unauthorized, "the token has expired"},
-	StagePeer:      {"peer", wallet.Forbidden, "the capability is not for this client certificate"},
-	StageCIDR:      {"cidr", wallet.Forbidden, "the capability is not for this network"},
+	StageMissing:     {"missing", wallet.Unauthorized, "a bearer token is required"},
+	StageDecode:      {"decode", wallet.Unauthorized, "the token does not verify"},
+	StageKey:         {"key", wallet.Unauthorized, "the token does not verify"},
+	StageSignature:   {"signature", wallet.Unauthorized, "the token does not verify"},
+	StageCaveat:      {"caveat", wallet.Unauthorized, "the token carries a caveat that is not understood, or lacks exp"},
+	StageAudience:    {"audience", wallet.Unauthorized, "the token is for another audience"},
+	StageRevoked:     {"revoked", wallet.Unauthorized, "the token is revoked"},
+	StageNotYet:      {"not_yet", wallet.Unauthorized, "the token is not yet valid"},
+	StageExpired:     {"expired", wallet.Unauthorized, "the token has expired"},
+	StageCertificate: {"certificate", wallet.Forbidden, "the client certificate is no longer valid: connect anew"},
+	StagePeer:        {"peer", wallet.Forbidden, "the capability is not for this client certificate"},
+	StageCIDR:        {"cidr", wallet.Forbidden, "the capability is not for this network"},
 }
 
 // String is the stage's label in auth_failures_total.
@@ -103,6 +105,9 @@ func (a *Auth) Check(x *Exchange) wallet.Code {
 	}
 	if stage != passed {
 		return a.refuse(x, stage)
+	}
+	if x.Caller != nil && !x.Caller.Prove() {
+		return wallet.RetryLater // which reaches nobody
 	}
 	x.Grant = g
 	if x.Limits.Shadow != nil {
@@ -209,6 +214,9 @@ func (g *Grant) judge(x *Exchange) AuthStage {
 		return StageNotYet
 	case seconds >= g.exp: // "on or after" it, as RFC 7519 §4.1.4 has it
 		return StageExpired
+	}
+	if x.PeerGone { // a handshake would refuse it, also where no caveat asks for one
+		return StageCertificate
 	}
 	for _, peer := range g.peers {
 		if x.Peer != peer { // never empty, so no certificate is never the right one

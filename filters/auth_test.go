@@ -196,7 +196,7 @@ func TestAuthStageNames(t *testing.T) {
 	for s := range filters.NumAuthStages {
 		names = append(names, s.String())
 	}
-	want := "missing decode key signature caveat audience revoked not_yet expired peer cidr"
+	want := "missing decode key signature caveat audience revoked not_yet expired certificate peer cidr"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("stages are %q, want %q", got, want)
 	}

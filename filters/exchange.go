@@ -39,6 +39,8 @@ type Exchange struct {
 	Unfit    string     // what is wrong with the query or MinSeq, refused in decoding's place
 	Addr     netip.Addr // the client's address
 	Peer     string     // URI SAN of the verified client certificate, empty for none
+	PeerGone bool       // there was one that no longer verifies
+	Caller   Caller     // the connection that it came on; nil: none
 
 	// What the filters found.
 	Grant    *Grant            // the verified capability
@@ -84,6 +86,13 @@ func (x *Exchange) capsUnder(l *config.Limits) config.Caps {
 	who := x.asker()
 	who.Account, who.Asset = x.Transfer.Holder(), x.Transfer.Asset
 	return l.CapsFor(&who)
+}
+
+// Caller is the connection that a request came on.
+type Caller interface {
+	// Prove notes that a valid token has come on it, and returns false where it has been closed: an
+	// answer would reach nobody, so nothing shall be begun. It does not block, and does not allocate.
+	Prove() bool
 }
 
 // Filter takes one decision. Check returns wallet.OK to go on, or the answer. It does not block

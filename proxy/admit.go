@@ -211,7 +211,8 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 // identify finds who asks, and under which name the request is followed.
 func (s *Server) identify(v *visit) {
 	h := &v.header
-	v.Addr, v.Peer = v.conn.addr, v.conn.peer
+	v.Caller, v.Addr = v.conn, v.conn.addr
+	v.Peer, v.PeerGone = v.conn.judgeClient(v.Now)
 	var err error
 	if v.Origin.Corr, err = wallet.ParseCorrID(h.values[hXCorrID]); err != nil || h.twice[hXCorrID] {
 		v.Origin.Corr = s.ids.next(v.Now)

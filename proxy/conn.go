@@ -3,10 +3,13 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
+	"iter"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -36,36 +39,60 @@ const (
 	// acceptPause is the longest wait after a failed accept, which comes of a lack of file
 	// descriptors or memory.
 	acceptPause = time.Second
+
+	// overCapPause is the pause between two lines that say that there are too many connections.
+	overCapPause = time.Minute
+
+	// A connection's longest age is shortened by up to a part in ageSpread, so that those that came
+	// together do not leave together; the idle ones that reached it are looked for ageSweeps times
+	// in that age.
+	ageSpread = 10
+	ageSweeps = 60
 )
 
-// listener accepts connections for fasthttp, at most max at once. Its own cap and books replace
+// bounds are what a listener takes at most.
+type bounds struct {
+	conns   int           // open at once
+	perAddr int           // of these from one address; 0: as many as there may be
+	age     time.Duration // of a connection; 0: any
+}
+
+// listener accepts connections for fasthttp within its bounds. Its own cap and books replace
 // fasthttp's: those would answer an excess connection before its handshake, and its Shutdown
 // serves connections again that outlast it.
 //
-// At the cap the connection that has been idle longest, if for a second at least, makes room: a
-// client that keeps connections for later must not lock out one that wants to pay now. If none is
-// idle the new one is closed at once, which tells a client to try elsewhere sooner than a backlog
-// that nobody takes from.
+// At the cap a stranger makes room, whatever it does: a connection on which no valid token has come
+// (docs/decisions/027-strangers-pay-for-themselves.md). Where there is none, one that has been idle
+// for a second at least does: a client that keeps connections for later must not lock out one that
+// wants to pay now. Otherwise the new one is closed at once, which tells a client to try elsewhere
+// sooner than a backlog that nobody takes from.
 type listener struct {
 	net.Listener
-	tls     *tls.Config // nil: plain, in tests
-	max     int
+	certs   *certs      // nil: plain, in tests
+	tls     *tls.Config // of certs
+	bounds  bounds
 	now     func() int64
 	log     logrus.FieldLogger
 	metrics *Metrics
+	turns   turns // of handshakes
 
 	done chan struct{} // closed by Close
 	once sync.Once
 
-	mu   sync.Mutex
-	open map[*conn]struct{} // mu
+	mu    sync.Mutex
+	books books // mu
+	said  int64 // when the log last said that there are too many, Unix nanoseconds; mu
 }
 
-func newListener(ln net.Listener, cfg *tls.Config, limit int, now func() int64, log logrus.FieldLogger, m *Metrics) *listener {
-	return &listener{
-		Listener: ln, tls: cfg, max: limit, now: now, log: log, metrics: m,
-		done: make(chan struct{}), open: map[*conn]struct{}{},
+func newListener(ln net.Listener, c *certs, b bounds, now func() int64, log logrus.FieldLogger, m *Metrics) *listener {
+	l := &listener{
+		Listener: ln, certs: c, bounds: b, now: now, log: log, metrics: m,
+		turns: newTurns(), done: make(chan struct{}), books: newBooks(),
 	}
+	if c != nil {
+		l.tls = c.config()
+	}
+	return l
 }
 
 // Accept returns the next connection within the cap, and io.EOF after Close. fasthttp would give
@@ -121,47 +148,110 @@ func (l *listener) add(raw net.Conn) *conn {
 		_ = raw.Close()
 		return nil
 	}
-	var victim *conn
-	if len(l.open) >= l.max {
-		if victim = l.quietest(c.touched.Load() - int64(idleBefore)); victim == nil {
-			l.mu.Unlock()
-			l.metrics.connRefused()
-			_ = raw.Close()
-			return nil
-		}
-		delete(l.open, victim)
-	}
-	l.open[c] = struct{}{}
-	l.mu.Unlock()
+	victim, over := l.makeRoom(c)
 	if victim != nil {
-		l.metrics.connEvicted()
-		_ = victim.raw.Close() // a farewell in TLS could hold up Accept
+		l.books.remove(victim)
 	}
+	if over == withinCap || victim != nil {
+		l.books.add(c)
+	}
+	warn := over != withinCap && c.born-l.said >= int64(overCapPause)
+	if warn {
+		l.said = c.born
+	}
+	open, strangers := len(l.books.open), l.books.strange
+	l.mu.Unlock()
+	if warn {
+		l.log.WithFields(logrus.Fields{"connections": open, "strangers": strangers, "cap": over.String()}).Warn("connections_over_cap")
+	}
+	switch {
+	case over == withinCap:
+		return c
+	case victim == nil:
+		l.metrics.overCap(over, connRefused)
+		_ = raw.Close()
+		return nil
+	case victim.proven.Load():
+		l.metrics.overCap(over, connIdle)
+	default:
+		l.metrics.overCap(over, connStranger)
+	}
+	_ = victim.raw.Close() // a farewell in TLS could hold up Accept
 	return c
 }
 
-// quietest retires the connection that has been idle longest, since before at least. The caller
-// holds mu and closes it.
-func (l *listener) quietest(before int64) *conn {
-	for {
-		var oldest *conn
-		since := before
-		for c := range l.open {
-			if at := c.touched.Load(); at <= since && c.phase.Load() <= idle {
-				oldest, since = c, at
-			}
+// connCap is a cap that a new connection met.
+type connCap uint8
+
+const (
+	withinCap  connCap = iota
+	capAddress         // of one address
+	capAll             // of all
+	numCaps
+)
+
+// String is the cap's name in metrics and the log.
+func (c connCap) String() string { return [...]string{"none", "max_conns_per_addr", "max_conns"}[c] }
+
+// makeRoom says which cap the new connection meets, and which other one it then replaces; nil is
+// none. The caller holds mu and closes it.
+func (l *listener) makeRoom(c *conn) (victim *conn, over connCap) {
+	quiet := c.born - int64(idleBefore)
+	if p := l.books.peers[origin(c.addr)]; p != nil && l.bounds.perAddr > 0 && p.conns() >= l.bounds.perAddr {
+		if victim = p.oldest(); victim == nil {
+			return quietest(p.elders(), quiet), capAddress
 		}
-		if oldest == nil || oldest.retire() {
-			return oldest
+		victim.phase.Store(retired)
+		return victim, capAddress
+	}
+	if len(l.books.open) < l.bounds.conns {
+		return nil, withinCap
+	}
+	if victim = l.books.stranger(); victim == nil {
+		return quietest(l.books.elders(), quiet), capAll
+	}
+	victim.phase.Store(retired)
+	return victim, capAll
+}
+
+// quietest retires the connection of these that has been idle longest, since before at least. The
+// caller holds the listener's mu.
+func quietest(conns iter.Seq[*conn], before int64) *conn {
+	var oldest *conn
+	since := before
+	for c := range conns {
+		if at := c.touched.Load(); at <= since && c.phase.Load() <= idle {
+			oldest, since = c, at
 		}
 	}
+	if oldest != nil && !oldest.retire() {
+		return nil // a request has just come in
+	}
+	return oldest
+}
+
+// prove books a connection as one of a client; false where it was closed before.
+func (l *listener) prove(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.books.prove(c) {
+		return false
+	}
+	c.proven.Store(true)
+	return true
 }
 
 // count is how many connections are open.
 func (l *listener) count() int {
+	clients, strangers := l.counts()
+	return clients + strangers
+}
+
+// counts are the open connections on which a valid token has come, and the others.
+func (l *listener) counts() (clients, strangers int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.open)
+	return len(l.books.open) - l.books.strange, l.books.strange
 }
 
 // drain closes every connection that has been idle for quiet, and then the rest as they fall
@@ -192,29 +282,67 @@ func (l *listener) drain(ctx context.Context, within, quiet time.Duration) {
 func (l *listener) closeIdle(before int64) {
 	l.mu.Lock()
 	var gone []*conn
-	for c := range l.open {
+	for c := range l.books.open {
 		since := c.touched.Load()
 		if c.phase.Load() == shaking {
 			since += int64(idleBefore) // its client may send as soon as it is through
 		}
 		if since <= before && !c.unread() && c.retire() {
 			gone = append(gone, c)
-			delete(l.open, c)
+			l.books.remove(c)
 		}
 	}
 	l.mu.Unlock()
-	var farewells sync.WaitGroup // at once, as a client that reads nothing holds up its own for 5 s
+	farewell(gone)
+}
+
+// farewell closes connections, at once: a client that reads nothing holds up its own for 5 s.
+func farewell(gone []*conn) {
+	var farewells sync.WaitGroup
 	for _, c := range gone {
 		farewells.Go(func() { _ = c.Conn.Close() })
 	}
 	farewells.Wait()
 }
 
+// closeAged closes the idle connections that have reached their longest age. A busy one says so in
+// its answer.
+func (l *listener) closeAged() {
+	now := l.now()
+	l.mu.Lock()
+	var gone []*conn
+	for c := range l.books.open {
+		if c.aged(now) && !c.unread() && c.phase.CompareAndSwap(idle, retired) {
+			gone = append(gone, c)
+			l.books.remove(c)
+		}
+	}
+	l.mu.Unlock()
+	farewell(gone)
+}
+
+// run closes aged connections until ctx ends.
+func (l *listener) run(ctx context.Context) {
+	if l.bounds.age <= 0 {
+		return
+	}
+	tick := time.NewTicker(max(time.Second, l.bounds.age/ageSweeps))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			l.closeAged()
+		}
+	}
+}
+
 // cutOff closes every connection, whatever it does.
 func (l *listener) cutOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.open {
+	for c := range l.books.open {
 		_ = c.raw.Close() // not through TLS, whose farewell waits for a write under way
 	}
 }
@@ -222,7 +350,7 @@ func (l *listener) cutOff() {
 // remove takes a closed connection off the books.
 func (l *listener) remove(c *conn) {
 	l.mu.Lock()
-	delete(l.open, c)
+	l.books.remove(c)
 	l.mu.Unlock()
 }
 
@@ -244,9 +372,18 @@ type conn struct {
 	addr     netip.Addr
 	phase    atomic.Uint32
 	touched  atomic.Int64 // end of the last request, before one of the handshake, and before that the accept
+	proven   atomic.Bool  // a valid token has come on it; set under the listener's mu
+	born     int64        // Unix nanoseconds
+	due      int64        // when it has reached its longest age, Unix nanoseconds; 0: never
+
+	// Of the listener's books.
+	number uint64 // of its accept
+	peerOf *peer
+	entry  *list.Element // in one of the peer's lists
 
 	// Of the goroutine that serves the connection.
-	peer   string // URI SAN of the verified client certificate
+	client clientCert
+	turn   bool // it holds one of the listener's turns
 	meter  meter
 	heads  heads
 	body   body
@@ -281,22 +418,29 @@ func newConn(raw net.Conn, l *listener) *conn {
 	}
 	if l.tls != nil {
 		c.meter = meter{Conn: raw, left: tlsBytes}
-		c.tls = tls.Server(&c.meter, l.tls)
+		c.tls = tls.Server(&turnstile{Conn: &c.meter, c: c}, l.tls)
 		c.Conn = c.tls
 	}
-	c.touched.Store(l.now())
+	c.born = l.now()
+	if age := int64(l.bounds.age); age > 0 {
+		c.due = c.born + age - rand.Int64N(age/ageSpread+1) //nolint:gosec // spreads reconnects and guards nothing
+	}
+	c.touched.Store(c.born)
 	return c
 }
 
 // Handshake is called by fasthttp before anything else, under its read time-out.
 func (c *conn) Handshake() error {
 	if c.tls != nil {
-		if err := c.tls.Handshake(); err != nil { //nolint:noctx // bounded by the read deadline
+		under := c.listener.certs.current.Load() // or a later one, by which it is judged again at the first request
+		err := c.tls.Handshake()                 //nolint:noctx // bounded by the read deadline
+		c.listener.turns.leave(&c.turn)
+		if err != nil {
 			c.listener.metrics.handshakeFailed(isTimeout(err))
 			c.explain(err)
 			return err
 		}
-		c.peer = peerName(c.tls.ConnectionState())
+		c.client = newClientCert(c.tls.ConnectionState(), under)
 	}
 	c.touched.Store(c.listener.now())
 	c.phase.CompareAndSwap(shaking, idle)
@@ -382,6 +526,9 @@ func (c *conn) refill() error {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
+	if c.phase.Load() == shaking {
+		return 0, net.ErrClosed // fasthttp's refusal of a connection too many, which would shake hands in Accept
+	}
 	n, err := c.Conn.Write(b)
 	if err != nil {
 		c.broken = true
@@ -391,6 +538,21 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// judgeClient says whom the client's certificate names at the time now, and whether it no longer
+// counts.
+func (c *conn) judgeClient(now int64) (name string, gone bool) {
+	if c.tls == nil {
+		return "", false
+	}
+	return c.client.judge(c.listener.certs.current.Load(), now)
+}
+
+// Prove implements filters.Caller.
+func (c *conn) Prove() bool { return c.proven.Load() || c.listener.prove(c) }
+
+// aged says that the connection has reached its longest age.
+func (c *conn) aged(now int64) bool { return c.due > 0 && now >= c.due }
 
 // retire ends a connection that serves no request; false if one has just come in.
 func (c *conn) retire() bool {

@@ -237,16 +237,16 @@ func tryAdmin(r *rig, path string) (int, string, error) {
 	return resp.StatusCode, string(text), err
 }
 
-// TestMaxConns fills the listener with busy connections, where one more must be closed at once;
-// then lets them fall idle, where the quietest must make room.
+// TestMaxConns fills the listener with connections of clients that were just busy, where one more
+// must be closed at once; then lets them fall idle, where the quietest must make room.
 func TestMaxConns(t *testing.T) {
 	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_MAX_CONNS=2"}})
 	first, second := r.dial(), r.dial()
 	readers := []*bufio.Reader{bufio.NewReader(first), bufio.NewReader(second)}
-	if a := r.exchange(first, readers[0], ping); a.status != 200 {
+	if a := r.exchange(first, readers[0], r.readRequest()); a.status != 200 {
 		t.Fatal(a)
 	}
-	if a := r.exchange(second, readers[1], ping); a.status != 200 {
+	if a := r.exchange(second, readers[1], r.readRequest()); a.status != 200 {
 		t.Fatal(a)
 	}
 	if _, err := tlsDial(r); err == nil {
@@ -255,23 +255,23 @@ func TestMaxConns(t *testing.T) {
 	idle := func() bool { return r.server.Idle() == 2 }
 	r.eventually("both are idle", idle)
 	r.clock.ahead.Add(int64(2 * time.Second))
-	if a := r.exchange(second, readers[1], ping); a.status != 200 { // now the first is the quietest
+	if a := r.exchange(second, readers[1], r.readRequest()); a.status != 200 { // now the first is the quietest
 		t.Fatal(a)
 	}
 	r.eventually("both are idle", idle)
 	r.clock.ahead.Add(int64(2 * time.Second))
 	third := r.dial()
-	if a := r.exchange(third, bufio.NewReader(third), ping); a.status != 200 {
+	if a := r.exchange(third, bufio.NewReader(third), r.readRequest()); a.status != 200 {
 		t.Fatal(a)
 	}
 	if _, err := readers[0].ReadByte(); err == nil || isTimeout(err) {
 		t.Errorf("the quietest connection: %v, want its end", err)
 	}
-	if a := r.exchange(second, readers[1], ping); a.status != 200 {
+	if a := r.exchange(second, readers[1], r.readRequest()); a.status != 200 {
 		t.Errorf("the other one: %d", a.status)
 	}
-	for outcome, want := range map[string]string{"refused": "1", "evicted": "1"} {
-		if got := r.metric(`connections_over_cap_total{outcome="` + outcome + `"}`); got != want {
+	for outcome, want := range map[string]string{"refused": "1", "idle": "1", "stranger": "0"} {
+		if got := r.metric(`connections_over_cap_total{cap="max_conns",outcome="` + outcome + `"}`); got != want {
 			t.Errorf("%s %s, want %s", got, outcome, want)
 		}
 	}

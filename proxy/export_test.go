@@ -13,14 +13,14 @@ import (
 
 // ServeConn serves one plain connection, as an accepted one after its handshake.
 func (s *Server) ServeConn(c net.Conn) error {
-	l := newListener(nil, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
+	l := newListener(nil, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics)
 	return s.http.ServeConn(l.add(c))
 }
 
 // Handler returns a function that parses raw anew for each call and serves it without a
 // connection, and the context that it uses.
 func (s *Server) Handler(raw string, c net.Conn) (func(), *fasthttp.RequestCtx) {
-	l := newListener(nil, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
+	l := newListener(nil, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics)
 	conn := l.add(c)
 	_ = conn.Handshake()
 	ctx := &fasthttp.RequestCtx{}
@@ -70,6 +70,16 @@ func (s *Server) Tend() {
 	}
 }
 
+// Strangers counts the open connections on which no valid token has come.
+func (s *Server) Strangers() int {
+	s.listener.mu.Lock()
+	defer s.listener.mu.Unlock()
+	return s.listener.books.strange
+}
+
+// CloseAged closes the idle connections that have reached their longest age.
+func (s *Server) CloseAged() { s.listener.closeAged() }
+
 // SetWritable puts f in the place of what the filter "ready" asks.
 func (s *Server) SetWritable(f func() bool) {
 	for _, id := range []routeID{routeIssue, routeTransfer, routeBurn} {
@@ -81,7 +91,7 @@ func (s *Server) SetWritable(f func() bool) {
 func (s *Server) Idle() (n int) {
 	s.listener.mu.Lock()
 	defer s.listener.mu.Unlock()
-	for c := range s.listener.open {
+	for c := range s.listener.books.open {
 		if c.phase.Load() == idle {
 			n++
 		}
@@ -91,13 +101,13 @@ func (s *Server) Idle() (n int) {
 
 // AcceptFrom accepts one connection from ln as Run's listener does.
 func (s *Server) AcceptFrom(ln net.Listener) (net.Conn, error) {
-	return newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics).Accept()
+	return newListener(ln, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics).Accept()
 }
 
 // AcceptIdle accepts one connection from ln that has been idle for ever, and returns it with what
 // closes idle connections, as a drain does, and says whether this was one.
 func (s *Server) AcceptIdle(ln net.Listener) (c net.Conn, closesIdle func() bool) {
-	l := newListener(ln, nil, 1, s.deps.Now, s.deps.Log, s.metrics)
+	l := newListener(ln, nil, bounds{conns: 1}, s.deps.Now, s.deps.Log, s.metrics)
 	c, err := l.Accept()
 	if err != nil {
 		panic(err)

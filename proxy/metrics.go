@@ -38,7 +38,7 @@ type Metrics struct {
 
 	handshakes                                      prometheus.Counter
 	timeoutRead, timeoutWrite, timeoutIdle, timeTLS prometheus.Counter
-	refused, evicted                                prometheus.Counter
+	over                                            [numCaps][numOverCaps]prometheus.Counter
 	overBudget                                      prometheus.Counter
 	panics                                          atomic.Uint64
 	shadows                                         [filters.NumWatched]atomic.Uint64
@@ -132,10 +132,19 @@ func (m *Metrics) makeConnections() {
 	m.timeoutRead = timeouts.WithLabelValues("read")
 	m.timeoutWrite = timeouts.WithLabelValues("write")
 	m.timeoutIdle = timeouts.WithLabelValues("idle")
-	full := m.counter("connections_over_cap_total", "Connections closed because max_conns were open: a new one (refused), or an idle one to make room (evicted).", "outcome")
-	m.refused = full.WithLabelValues("refused")
-	m.evicted = full.WithLabelValues("evicted")
+	over := m.counter("connections_over_cap_total", "Connections closed because as many were open as may be: one without a valid token (stranger) or an idle one (idle), to make room, or else the new one (refused).", "cap", "outcome")
+	for c := capAddress; c < numCaps; c++ {
+		for o := range numOverCaps {
+			m.over[c][o] = over.WithLabelValues(c.String(), o.String())
+		}
+	}
 	m.overBudget = m.counter("body_memory_refusals_total", "Requests refused because body_memory was in use.").WithLabelValues()
+}
+
+func (m *Metrics) watchConnections(counts func() (clients, strangers int)) {
+	help := "Open connections to the wallet listener: of clients, which have shown a valid token, and of strangers."
+	m.gauge("connections", help, prometheus.Labels{"of": "clients"}, func() float64 { n, _ := counts(); return float64(n) })
+	m.gauge("connections", help, prometheus.Labels{"of": "strangers"}, func() float64 { _, n := counts(); return float64(n) })
 }
 
 func (m *Metrics) makeCalls() {
@@ -324,7 +333,20 @@ func (m *Metrics) timedOut(idle bool) {
 }
 
 func (m *Metrics) writeTimedOut() { m.timeoutWrite.Inc() }
-func (m *Metrics) connRefused()   { m.refused.Inc() }
-func (m *Metrics) connEvicted()   { m.evicted.Inc() }
-func (m *Metrics) bodyRefused()   { m.overBudget.Inc() }
-func (m *Metrics) panicked()      { m.panics.Add(1) }
+
+// overCap is which connection was closed because a new one met a cap.
+type overCap uint8
+
+const (
+	connStranger overCap = iota
+	connIdle
+	connRefused
+	numOverCaps
+)
+
+// String is the outcome's label.
+func (o overCap) String() string { return [...]string{"stranger", "idle", "refused"}[o] }
+
+func (m *Metrics) overCap(c connCap, o overCap) { m.over[c][o].Inc() }
+func (m *Metrics) bodyRefused()                 { m.overBudget.Inc() }
+func (m *Metrics) panicked()                    { m.panics.Add(1) }

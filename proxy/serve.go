@@ -182,6 +182,9 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	if code == wallet.OK && !v.conn.body.whole() {
 		code = s.await(ctx, v)
 	}
+	if v.PeerGone || v.conn.aged(v.Now) {
+		ctx.SetConnectionClose()
+	}
 	v.begin(s.metrics)
 	if code == wallet.OK {
 		code = v.route.chain.Do(&v.Exchange, v.route.last)
@@ -365,7 +368,8 @@ func (s *Server) Listen() error {
 		_ = ln.Close()
 		return err
 	}
-	s.listener = newListener(ln, s.certs.config(), s.cfg.MaxConns, s.deps.Now, s.deps.Log, s.metrics)
+	s.listener = newListener(ln, s.certs, bounds{s.cfg.MaxConns, s.cfg.MaxConnsPerAddr, s.cfg.ConnMaxAge}, s.deps.Now, s.deps.Log, s.metrics)
+	s.metrics.watchConnections(s.listener.counts)
 	return nil
 }
 
@@ -405,6 +409,7 @@ func (s *Server) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	var running sync.WaitGroup
 	running.Go(func() { s.certs.run(tending) })
+	running.Go(func() { s.listener.run(tending) })
 	running.Go(func() { failed <- s.http.Serve(s.listener) })
 	running.Go(func() { failed <- s.admin.Serve(s.adminLn) })
 	s.bound.Store(true)

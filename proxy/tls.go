@@ -147,6 +147,7 @@ func (c *certs) put(set config.TLS, files, pushed pems) error {
 		}
 		c.tickets, c.rotated = [][32]byte{key}, c.now()
 		next.SetSessionTicketKeys(c.tickets)
+		next.Time = func() time.Time { return time.Unix(0, c.now()) }
 		c.current.Store(next)
 		c.open.Store(force.cert != nil && (set.ClientAuth != config.ClientAuthRequire || force.ca != nil))
 		c.log.WithFields(logrus.Fields{"cert_file": set.CertFile, "pushed": pushed.cert != nil}).Info("tls_loaded")
@@ -215,9 +216,9 @@ func buildTLS(set config.TLS, p pems) (*tls.Config, error) {
 	}
 	switch set.PQ {
 	case config.PQOff:
-		next.CurvePreferences = []tls.CurveID{tls.X25519}
+		next.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
 	case config.PQHybrid:
-		next.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.X25519}
+		next.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}
 	case config.PQRequire:
 		next.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
 	default:
@@ -259,16 +260,4 @@ func (c *certs) rotate() error {
 	c.tickets, c.rotated = keys[:min(len(keys), ticketKeys)], c.now()
 	c.current.Load().SetSessionTicketKeys(c.tickets)
 	return nil
-}
-
-// peerName is the identity of a verified client certificate: its only URI SAN. SPIFFE allows one
-// (X509-SVID §2); a certificate with several names nobody.
-func peerName(state tls.ConnectionState) string {
-	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
-		return ""
-	}
-	if uris := state.PeerCertificates[0].URIs; len(uris) == 1 {
-		return uris[0].String()
-	}
-	return ""
 }

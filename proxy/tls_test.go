@@ -147,12 +147,13 @@ func TestClientAuthorityRotates(t *testing.T) {
 }
 
 // TestVersionAndCurves offers what the listener must not take: TLS 1.2, HTTP/2 alone, a key
-// exchange that the setting excludes; and checks which one is chosen of those it takes.
+// exchange that the setting excludes; and checks which one is chosen of those it takes. A client
+// that has only P-256 is one that RFC 8446 §9.1 has us serve.
 func TestVersionAndCurves(t *testing.T) {
 	for pq, want := range map[string]map[tls.CurveID]tls.CurveID{
-		"off":     {tls.X25519: tls.X25519, tls.X25519MLKEM768: 0, 0: tls.X25519},
-		"hybrid":  {tls.X25519: tls.X25519, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768, tls.CurveP256: 0},
-		"require": {tls.X25519: 0, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768},
+		"off":     {tls.X25519: tls.X25519, tls.X25519MLKEM768: 0, 0: tls.X25519, tls.CurveP256: tls.CurveP256, tls.CurveP384: 0},
+		"hybrid":  {tls.X25519: tls.X25519, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768, tls.CurveP256: tls.CurveP256, tls.CurveP384: 0},
+		"require": {tls.X25519: 0, tls.CurveP256: 0, tls.X25519MLKEM768: tls.X25519MLKEM768, 0: tls.X25519MLKEM768},
 	} {
 		t.Run(pq, func(t *testing.T) {
 			r := newRig(t, rigOptions{env: []string{"SVC_WALLET_TLS_PQ=" + pq}})
