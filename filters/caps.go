@@ -27,13 +27,13 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 	amount, daily := x.Transfer.Amount, caps.DailyCeiling.Min(x.Grant.Daily)
 	switch {
 	case amount.Cmp(caps.MaxAmountPerOp) > 0:
-		x.Detail = "amount_minor is over the cap of one operation"
+		return x.over(LimitHit{Name: LimitAmount, Told: true, Remaining: caps.MaxAmountPerOp})
 	case amount.Cmp(x.Grant.MaxAmount) > 0:
-		x.Detail = "amount_minor is over the capability's max_amount"
+		return x.over(LimitHit{Name: LimitTokenAmount, Told: true, Remaining: x.Grant.MaxAmount})
 	case amount.Cmp(daily) > 0:
-		x.Detail = "amount_minor is over the daily ceiling by itself"
+		return x.over(LimitHit{Name: x.dailyLimit()}) // on no day; what remains of this one is the ledger's to tell
 	case x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0:
-		x.Detail = "amount_minor is over the account total by itself"
+		return x.over(LimitHit{Name: LimitTotal})
 	default:
 		x.Transfer.Rules = wallet.Rules{
 			DailyCeiling:    daily,
@@ -46,7 +46,6 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 		}
 		return wallet.OK
 	}
-	return wallet.LimitsExceeded
 }
 
 // watchCaps holds an amount that passed against the caps under watch.

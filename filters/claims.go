@@ -68,6 +68,7 @@ type claim[K, O comparable] struct {
 	seq       uint64
 	nextNonce uint64
 	detail    string
+	reason    string
 	until     int64         // when an applied claim is forgotten, Unix nanoseconds
 	done      chan struct{} // made for the first who waits, closed on settlement
 
@@ -155,7 +156,7 @@ func (c *claim[K, O]) settle(x *Exchange, code wallet.Code) {
 		reply = bytes.Clone(x.Reply)
 	}
 	s.mu.Lock()
-	c.code, c.reply, c.seq, c.nextNonce, c.detail = code, reply, x.Seq, x.NextNonce, x.Detail
+	c.code, c.reply, c.seq, c.nextNonce, c.detail, c.reason = code, reply, x.Seq, x.NextNonce, x.Detail, x.Reason
 	if s.table.ttl > 0 && code == wallet.OK {
 		// Counted from arrival, so that we forget before the ledger does, which counts from
 		// the commit.

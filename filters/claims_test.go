@@ -241,7 +241,9 @@ func (m *tableModel) expectAnswer(t *rapid.T, c, first *client, code wallet.Code
 	case code == wallet.Replayed:
 		reply, seq = first.reply, 42
 	case code == wallet.NonceConflict && c.x.Transfer.Idem != first.x.Transfer.Idem:
-		next = c.x.Transfer.Nonce + 1
+		var want Exchange
+		want.conflict(c.x.Transfer.Nonce+1, NonceReserved)
+		next, detail = want.NextNonce, want.Detail
 	case code.Outcome() == wallet.Refused && c.x.Transfer.Fingerprint == first.x.Transfer.Fingerprint && code == first.code:
 		next, detail = 77, "because "+first.reply
 	}
@@ -271,7 +273,7 @@ func TestIdempotencyFollowsModel(t *testing.T) {
 						return wallet.KeyReused, false
 					case same(w, first) && code.Outcome() == wallet.Unknown:
 						return wallet.Uncertain, false
-					case same(w, first) && alike(w, first) && !code.Retryable():
+					case same(w, first) && alike(w, first) && !code.Retryable() && code != wallet.LimitsExceeded:
 						return code, false
 					}
 					return 0, true
@@ -341,10 +343,10 @@ func TestDuplicates(t *testing.T) {
 					t.Fatalf("client %d reached last", reached)
 				}
 				all[0].finish(code)
-				for i := 1; i < len(all) && code.Outcome() == wallet.Refused && code.Retryable(); i++ {
+				for i := 1; i < len(all) && code.Outcome() == wallet.Refused && (code.Retryable() || code == wallet.LimitsExceeded); i++ {
 					next := slices.IndexFunc(all, (*client).atLast)
 					if next < 0 {
-						t.Fatalf("after %d attempts that may have better luck now, nobody goes on", i)
+						t.Fatalf("after %d attempts whose refusal is their own, nobody goes on", i)
 					}
 					all[next].finish(code)
 				}

@@ -28,13 +28,15 @@ type Exchange struct {
 	Skew     int64          // nanoseconds that the time of day is ahead of Now; 0 as a rule
 	Deadline int64          // when the client's patience ends, Unix nanoseconds
 	Origin   wallet.Origin
-	Token    []byte     // what follows "Bearer ", nil if there is none
-	Key      []byte     // Idempotency-Key as sent, nil if there is none
-	Body     []byte     // as sent, not yet decompressed
-	Gzip     bool       // Body is gzip
-	Account  []byte     // query of a balance
-	Asset    []byte     // query of a balance
-	TxText   []byte     // last path segment of a transaction
+	Token    []byte // what follows "Bearer ", nil if there is none
+	Key      []byte // Idempotency-Key as sent, nil if there is none
+	Body     []byte // as sent, not yet decompressed
+	Gzip     bool   // Body is gzip
+	Account  []byte // query of a balance, or of a payment by its key
+	Asset    []byte // query of a balance
+	TxText   []byte // last path segment of a transaction
+	ByKey    bool   // the query is of the payment that Account made under the key IdemText
+	IdemText []byte
 	MinSeq   uint64     // X-Min-Ledger-Seq, 0 for none
 	Unfit    string     // what is wrong with the query or MinSeq, refused in decoding's place
 	Addr     netip.Addr // the client's address
@@ -47,13 +49,17 @@ type Exchange struct {
 	Transfer wallet.Transfer   // the decoded payment
 	Balance  wallet.BalanceKey // the decoded balance query
 	TxID     wallet.TxID       // the decoded transaction id
+	Idem     wallet.IdemKey    // the decoded key of a payment that is looked for, in Balance.Account's scope
 
 	// The answer.
 	Reply     []byte // JSON of a receipt; its memory is reused
 	Figure    wallet.Balance
-	AsOf      int64  // of Figure, Unix nanoseconds
-	Seq       uint64 // ledger version of the answer
-	NextNonce uint64 // with NonceConflict
+	AsOf      int64    // of Figure, Unix nanoseconds
+	Seq       uint64   // ledger version of the answer
+	NextNonce uint64   // with NonceConflict: the lowest that will do, 0 for none
+	Reason    string   // with NonceConflict: a constant text
+	Limit     LimitHit // with LimitsExceeded
+	Outran    bool     // with RetryLater: Seq is the ledger's version, below MinSeq
 	RateLimit RateState
 	Detail    string // why, for the client; a constant text that holds no secret
 	Shadowed  WatchedSet

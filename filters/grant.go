@@ -53,11 +53,20 @@ func (g *Grant) coversSome(op wallet.Op) bool {
 
 // Allows reports whether the grant covers the action on that balance. It does not allocate.
 func (g *Grant) Allows(op wallet.Op, account wallet.Account, asset wallet.Asset) bool {
-	if !g.AllowsAction(op) || account.IsZero() || asset.IsZero() || len(g.accounts) == 0 {
+	if !g.AllowsAction(op) || asset.IsZero() || !g.allowsAccount(account) {
 		return false
 	}
 	var buf [64]byte
-	return coverAll(g.accounts, account.Append(buf[:0])) && coverAll(g.assets, asset.Append(buf[:0]))
+	return coverAll(g.assets, asset.Append(buf[:0]))
+}
+
+// allowsAccount reports whether the grant covers the account in some asset.
+func (g *Grant) allowsAccount(account wallet.Account) bool {
+	if account.IsZero() || len(g.accounts) == 0 {
+		return false
+	}
+	var buf [64]byte
+	return coverAll(g.accounts, account.Append(buf[:0]))
 }
 
 // complete reports that there are the caveats without which a token grants nothing.

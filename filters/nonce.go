@@ -43,7 +43,7 @@ func (f *Nonce) Check(x *Exchange) wallet.Code {
 		case s == taken:
 			return wallet.OK
 		case s == settled && first.code == wallet.OK && first.owner != t.Idem:
-			x.NextNonce = t.Nonce + 1 // zero, for none, after the last one
+			x.conflict(t.Nonce+1, NonceReserved) // zero, for none, after the last one
 			return wallet.NonceConflict
 		case s == timeUp || s == full:
 			return wallet.Busy // nothing was done

@@ -27,9 +27,10 @@ func NewPayload(now func() int64) *Payload {
 // Name implements Filter.
 func (*Payload) Name() string { return "payload" }
 
-// Check fills x.Transfer from a payment's body and key, x.TxID from x.TxText, or x.Balance from
-// x.Account and x.Asset; a read allocates nothing. It answers, with the rule in x.Detail, BadRequest
-// or BodyTooLarge, and of a compressed body also Forbidden or Busy.
+// Check fills x.Transfer from a payment's body and key, x.TxID from x.TxText, x.Balance from
+// x.Account and x.Asset, or x.Balance.Account and x.Idem from x.Account and x.IdemText; a read
+// allocates nothing. It answers, with the rule in x.Detail, BadRequest or BodyTooLarge, and of a
+// compressed body also Forbidden or Busy.
 func (f *Payload) Check(x *Exchange) wallet.Code {
 	switch x.Op {
 	case wallet.Read:
@@ -63,6 +64,10 @@ func decodeRead(x *Exchange) (err error) {
 		return err
 	}
 	if x.Balance.Account, err = wallet.ParseAccount(x.Account); err != nil {
+		return err
+	}
+	if x.ByKey {
+		x.Idem, err = wallet.ParseIdemKey(x.IdemText)
 		return err
 	}
 	x.Balance.Asset, err = wallet.ParseAsset(x.Asset)

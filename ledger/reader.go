@@ -348,6 +348,7 @@ func (r *Reader) find(
 	if !r.reach(minSeq, deadline) {
 		return wallet.Receipt{}, r.Seq(), wallet.RetryLater
 	}
+	code = wallet.OK
 	ctx := withOrigins(context.Background(), []wallet.Origin{origin})
 	err := r.caller.do(ctx, OpTransaction, deadline, func(ctx context.Context) (err error) {
 		receipt, seq, err = ask(ctx)

@@ -27,7 +27,7 @@ const (
 	doubtBody      = "a GET request has no body"
 	doubtExpect    = "the only expectation served is 100-continue"
 
-	unfitQuery  = "the query of a balance is exactly account and asset, each once; other routes have none"
+	unfitQuery  = "the query of a balance is exactly account and asset, that of a payment account and idem, each once; other routes have none"
 	unfitMinSeq = "X-Min-Ledger-Seq must be a decimal integer of 64 bits"
 )
 
@@ -281,12 +281,20 @@ func (v *visit) readRequest(ctx *fasthttp.RequestCtx, path, query []byte) {
 		v.refuseQuery(query)
 		return
 	}
-	args := ctx.QueryArgs()
-	if args.Len() != 2 || !args.Has("account") || !args.Has("asset") {
+	args, second := ctx.QueryArgs(), "asset"
+	if v.route.id == routePayment {
+		second = "idem"
+	}
+	if args.Len() != 2 || !args.Has("account") || !args.Has(second) {
 		v.Unfit = unfitQuery
 		return
 	}
-	v.Account, v.Asset = args.Peek("account"), args.Peek("asset")
+	v.Account = args.Peek("account")
+	if v.route.id == routePayment {
+		v.ByKey, v.IdemText = true, args.Peek(second)
+		return
+	}
+	v.Asset = args.Peek(second)
 }
 
 // parseSeq reads a decimal of 64 bits.

@@ -124,8 +124,12 @@ func TestCodes(t *testing.T) {
 			}
 			switch tc.code {
 			case wallet.NonceConflict:
-				if p.Details["next_nonce"] != 7.0 {
+				if p.Details["next_nonce"] != 7.0 || p.Details["reason"] != "too_low" {
 					t.Errorf("details %v, want next_nonce 7", p.Details)
+				}
+			case wallet.LimitsExceeded, wallet.BodyTooLarge:
+				if p.Details["limit"] == nil {
+					t.Errorf("details %v, want a limit", p.Details)
 				}
 			case wallet.Uncertain:
 				if p.Details["outcome"] != "unknown" {

@@ -64,7 +64,7 @@ func TestOpenAPI(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		gets = append(gets, "/v1/tx/"+receipt.TxID.String())
+		gets = append(gets, "/v1/tx/"+receipt.TxID.String(), "/v1/tx?account=a&idem=k-"+op)
 		post(2, "Idempotency-Key", "k-"+op)        // KEY_REUSED
 		r.call(c, "POST", path, body(1))           // the nonce may be spent or not
 		r.call(c, "POST", path, body(1))           // NONCE_CONFLICT
@@ -105,10 +105,12 @@ func TestOpenAPI(t *testing.T) {
 		})
 	}
 	r.call(c, "GET", "/v1/tx/tx_01ARZ3NDEKTSV4RRFFQ69G5FAV", "")
+	r.call(c, "GET", "/v1/tx?account=a&idem=never", "")
 	away := errors.New("away")
 	r.ledger.read.Store(&away)
 	r.call(c, "GET", "/v1/balance?account=never&asset=ron", "")
 	r.call(c, "GET", gets[1], "")
+	r.call(c, "GET", gets[2], "")
 	reset()
 	for _, path := range []string{"/healthz", "/readyz"} {
 		r.call(c, "GET", path, "")
@@ -116,7 +118,7 @@ func TestOpenAPI(t *testing.T) {
 		r.call(c, "POST", path, "{}")
 	}
 	r.stall(c)
-	for path := range strings.FieldsSeq("/v1/issue /v1/transfer /v1/burn /v1/balance /v1/tx/x /healthz /readyz") {
+	for path := range strings.FieldsSeq("/v1/issue /v1/transfer /v1/burn /v1/balance /v1/tx/x /v1/tx /healthz /readyz") {
 		r.server.Replace(path, func(*filters.Exchange) wallet.Code { panic("a bug") })
 	}
 	r.server.SetWritable(func() bool { return true })

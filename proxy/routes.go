@@ -18,6 +18,7 @@ const (
 	routeNone routeID = iota // no route of ours, or no request
 	routeBalance
 	routeTx
+	routePayment
 	routeIssue
 	routeTransfer
 	routeBurn
@@ -34,6 +35,7 @@ var paths = [numRoutes]struct{ method, path string }{ //nolint:gochecknoglobals 
 	routeNone:     {otherMethod, "none"},
 	routeBalance:  {fasthttp.MethodGet, "/v1/balance"},
 	routeTx:       {fasthttp.MethodGet, "/v1/tx/{txid}"},
+	routePayment:  {fasthttp.MethodGet, "/v1/tx"},
 	routeIssue:    {fasthttp.MethodPost, "/v1/issue"},
 	routeTransfer: {fasthttp.MethodPost, "/v1/transfer"},
 	routeBurn:     {fasthttp.MethodPost, "/v1/burn"},
@@ -101,6 +103,7 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 	return [numRoutes]route{
 		routeBalance:  {routeBalance, config.RouteBalance, wallet.Read, nil, read, s.balance},
 		routeTx:       {routeTx, config.RouteTx, wallet.Read, nil, read, s.transaction},
+		routePayment:  {routePayment, config.RouteTx, wallet.Read, nil, read, s.payment},
 		routeIssue:    {routeIssue, config.RouteIssue, wallet.Issue, head, write, s.pay},
 		routeTransfer: {routeTransfer, config.RouteTransfer, wallet.Pay, head, write, s.pay},
 		routeBurn:     {routeBurn, config.RouteBurn, wallet.Burn, head, write, s.pay},
@@ -141,7 +144,8 @@ func (wellFormed) Check(x *filters.Exchange) wallet.Code {
 // pay commits the decoded payment and renders its receipt.
 func (s *Server) pay(x *filters.Exchange) wallet.Code {
 	r := s.deps.Committer.Submit(&x.Transfer, x.Limits, x.Deadline)
-	x.Seq, x.NextNonce = r.Seq, r.NextNonce
+	x.Seq = r.Seq
+	filters.Explain(x, &r)
 	filters.WatchTotals(x, &r)
 	if r.Code == wallet.OK || r.Code == wallet.Replayed {
 		x.Reply = r.Receipt.AppendJSON(x.Reply[:0])
@@ -153,6 +157,14 @@ func (s *Server) pay(x *filters.Exchange) wallet.Code {
 func (s *Server) balance(x *filters.Exchange) (code wallet.Code) {
 	x.Figure, x.AsOf, code = s.deps.Reader.Balance(x.Balance, x.Limits, x.MinSeq, x.Origin, x.Deadline)
 	x.Seq = x.Figure.Seq
+	return s.outran(x, code)
+}
+
+// outran tells a read that waited in vain for its least version from one that was refused otherwise.
+func (s *Server) outran(x *filters.Exchange, code wallet.Code) wallet.Code {
+	if code == wallet.RetryLater && x.Seq < x.MinSeq && !s.draining.Load() {
+		x.Outrun(x.Seq)
+	}
 	return code
 }
 
@@ -160,12 +172,27 @@ func (s *Server) balance(x *filters.Exchange) (code wallet.Code) {
 func (s *Server) transaction(x *filters.Exchange) wallet.Code {
 	r, seq, code := s.deps.Reader.Transaction(x.TxID, x.MinSeq, x.Origin, x.Deadline)
 	if code != wallet.OK {
-		return code
+		x.Seq = seq
+		return s.outran(x, code)
 	}
 	if !filters.ScopeReceipt(x.Grant, &r) {
 		return wallet.NotFound
 	}
 	x.Reply, x.Seq = r.AppendJSON(x.Reply[:0]), seq
+	return wallet.OK
+}
+
+// payment finds a receipt by the account and the key that it was paid under.
+func (s *Server) payment(x *filters.Exchange) wallet.Code {
+	r, seq, code := s.deps.Reader.Payment(x.Balance.Account, x.Idem, x.MinSeq, x.Origin, x.Deadline)
+	x.Seq = seq
+	if code != wallet.OK {
+		return s.outran(x, code)
+	}
+	if !filters.ScopePayment(x.Grant, x.Balance.Account, &r) {
+		return wallet.NotFound
+	}
+	x.Reply = r.AppendJSON(x.Reply[:0])
 	return wallet.OK
 }
 

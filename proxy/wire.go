@@ -112,12 +112,38 @@ func appendError(dst []byte, x *filters.Exchange, code wallet.Code) []byte {
 	dst = appendString(append(dst, `,"message":`...), message)
 	dst = strconv.AppendBool(append(dst, `,"retryable":`...), code.Retryable())
 	dst = appendString(append(dst, `,"corr_id":`...), x.Origin.Corr.Append(corr[:0]))
+	return append(appendDetails(dst, x, code), '}')
+}
+
+// appendDetails appends the member details where there is more to say than the code does.
+func appendDetails(dst []byte, x *filters.Exchange, code wallet.Code) []byte {
 	switch {
 	case code == wallet.Uncertain:
-		dst = append(dst, `,"details":{"outcome":"unknown"}`...)
-	case code == wallet.NonceConflict && x.NextNonce > 0:
-		dst = strconv.AppendUint(append(dst, `,"details":{"next_nonce":`...), x.NextNonce, 10)
-		dst = append(dst, '}')
+		return append(dst, `,"details":{"outcome":"unknown"}`...)
+	case code == wallet.NonceConflict && x.Reason != "":
+		dst = appendString(append(dst, `,"details":{"reason":`...), x.Reason)
+		if x.NextNonce > 0 {
+			dst = strconv.AppendUint(append(dst, `,"next_nonce":`...), x.NextNonce, 10)
+		}
+		return append(dst, '}')
+	case code == wallet.BodyTooLarge:
+		return append(appendString(append(dst, `,"details":{"limit":`...), filters.LimitBody.String()), '}')
+	case code == wallet.LimitsExceeded && x.Limit.Name != filters.NoLimit:
+		return appendLimit(dst, &x.Limit)
+	case code == wallet.RetryLater && x.Outran:
+		dst = strconv.AppendUint(append(dst, `,"details":{"ledger_seq":`...), x.Seq, 10)
+		return append(dst, '}')
+	}
+	return dst
+}
+
+func appendLimit(dst []byte, l *filters.LimitHit) []byte {
+	dst = appendString(append(dst, `,"details":{"limit":`...), l.Name.String())
+	if l.Told {
+		dst = append(l.Remaining.Append(append(dst, `,"remaining":"`...)), '"')
+	}
+	if l.ResetsAt > 0 {
+		dst = append(wallet.AppendTime(append(dst, `,"resets_at":"`...), l.ResetsAt), '"')
 	}
 	return append(dst, '}')
 }

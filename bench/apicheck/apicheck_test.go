@@ -38,7 +38,7 @@ const (
 	rate     = `{"code":"RATE_LIMITED","http":429,"message":"m","retryable":true,"corr_id":"c"}`
 	later    = `{"code":"RETRY_LATER","http":503,"message":"m","retryable":true,"corr_id":"c"}`
 	unknown  = `{"code":"RETRY_LATER","http":503,"message":"m","retryable":true,"corr_id":"c","details":{"outcome":"unknown"}}`
-	nonce    = `{"code":"NONCE_CONFLICT","http":409,"message":"m","retryable":false,"corr_id":"c","details":{"next_nonce":18446744073709551615}}`
+	nonce    = `{"code":"NONCE_CONFLICT","http":409,"message":"m","retryable":false,"corr_id":"c","details":{"reason":"too_low","next_nonce":18446744073709551615}}`
 	ready    = `{"ready":true,"degraded":false,"missing":[],"retry_after":0,"cfg_loaded":true,"listener_bound":true,"ledger_ready":true,"auth_ready":true,"policy_ready":true,"queue_ok":true,"breaker":[{"svc":"ledger","state":"closed"}]}`
 	notReady = `{"ready":false,"degraded":true,"missing":["ledger_ready","queue_ok"],"retry_after":1,"cfg_loaded":true,"listener_bound":true,"ledger_ready":false,"auth_ready":true,"policy_ready":true,"queue_ok":false,"breaker":[]}`
 )
@@ -83,7 +83,7 @@ func TestCheck(t *testing.T) {
 		{"later", "POST /v1/issue", 503, "Retry-After: 1", later, ""},
 		{"outcome unknown", "POST /v1/issue", 503, "Retry-After: 1", unknown, ""},
 		{"nonce", "POST /v1/issue", 409, "", nonce, ""},
-		{"no nonce left", "POST /v1/issue", 409, "", strings.Replace(nonce, `,"details":{"next_nonce":18446744073709551615}`, "", 1), ""},
+		{"no nonce left", "POST /v1/issue", 409, "", strings.Replace(nonce, `"too_low","next_nonce":18446744073709551615`, `"lane_ended"`, 1), ""},
 		{"other path", "GET /v2/x", 404, "", notFound, ""},
 		{"other method and path", "PUT /metrics", 404, "", notFound, ""},
 		{"ambiguous path", "GET /v1//balance", 400, "", badReq, ""},
@@ -122,13 +122,13 @@ func TestCheck(t *testing.T) {
 		{"undocumented header", "GET /healthz", 200, "Server: fasthttp", `{"status":"ok"}`, "header Server is not documented"},
 		{"replay on a read", "GET /v1/balance", 200, "X-Ledger-Seq: 7; Idempotency-Replayed: true", balance, "header Idempotency-Replayed is not documented"},
 		{"code of another status", "POST /v1/burn", 429, "Retry-After: 1", later, "value must be 'BUSY'"},
-		{"code of another route", "POST /v1/issue", 409, "", strings.NewReplacer("NONCE_CONFLICT", "INSUFFICIENT_FUNDS", `,"details":{"next_nonce":18446744073709551615}`, "").Replace(nonce), "NONCE_CONFLICT"},
+		{"code of another route", "POST /v1/issue", 409, "", strings.NewReplacer("NONCE_CONFLICT", "INSUFFICIENT_FUNDS", `,"details":{"reason":"too_low","next_nonce":18446744073709551615}`, "").Replace(nonce), "NONCE_CONFLICT"},
 		{"http of another status", "GET /v2/x", 404, "", strings.Replace(notFound, "404,", "400,", 1), "404"},
 		{"retryable but not", "GET /v2/x", 404, "", strings.Replace(notFound, "false", "true", 1), "false"},
-		{"conflict with another detail", "POST /v1/issue", 409, "", strings.Replace(nonce, `next_nonce`, "last_nonce", 1), "next_nonce"},
+		{"conflict with another detail", "POST /v1/issue", 409, "", strings.Replace(nonce, `next_nonce`, "last_nonce", 1), "last_nonce"},
 		{"next_nonce zero", "POST /v1/issue", 409, "", strings.Replace(nonce, `18446744073709551615`, "0", 1), "minimum"},
 		{"cacheable", "GET /v1/balance", 200, "X-Ledger-Seq: 7; -Cache-Control", balance, "'Cache-Control'"},
-		{"outcome of a read", "GET /v1/balance", 503, "Retry-After: 1", unknown, "additional properties 'details' not allowed"},
+		{"outcome of a read", "GET /v1/balance", 503, "Retry-After: 1", unknown, "additional properties 'outcome' not allowed"},
 		{"corr_id is another", "GET /v2/x", 404, "X-Corr-ID: d", notFound, `corr_id is "c", X-Corr-ID is "d"`},
 		{"rate without X-RateLimit", "GET /v1/balance", 429, "Retry-After: 1", rate, "X-Ratelimit-Limit"},
 		{"rate without one of them", "GET /v1/balance", 429, limited + "; -X-RateLimit-Reset", rate, "X-Ratelimit-Reset"},
