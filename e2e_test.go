@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +31,9 @@ import (
 // asProgram makes the test binary the program: the end-to-end tests start, kill and stop real
 // processes, built with the race detector where the tests are.
 const asProgram = "WALLET_TEST_AS_PROGRAM"
+
+// inCgroup names the cgroup.procs of the cgroup that the program begins in.
+const inCgroup = "WALLET_TEST_CGROUP_PROCS"
 
 // api holds every response that any end-to-end test gets against docs/openapi.yaml.
 var api = sync.OnceValue(func() *apicheck.Checker {
@@ -50,6 +54,11 @@ func raceOptions() string { return os.Getenv("GORACE") + " atexit_sleep_ms=0" }
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		if procs := os.Getenv(inCgroup); procs != "" {
+			if err := os.WriteFile(procs, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+				panic(err)
+			}
+		}
 		main()
 	}
 	testscript.Main(m, map[string]func(){"svc-wallet": main})
