@@ -84,6 +84,7 @@ func (s *Server) CloseAged() { s.listener.closeAged() }
 func (s *Server) SetWritable(f func() bool) {
 	for _, id := range []routeID{routeIssue, routeTransfer, routeBurn} {
 		s.table[id].chain[0] = filters.Ready{Writable: f}
+		s.table[id].head[0] = filters.Ready{Writable: f}
 	}
 }
 
