@@ -48,8 +48,8 @@ fuzz: ## every fuzz target, FUZZTIME each
 	    echo "$$f ($$dir)"; $(GO) test $$dir -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x; \
 	  done; done
 
-live: ## limits pushed at full load, and go-control-plane's own test server; without the race detector
-	$(GO) test -count=1 -tags interop -run 'TestPushesUnderLoad|TestInterop' .
+live: ## limits pushed at full load, go-control-plane's own test server, strangers in 256 MiB; without the race detector
+	$(GO) test -count=1 -tags interop -run 'TestPushesUnderLoad|TestInterop|TestMemoryOfStrangers' .
 
 bench-xds: build ## push to enforced, on 10, 100 and 1,000 sidecars
 	@$(GO) run ./bench/xds -bin bin/svc-wallet
