@@ -124,7 +124,7 @@ func allRows() (all []row) {
 	add(
 		row{key: "wallet.staleness_window", flag: "staleness", def: "250ms", bind: func(c *Config) value { return duration(&c.limits.StalenessWindow, 10*time.Millisecond, 5*time.Second) }, effect: onPush, help: "oldest balance that is served while the ledger answers"},
 		row{key: "wallet.max_stale", def: "30s", bind: func(c *Config) value { return duration(&c.Wallet.MaxStale, 10*time.Millisecond, time.Hour) }, help: "oldest balance that is served while the ledger does not answer"},
-		row{key: "wallet.idempotency_ttl", flag: "idem-ttl", def: "24h", bind: func(c *Config) value { return duration(&c.Wallet.IdempotencyTTL, time.Minute, 72*time.Hour) }, help: "how long an idempotency key replays its receipt"},
+		row{key: "wallet.idempotency_ttl", flag: "idem-ttl", def: "24h", bind: func(c *Config) value { return duration(&c.Wallet.IdempotencyTTL, time.Minute, 72*time.Hour) }, help: "how long this sidecar itself remembers the receipt of a key, and answers repeats without asking the ledger, which keeps keys as long as receipts"},
 		row{key: "wallet.idempotency_entries", def: "65536", bind: func(c *Config) value { return integer(&c.Wallet.IdempotencyEntries, 1, 1<<22) }, help: "receipts kept here for replay; older ones are the ledger's to replay"},
 		row{key: "wallet.nonce_start", def: "1", bind: func(c *Config) value { return natural(&c.Wallet.NonceStart, 1, 1<<63-1) }, help: "lowest nonce of an account that has none yet"},
 		row{key: "wallet.nonce_mode", def: "gaps", bind: func(c *Config) value { return oneOf(&c.Wallet.NonceMode, NonceGaps, NonceContiguous) }, help: "gaps: a nonce is above the last one by at most nonce_max_gap; contiguous: by exactly 1"},

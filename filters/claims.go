@@ -62,7 +62,8 @@ type claim[K, O comparable] struct {
 	owner O
 
 	// Guarded by home.mu until the claim is settled, immutable afterwards. Uncertain stands for
-	// "not known yet" in the table; there, every settled claim is OK.
+	// "not known yet" in the table; there, every settled claim is
+	// applied.
 	code      wallet.Code
 	reply     []byte
 	seq       uint64
@@ -145,21 +146,18 @@ func (t *claims[K, O]) shard(key K) *claimShard[K, O] {
 	return &t.shards[maphash.Comparable(t.seed, key)&uint64(len(t.shards)-1)] //nolint:gosec // not negative
 }
 
-// settle ends a claim with what became of its exchange. Only what this sidecar saw applied for
-// the first time is kept: a refusal uses nothing up, an unknown outcome is the ledger's to tell,
-// and a replay that the ledger told may be about to expire there, so its age is not ours to
-// guess.
+// settle ends a claim with what became of its exchange. Only what is applied is kept, now or before
+// as the ledger told: a refusal uses nothing up, and an unknown outcome is the ledger's to tell.
 func (c *claim[K, O]) settle(x *Exchange, code wallet.Code) {
 	s := c.home
 	var reply []byte
-	if s.table.ttl > 0 && code.Outcome() == wallet.Applied {
+	keep := s.table.ttl > 0 && code.Outcome() == wallet.Applied
+	if keep {
 		reply = bytes.Clone(x.Reply)
 	}
 	s.mu.Lock()
 	c.code, c.reply, c.seq, c.nextNonce, c.detail, c.reason = code, reply, x.Seq, x.NextNonce, x.Detail, x.Reason
-	if s.table.ttl > 0 && code == wallet.OK {
-		// Counted from arrival, so that we forget before the ledger does, which counts from
-		// the commit.
+	if keep {
 		c.until = x.Now + s.table.ttl
 		s.keep(c, x.Now)
 	} else {

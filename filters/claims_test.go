@@ -195,7 +195,7 @@ func (m *tableModel) settle(t *rapid.T, k *keyModel, code wallet.Code) {
 	if code == wallet.Internal {
 		code = wallet.Uncertain // that is what the chain settles a panic as
 	}
-	if code == wallet.OK && m.ttl > 0 {
+	if code.Outcome() == wallet.Applied && m.ttl > 0 {
 		k.answer, k.until = first, first.x.Now+int64(m.ttl)
 	}
 	for _, w := range waiters {
@@ -364,14 +364,14 @@ func TestDuplicates(t *testing.T) {
 					}
 				}
 				keeps := 0
-				if code == wallet.OK {
+				if code.Outcome() == wallet.Applied {
 					keeps = 1
 				}
 				if idem.Len() != keeps || nonce.Len() != 0 || idem.table.held.Load() != 0 || nonce.table.held.Load() != 0 {
 					t.Errorf("%d keys, %d nonces, %d and %d under way", idem.Len(), nonce.Len(), idem.table.held.Load(), nonce.table.held.Load())
 				}
 				retry := send(chain, "k", "ron", 7, 5*time.Second)
-				if retry.atLast() == (code == wallet.OK) {
+				if retry.atLast() == (code.Outcome() == wallet.Applied) {
 					t.Errorf("a retry %s", retry)
 				}
 				if retry.atLast() {

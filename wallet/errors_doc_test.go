@@ -48,7 +48,7 @@ const errorsHead = `<!-- Generated from wallet/code.go by "go test ./wallet -run
 Every answer that is not 200 has this body, whatever went wrong and wherever:
 
 ` + "```json" + `
-{"code":"NONCE_CONFLICT","http":409,"message":"…","retryable":false,"corr_id":"01JC3Z5N8W7Y2QG4T6R9S0V1K0","details":{"next_nonce":43}}
+{"code":"NONCE_CONFLICT","http":409,"message":"…","retryable":false,"corr_id":"01JC3Z5N8W7Y2QG4T6R9S0V1K0","details":{"reason":"too_low","next_nonce":43}}
 ` + "```" + `
 
 Decide by ` + "`code`" + `, and for 503 by ` + "`details.outcome`" + `; ` + "`message`" + ` is for people and may change. ` + "`corr_id`" + `
@@ -65,6 +65,28 @@ still do so.
 `
 
 const errorsGuide = `
+## What details say
+
+| code | member | what it says |
+|---|---|---|
+| ` + "`RETRY_LATER`" + ` | ` + "`outcome`" + ` | ` + "`unknown`" + `: this attempt may have moved money, or may still do so. Absent: it did nothing |
+| | ` + "`ledger_seq`" + ` | a read asked for a later version by ` + "`X-Min-Ledger-Seq`" + `; the ledger is at this one. A version that may be on its way is waited for, a second at most |
+| ` + "`NONCE_CONFLICT`" + ` | ` + "`reason`" + ` | ` + "`too_low`" + `: at or below the account's last one. ` + "`beyond_gap`" + `: further above it than is allowed (in contiguous mode: not the next one). ` + "`reserved`" + `: another request was under way with it, and has spent it. ` + "`lane_ended`" + `: the account has spent 2^64-1, and no nonce is left in this lane |
+| | ` + "`next_nonce`" + ` | the lowest that will do; absent with ` + "`lane_ended`" + ` |
+| ` + "`LIMITS_EXCEEDED`" + ` | ` + "`limit`" + ` | which one, see below |
+| | ` + "`remaining`" + ` | the largest amount that the limit would have let through, a string. Absent where it is not known, or where it would tell what an account holds that the capability may not read |
+| | ` + "`resets_at`" + ` | when the limit begins anew by itself. Absent where it does not, and where the amount is too large for any day |
+
+| ` + "`limit`" + ` | what it bounds | what helps |
+|---|---|---|
+| ` + "`max_amount_per_op`" + ` | one operation | a smaller payment, or the operator |
+| ` + "`daily_ceiling`" + ` | what the account moves of the asset on one UTC day, transfers and burns together, issues apart | ` + "`resets_at`" + `, a smaller payment, or the operator |
+| ` + "`max_account_total`" + ` | what the credited account holds of the asset | a smaller payment, or the operator |
+| ` + "`asset_supply`" + ` | what is issued of the asset in all: 2^128-1 | nothing |
+| ` + "`token_max_amount`" + ` | one operation under this capability (` + "`max_amount`" + `) | another capability |
+| ` + "`token_daily`" + ` | as ` + "`daily_ceiling`" + `, under this capability (` + "`daily`" + `) | ` + "`resets_at`" + `, or another capability |
+| ` + "`max_body_bytes`" + ` | the body, before and after decompression (413) | a smaller body |
+
 ## What a client does
 
 Make a key and a nonce for each payment, store both, and only then send. Then one rule covers every
@@ -74,12 +96,12 @@ the receipt of the first time, byte for byte, with ` + "`Idempotency-Replayed: t
 
 | you got | do |
 |---|---|
-| no answer, a broken connection, 503 with ` + "`details.outcome`" + ` ` + "`unknown`" + `, or 500 | repeat **with the same key**. The payment may have been made. Never take a new key or nonce for it. If 500 stays, report ` + "`corr_id`" + ` and look at the balance and its ` + "`nonce`" + ` |
-| 429, or 503 without ` + "`details.outcome`" + ` | wait for ` + "`Retry-After`" + `, and longer each time, with some jitter; then repeat with the same key |
+| no answer, a broken connection, 503 with ` + "`details.outcome`" + ` ` + "`unknown`" + `, or 500 | repeat **with the same key**. The payment may have been made. Never take a new key or nonce for it. If 500 stays, report ` + "`corr_id`" + ` and ask for the payment by its key (below) |
+| 408, 429, or 503 without ` + "`details.outcome`" + ` | wait for ` + "`Retry-After`" + `, and longer each time, with some jitter; then repeat with the same key |
 | 400, 404, 405, 413 or 415 | change the request. The same one will never do |
 | 401 | get a new capability, then repeat with the same key |
 | 403 ` + "`FORBIDDEN`" + ` | get a capability that covers this action, account, asset and peer, then repeat with the same key |
-| 403 ` + "`LIMITS_EXCEEDED`" + ` | pay less, or later (daily ceilings start anew at 00:00 UTC), or ask the operator; a smaller payment is a new one, with a new key, and only once no attempt of this one is unknown |
+| 403 ` + "`LIMITS_EXCEEDED`" + ` | ` + "`details.limit`" + ` says what helps; the same request will do later where there is ` + "`resets_at`" + `. A smaller payment is a new one, with a new key, and only once no attempt of this one is unknown |
 | 409 ` + "`INSUFFICIENT_FUNDS`" + ` | credit the account, then repeat with the same key and nonce: a refusal uses up neither |
 | 409 ` + "`NONCE_CONFLICT`" + ` | see below |
 | 422 | the key belongs to another request of this account. You changed a payment under its key, which is a bug in the client; or you renewed the nonce of a payment that was made after all: repeat it with its first nonce and you get its receipt |
@@ -93,22 +115,48 @@ unknown:
   are judged before the sidecar looks for the key, so a payment that was made may be answered with
   403 later because its token expired or a cap was lowered. It is not "failed": ask again once the
   obstacle is gone.
-- 404, 405, 413 and 415, 400, and 503 without ` + "`details.outcome`" + ` say nothing about it either.
+- 400, 404, 405, 408, 413 and 415, and 503 without ` + "`details.outcome`" + ` say nothing about it either.
 - A 200 settles it: paid. ` + "`INSUFFICIENT_FUNDS`" + ` settles it too: the ledger looked for the key first and
   did not find it, so the payment was not made. A late duplicate of the first attempt could still
   arrive, so go on with the same key, or with a higher nonce: once a higher nonce is committed, no
   duplicate of the lower one can ever be.
-- ` + "`NONCE_CONFLICT`" + ` with ` + "`details.next_nonce`" + ` above your nonce: another payment of the account has spent
-  your nonce or a higher one. The key is looked for first, so within its time to live (24 hours
-  unless configured) your payment was not made and never will be with this nonce. Send it again
-  with ` + "`next_nonce`" + ` **under the same key**: a refusal does not use up the key, and should you be wrong about
-  the first attempt, the answer is 422 and not a second payment. After the time to live it may be
-  your own payment that has spent the nonce: look into your receipts before you pay anew.
-- ` + "`NONCE_CONFLICT`" + ` with ` + "`details.next_nonce`" + ` at or below your nonce: the nonce is further ahead than the ledger
-  allows. Nothing was spent; go on in the same way.
-- ` + "`NONCE_CONFLICT`" + ` without ` + "`details`" + `: the account has spent 2^64-1 and no nonce is left in this lane.
+- ` + "`NONCE_CONFLICT`" + ` with ` + "`reason`" + ` ` + "`too_low`" + ` or ` + "`reserved`" + `: a payment of the account has spent your nonce or a
+  higher one. The ledger looks for the key first, and keeps it as long as the receipt, so that payment was
+  not yours: yours was not made, and never will be with this nonce. Send it again with ` + "`next_nonce`" + `
+  **under the same key**: a refusal does not use up the key, and should you be wrong about the first
+  attempt, the answer is 422 and not a second payment. **Never send it under a new key** while an
+  attempt is unknown: a new key is a new payment.
+- ` + "`NONCE_CONFLICT`" + ` with ` + "`beyond_gap`" + `: nothing was spent; go on in the same way.
 
-To look without sending, ask ` + "`GET /v1/tx/{txid}`" + ` if you know the id, or ` + "`GET /v1/balance`" + `: its ` + "`nonce`" + `
-is the last one that the account spent by transfer or burn up to ` + "`as_of`" + `. If it is below yours, your
-payment had not been made by then.
+## To look without sending
+
+` + "`GET /v1/tx?account=A&idem=K`" + ` finds the payment that ` + "`A`" + ` made under the key ` + "`K`" + ` (` + "`A`" + ` is ` + "`from`" + `, or ` + "`to`" + ` of
+an issue), however long ago: the ledger keeps a key for as long as the receipt, by default for ever. It
+answers with the receipt, byte for byte, or with 404.
+
+A 404 says that the payment had not been made when the ledger was asked. It may still be under way, held
+up somewhere between you and the ledger, so by itself a 404 is no leave to pay under another key. What
+settles it, in this order:
+
+1. Repeat the request under its own key, until you hold a receipt or a refusal. That is always right.
+2. If you must give the payment up: spend its nonce, or a higher one of its lane, by another payment of the
+   account. After that no late duplicate of it can be applied, and ` + "`GET /v1/tx?account&idem`" + ` says for
+   good whether it was made.
+
+` + "`GET /v1/balance`" + ` has the account's last debit ` + "`nonce`" + ` up to ` + "`as_of`" + `: if it is below yours, your payment had
+not been made by then.
+
+## After pruning
+
+A ledger forgets nothing unless its operator asks for it (` + "`svc-wallet ledger --retention`" + `, 30 days at
+least). Pruning removes whole payments, receipt and key together; balances and nonces stay. Of a payment
+that is older than the retention
+
+- a 404 does not say whether it was made;
+- a repeat is never paid twice with its own nonce: the nonce is spent for ever, so the answer is
+  ` + "`NONCE_CONFLICT`" + `;
+- a repeat with a **new** nonce may be a second payment, even under the same key.
+
+So settle what is unknown well before the retention is over, and do not renew the nonce of a payment that
+is older: look into your own records, or ask the operator.
 `
