@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// lookEvery is how soon a change is noticed. A look reads a dozen small files, some 0.1 ms.
+	// lookEvery is how soon a change is noticed. A look reads a dozen small files, in half a millisecond.
 	lookEvery = time.Second
 
 	maxWatched = 4 << 20 // bytes of a file
