@@ -386,6 +386,28 @@ func TestStrangersBucket(t *testing.T) {
 	}
 }
 
+// gone is a caller whose connection has been closed.
+type gone struct{ asked int }
+
+func (g *gone) Prove() bool { g.asked++; return false }
+
+// TestAuthOfClosedConnection: a valid token is told to the connection that it came on, and where that
+// has been closed nothing is begun; a token that does not stand is told to nobody. Method: both.
+func TestAuthOfClosedConnection(t *testing.T) {
+	auth, _ := newTestAuth(t, 8, "k1")
+	caller := new(gone)
+	x := exchange(nil)
+	x.Caller = caller
+	if got := auth.Check(x); got != wallet.Unauthorized || caller.asked != 0 {
+		t.Errorf("no token: %v, the connection heard %d times", got, caller.asked)
+	}
+	x = exchange(mint(t, "v1:k1:t1", "k1", authExpiry, "actions = read", "accounts = *"))
+	x.Caller = caller
+	if got := auth.Check(x); got != wallet.RetryLater || caller.asked != 1 || x.Grant != nil {
+		t.Errorf("a valid token: %v, the connection heard %d times", got, caller.asked)
+	}
+}
+
 // TestAuthName shows the names by which the chain's order is written down.
 func TestAuthName(t *testing.T) {
 	if got := []string{(*filters.Auth)(nil).Name(), filters.Scope{}.Name()}; !slices.Equal(got, []string{"auth", "scope"}) {

@@ -26,7 +26,7 @@ func (r *rig) hold(addr string, cfg *tls.Config) (*held, error) {
 	}
 	c := tls.Client(raw, cfg)
 	r.t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
 	return &held{r, c, bufio.NewReader(c)}, c.Handshake()
 }
 

@@ -318,6 +318,20 @@ func TestAcceptGoesOn(t *testing.T) {
 	}
 }
 
+// TestNothingIsWrittenBeforeTheHandshake: what fasthttp answers to a connection that it has no worker
+// for would go through a handshake in Accept, and one silent client would stop all. Method: write on
+// a connection as it is accepted.
+func TestNothingIsWrittenBeforeTheHandshake(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c, err := r.server.AcceptFrom(&scripted{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Write([]byte("busy")); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("wrote %d bytes, %v", n, err)
+	}
+}
+
 func isTimeout(err error) bool {
 	var t net.Error
 	return errors.As(err, &t) && t.Timeout()

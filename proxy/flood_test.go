@@ -196,23 +196,27 @@ func floodRig(t *testing.T, conns int) *rig {
 
 // survive lets a tenth more strangers knock than there is room for.
 func (r *rig) survive(t *testing.T, room int, attacks ...func(net.Conn)) {
-	old := r.dial()
-	_ = old.SetDeadline(time.Now().Add(5 * time.Minute))
-	br := bufio.NewReader(old)
+	old, err := r.hold("127.0.0.1", r.clientTLS())
+	if err != nil {
+		t.Fatal(err)
+	}
 	served := func() {
 		t.Helper()
-		if a := r.exchange(old, br, r.readRequest()); a.status != 200 {
-			t.Fatalf("a client that was there before: %d %s", a.status, a.body)
+		if status, closed := old.ask(r.readRequest()); status != 200 || closed {
+			t.Fatalf("a client that was there before: %d, closed %v", status, closed)
 		}
 	}
 	served()
 	f := &flood{done: make(chan struct{}), dialing: make(chan struct{}, 2), open: map[net.Conn]struct{}{}}
 	defer f.end()
 	f.start(room+room/10, "127.0.0.2", r.server.Addr().String(), attacks...)
+	r.clock.ahead.Add(int64(10 * time.Second)) // all have been idle for long, the client too
 	for i := range 10 {
-		served()
 		if err := r.fresh([]string{"127.0.0.2", "127.0.0.3"}[i%2]); err != nil {
 			t.Fatalf("new client %d: %v", i, err)
+		}
+		if i%2 > 0 {
+			served()
 		}
 	}
 	served()
