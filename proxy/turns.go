@@ -5,13 +5,13 @@ import (
 	"runtime"
 )
 
-// turns bound how many handshakes compute at once, to the number of CPUs. A handshake takes some
-// hundred microseconds of key exchange and signature for a few hundred bytes that anybody can send;
-// a thousand at once would have every request wait behind all of them. A handshake that waits for
-// its client takes no turn.
+// turns bound how many handshakes compute at once, to half the CPUs. A handshake takes some hundred
+// microseconds of key exchange and signature for a few hundred bytes that anybody can send; a
+// thousand at once would have every request wait behind all of them. A handshake that waits for its
+// client takes no turn.
 type turns chan struct{}
 
-func newTurns() turns { return make(turns, runtime.GOMAXPROCS(0)) }
+func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
 
 // enter waits for a turn, which held says that there already is.
 func (t turns) enter(held *bool) {
