@@ -119,9 +119,11 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar,
 		return nil, err
 	}
 	breaker := ledger.NewBreaker("ledger", s.live, clock.Now)
+	breaker.LogTo(log)
 	s.client, err = ledger.Dial(cfg.Ledger.Addr, ledger.DialOptions{
 		TLS:            tlsConfig,
-		OnMove:         breaker.Probe,
+		OnUp:           breaker.Probe,
+		OnDoubt:        func() { s.server.Forget() },
 		Timeout:        func() time.Duration { return s.live.Load().LedgerTimeout },
 		ConnectTimeout: func() time.Duration { return s.live.Load().LedgerConnectTimeout },
 		Now:            clock.Now,
@@ -142,7 +144,7 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 	backoff := ledger.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
 	s.reader = ledger.NewReader(s.client, breaker, s.live, ledger.ReaderOptions{
 		Shards: cfg.Wallet.Shards, Entries: cfg.Wallet.CacheEntries, MaxStale: cfg.Wallet.MaxStale, Now: clock.Now, Observer: metrics,
-		Backoff: backoff,
+		Backoff: backoff, StallAfter: cfg.Ledger.StallAfter, Log: s.log, OnTurn: func() { s.server.Turned() },
 	})
 	s.committer, err = ledger.NewCommitter(s.client, breaker, s.live, ledger.CommitterOptions{
 		Workers: cfg.Workers, MaxQueue: cfg.Ceilings.Queue, Now: clock.Now, Observer: metrics, OnResult: s.reader.Learn,
@@ -154,8 +156,8 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 	}
 	deps := proxy.Deps{
 		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Files: s.files, Committer: s.committer, Reader: s.reader, Breaker: breaker,
-		Endpoints: s.client,
-		Metrics:   metrics, Log: s.log, Now: clock.Now, Clock: clock, Entropy: rand.Reader,
+		Endpoints: s.client, Standing: s.client,
+		Metrics: metrics, Log: s.log, Now: clock.Now, Clock: clock, Entropy: rand.Reader,
 		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
 	}
 	if cfg.XDS.On() {

@@ -113,7 +113,8 @@ const (
 // Ledger is the way to the ledger node. TLS is spoken where TLSCAFile is set, and must be to
 // anything but a Unix socket or a loopback address.
 type Ledger struct {
-	Addr          string // unix:PATH or HOST:PORT
+	Addr          string        // unix:PATH or HOST:PORT
+	StallAfter    time.Duration // silence after which the node counts as stalled
 	BackoffMin    time.Duration
 	BackoffMax    time.Duration
 	BackoffJitter time.Duration // at most this is added to each pause

@@ -44,6 +44,7 @@ type claims[K, O comparable] struct {
 	share  int                // applied claims that one shard keeps
 	ttl    int64              // how long an applied claim is kept, ns; 0 keeps none
 	held   atomic.Int64       // claims under way
+	epoch  atomic.Int64       // how often everything was forgotten
 }
 
 type claimShard[K, O comparable] struct {
@@ -57,9 +58,10 @@ type claimShard[K, O comparable] struct {
 
 // claim is one key in use, or used and kept.
 type claim[K, O comparable] struct {
-	home  *claimShard[K, O] // immutable, as are key and owner
+	home  *claimShard[K, O] // immutable, as are key, owner and epoch
 	key   K
 	owner O
+	epoch int64 // of the table when it was claimed
 
 	// Guarded by home.mu until the claim is settled, immutable afterwards. Uncertain stands for
 	// "not known yet" in the table; there, every settled claim is
@@ -137,7 +139,7 @@ func (t *claims[K, O]) find(key K, owner O, now int64) (*claim[K, O], standing, 
 		t.held.Add(-1)
 		return nil, full, nil
 	}
-	c := &claim[K, O]{home: s, key: key, owner: owner}
+	c := &claim[K, O]{home: s, key: key, owner: owner, epoch: t.epoch.Load()}
 	s.byKey[key] = c
 	return c, taken, nil
 }
@@ -152,12 +154,12 @@ func (c *claim[K, O]) settle(x *Exchange, code wallet.Code) {
 	s := c.home
 	var reply []byte
 	keep := s.table.ttl > 0 && code.Outcome() == wallet.Applied
-	if keep {
+	if keep && c.epoch == s.table.epoch.Load() {
 		reply = bytes.Clone(x.Reply)
 	}
 	s.mu.Lock()
 	c.code, c.reply, c.seq, c.nextNonce, c.detail, c.reason = code, reply, x.Seq, x.NextNonce, x.Detail, x.Reason
-	if keep {
+	if keep && c.epoch == s.table.epoch.Load() {
 		c.until = x.Now + s.table.ttl
 		s.keep(c, x.Now)
 	} else {
@@ -193,6 +195,23 @@ func (s *claimShard[K, O]) keep(c *claim[K, O], now int64) {
 		if s.byKey[old.key] == old { // not where it expired and the key was claimed anew
 			delete(s.byKey, old.key)
 		}
+	}
+}
+
+// forget drops what is kept, and keeps nothing of what is under way: it was applied by a ledger that
+// is not there any more.
+func (t *claims[K, O]) forget() {
+	t.epoch.Add(1)
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for c := s.oldest; c != nil; c = c.newer {
+			if s.byKey[c.key] == c {
+				delete(s.byKey, c.key)
+			}
+		}
+		s.oldest, s.newest, s.kept = nil, nil, 0
+		s.mu.Unlock()
 	}
 }
 

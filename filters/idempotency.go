@@ -43,6 +43,10 @@ func (*Idempotency) Name() string { return "idempotency" }
 // Len counts the keys known, applied or under way.
 func (f *Idempotency) Len() int { return f.table.size() }
 
+// Forget drops every receipt that it remembers, also of payments that are under way: the ledger that
+// acknowledged them has gone back, or is another one. Repeats go to the ledger.
+func (f *Idempotency) Forget() { f.table.forget() }
+
 // Check claims the key. Where another request has it, Check waits for that one's outcome, until
 // x.Deadline. It answers
 //   - the same request with Replayed and the same bytes where the first is applied, with Uncertain

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/afex/hystrix-go/hystrix"
+	"github.com/sirupsen/logrus"
 
 	"svc-wallet/config"
 )
@@ -39,6 +40,8 @@ type Breaker struct {
 	opened   atomic.Uint64                 // how often
 	suspect  atomic.Bool                   // hystrix may be open by its own count; written under mu
 	adopted  atomic.Pointer[config.Limits] // the limits that hystrix was last told
+	log      logrus.FieldLogger            // of turns
+	cause    atomic.Pointer[string]        // of the last failure; nil: there was none
 
 	mu       sync.Mutex
 	failures []int64 // times of the failures in the window, oldest first; fewer than BreakerErrors
@@ -62,10 +65,13 @@ func (s BreakerState) String() string {
 	return [numBreakerStates]string{BreakerClosed: "closed", BreakerHalfOpen: "half_open", BreakerOpen: "open"}[s]
 }
 
+// LogTo has each turn of the breaker logged, with its cause. It is called before the breaker is used.
+func (b *Breaker) LogTo(log logrus.FieldLogger) { b.log = orSilent(log) }
+
 // NewBreaker makes a closed breaker. hystrix keeps two goroutines and the metrics of each name
 // for the life of the process, so names are few and fixed.
 func NewBreaker(name string, live *config.Live, now func() int64) *Breaker {
-	b := &Breaker{name: name, live: live, now: now}
+	b := &Breaker{name: name, live: live, now: now, log: orSilent(nil)}
 	b.adopt(live.Load())
 	b.circuit, _, _ = hystrix.GetCircuit(name) // its error is always nil
 	return b
@@ -99,8 +105,7 @@ func (b *Breaker) Allow() (Permit, bool) {
 // probe hands out the probes of a round, and starts a round where the breaker has been open long
 // enough. A round keeps the size that it started with.
 func (b *Breaker) probe(limits *config.Limits) (Permit, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.turns()()
 	state := stateOf(b.word.Load())
 	if state == BreakerClosed {
 		return Permit{b, b.word.Load()}, true
@@ -127,8 +132,7 @@ func (p Permit) Done(ok bool) {
 	if b == nil || (ok && stateOf(p.word) == BreakerClosed && !b.suspect.Load()) {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.turns()()
 	if b.word.Load() != p.word {
 		return
 	}
@@ -150,13 +154,52 @@ func (p Permit) Done(ok bool) {
 // Probe lets a breaker that is not closed probe at the next call, as if its time were up: calls go to
 // another node now. Calls that were allowed before count for nothing.
 func (b *Breaker) Probe() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.turns()()
 	if stateOf(b.word.Load()) == BreakerClosed {
 		return
 	}
 	b.openedAt.Store(b.now() - int64(b.live.Load().BreakerOpenFor))
 	b.enter(BreakerOpen)
+}
+
+// turns locks mu until the returned function is called, which logs, without the lock, the turn that
+// was made meanwhile.
+func (b *Breaker) turns() (unlock func()) {
+	b.mu.Lock()
+	before := b.word.Load()
+	return func() {
+		after := b.word.Load()
+		b.mu.Unlock()
+		if stateOf(after) == stateOf(before) {
+			return
+		}
+		fields := logrus.Fields{"svc": b.name, "state": stateOf(after).String(), "before": stateOf(before).String()}
+		switch stateOf(after) {
+		case BreakerOpen:
+			fields["reason"] = b.Cause()
+			b.log.WithFields(fields).Warn("breaker_turned")
+		case BreakerHalfOpen:
+			fields["reason"] = "its time is up, or the ledger has proved itself anew"
+			b.log.WithFields(fields).Info("breaker_turned")
+		default:
+			fields["reason"] = "every probe was answered"
+			b.log.WithFields(fields).Info("breaker_turned")
+		}
+	}
+}
+
+// blame notes why a call failed.
+func (b *Breaker) blame(err error) {
+	why := cause(err)
+	b.cause.Store(&why)
+}
+
+// Cause is why the last call that failed did; empty where none has.
+func (b *Breaker) Cause() string {
+	if why := b.cause.Load(); why != nil {
+		return *why
+	}
+	return ""
 }
 
 // State is what the breaker does at present. An open one whose time is up stays open until a

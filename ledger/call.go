@@ -94,7 +94,9 @@ func (c *caller) try(ctx context.Context, op Op, deadline int64, call func(conte
 	ctx, cancel := context.WithTimeout(ctx, min(c.live.Load().LedgerTimeout, time.Duration(deadline-start)))
 	defer cancel()
 	err := call(ctx)
-	answered = err == nil
+	if answered = err == nil; !answered {
+		c.breaker.blame(err)
+	}
 	c.observer.Call(op, outcome(err), c.now()-start)
 	return err
 }

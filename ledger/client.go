@@ -29,8 +29,8 @@ const (
 	// window is HTTP/2's: a batch fits it, so it never waits for a window update.
 	window = 1 << 20
 
-	tickEvery = 40 * time.Millisecond
-	maxTicks  = 1024 // unanswered ones, 40 s: then the stream is dead
+	tickEvery = 25 * time.Millisecond
+	maxTicks  = 1024 // unanswered ones, 25 s: then the stream is dead
 	maxCorrs  = 16   // requests that a lookup names
 
 	// deadAfter is how long sent bytes may stay unacknowledged before the connection is given up
@@ -45,7 +45,8 @@ type DialOptions struct {
 	ConnectTimeout func() time.Duration // of a connection made later; nil: 1 s
 	Now            func() int64         // Unix nanoseconds, never backwards
 	Log            logrus.FieldLogger   // nil: nothing is logged
-	OnMove         func()               // is told after a move to another endpoint; nil: nobody
+	OnUp           func()               // is told when an endpoint has proved itself, after a move or anew; nil: nobody
+	OnDoubt        func()               // is told when the ledger in use is not the one paid into; nil: nobody
 }
 
 // Client is the Ledger at the other end of a gRPC connection. It keeps one connection and looks
@@ -58,6 +59,8 @@ type Client struct {
 
 	link     atomic.Pointer[link] // in use; written under mu
 	standing standing
+	doubt    atomic.Pointer[Doubt] // nil: none; written under mu
+	doubts   [NumDoubts]atomic.Uint64
 
 	// history is what the last watch stream told of; versions of another one mean nothing here.
 	// So a Client vouches for one copy at a time.
@@ -80,11 +83,7 @@ var _ Ledger = (*Client)(nil)
 // Dial makes a client of the node at addr, `unix:PATH` or `HOST:PORT`. It does not wait for the
 // node to be there. Close ends it.
 func Dial(addr string, opts DialOptions) (*Client, error) {
-	if opts.Log == nil {
-		silent := logrus.New()
-		silent.SetOutput(io.Discard)
-		opts.Log = silent
-	}
+	opts.Log = orSilent(opts.Log)
 	c := &Client{opts: opts, dialled: addr, wake: make(chan struct{}, 1), pace: usualPace}
 	l, err := connect(addr, &c.opts)
 	if err != nil {
@@ -109,14 +108,24 @@ func (c *Client) Close() error {
 	return errors.Join(errs...)
 }
 
-// Commit implements Ledger.
+// Commit implements Ledger. It is meant for the opening of the ledger that the last stream told of,
+// until the attempt's time is over. What the node says that it did not take up counts as not sent.
 func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	req := encodeCommit(batch)
-	err := c.call(ctx, OpCommit, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
-		res, err := node.Commit(ctx, req)
+	err := c.call(ctx, OpCommit, func(ctx context.Context, l *link, a *attempt) error {
+		if err := c.barred(l); err != nil {
+			return err
+		}
+		c.fence(ctx, l, a)
+		req.History, req.Clock = a.history, a.last
+		res, err := l.node.Commit(ctx, req)
+		if a.last > 0 && status.Code(err) == codes.Aborted {
+			return fmt.Errorf("%w: %w", errLate, err)
+		}
 		if err != nil {
 			return err
 		}
+		a.clock = res.GetClock()
 		return decodeCommit(batch, res, out)
 	})
 	if err == nil {
@@ -128,11 +137,28 @@ func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 	return err
 }
 
+// errLate is a call that the node did not take up, and will not: it came after its last moment, or
+// to another opening than the one it was meant for.
+var errLate = errors.New("not taken up")
+
+// fence notes for how long the call may be taken up: for as long as its caller waits.
+func (c *Client) fence(ctx context.Context, l *link, a *attempt) {
+	patience := lostLimit
+	if deadline, has := ctx.Deadline(); has {
+		patience = max(time.Until(deadline), 0)
+	}
+	now := c.opts.Now()
+	a.until = now + int64(patience+lostMargin)
+	if o := l.opening.Load(); o != nil {
+		a.history, a.last = o.history, o.at(now+int64(patience))
+	}
+}
+
 // Lookup implements Ledger.
 func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	req := encodeLookup(keys)
-	return c.call(ctx, OpLookup, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
-		res, err := node.Lookup(ctx, req)
+	return c.call(ctx, OpLookup, func(ctx context.Context, l *link, _ *attempt) error {
+		res, err := l.node.Lookup(ctx, req)
 		if err != nil {
 			return err
 		}
@@ -155,8 +181,8 @@ func (c *Client) Payment(ctx context.Context, account wallet.Account, key wallet
 func (c *Client) transaction(
 	ctx context.Context, req *ledgerpb.TransactionRequest, asked func(*wallet.Receipt) bool,
 ) (r wallet.Receipt, seq uint64, err error) {
-	err = c.call(ctx, OpTransaction, func(ctx context.Context, node ledgerpb.LedgerNodeClient) error {
-		res, err := node.Transaction(ctx, req)
+	err = c.call(ctx, OpTransaction, func(ctx context.Context, l *link, _ *attempt) error {
+		res, err := l.node.Transaction(ctx, req)
 		if status.Code(err) == codes.NotFound {
 			return wallet.NotFound
 		}
@@ -171,20 +197,24 @@ func (c *Client) transaction(
 
 // call makes a unary call. Its error is wallet.NotFound as it is, or says what was attempted and
 // wraps ErrNotSent, context.DeadlineExceeded or neither.
-func (c *Client) call(ctx context.Context, op Op, do func(context.Context, ledgerpb.LedgerNodeClient) error) error {
+func (c *Client) call(ctx context.Context, op Op, do func(context.Context, *link, *attempt) error) error {
 	if _, has := ctx.Deadline(); !has && c.opts.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout())
 		defer cancel()
 	}
-	sent := new(atomic.Bool)
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	if a == nil {
+		a = new(attempt)
+		ctx = context.WithValue(ctx, attemptKey{}, a)
+	}
 	l := c.enter()
 	defer l.leave()
-	err := do(named(context.WithValue(ctx, sentKey{}, sent)), l.node)
+	err := do(named(ctx), l, a)
 	switch {
 	case err == nil, errors.Is(err, wallet.NotFound):
 		return err
-	case !sent.Load():
+	case !a.sent.Load(), errors.Is(err, errLate):
 		return fmt.Errorf("ledger %s: %w: %w", op, ErrNotSent, err)
 	case status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("ledger %s: %w: %w", op, context.DeadlineExceeded, err)
@@ -201,14 +231,12 @@ func (c *Client) call(ctx context.Context, op Op, do func(context.Context, ledge
 // covers all its attempts. (grpc v1.85: csAttempt.sendMsg; TestNotSent.)
 type sentHandler struct{}
 
-type sentKey struct{}
-
 func (sentHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
 func (sentHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	if _, ok := s.(*stats.OutPayload); ok {
-		if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
-			sent.Store(true)
+		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+			a.sent.Store(true)
 		}
 	}
 }
@@ -259,11 +287,11 @@ type Beat struct {
 	Stalled            bool   // the node cannot make commits durable
 }
 
-// WatchBeat is Watch with a tick every 40 ms. beat is told of each answer, in order with the
-// changes. tick is told, before each tick, how many are unanswered; another goroutine calls it,
-// the one that sends the ticks, so that a process that starves counts nothing against the node.
+// WatchBeat is Watch with a tick every 25 ms. beat is told of each answer, in order with the
+// changes. tick is told, before each tick, how long the node has left ticks unanswered for no other
+// reason than its own; another goroutine calls it, the one that sends the ticks.
 func (c *Client) WatchBeat(
-	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(unanswered int),
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(silent time.Duration),
 ) error {
 	return c.watch(ctx, from, on, beat, tick)
 }
@@ -271,9 +299,10 @@ func (c *Client) WatchBeat(
 type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.WatchResponse]
 
 func (c *Client) watch(
-	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(int),
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(time.Duration),
 ) error {
-	l := c.link.Load()
+	l, known := c.link.Load(), c.standing.known() // known before the node is asked, so it must have that
+	outer := ctx
 	ctx, cancel, stop := l.watching(ctx)
 	defer stop()
 	stream, err := l.node.Watch(ctx)
@@ -282,7 +311,7 @@ func (c *Client) watch(
 	}
 	// An error of Send is the stream's, which Recv tells.
 	_ = stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: from}, History: c.copied(from)})
-	t := ticks{now: c.opts.Now}
+	t := ticks{now: c.opts.Now, kernel: l.carrier.kernel}
 	if beat != nil {
 		ended := make(chan struct{})
 		defer func() { cancel(nil); <-ended }()
@@ -293,12 +322,19 @@ func (c *Client) watch(
 			}
 		}()
 	}
-	err = watchError(ctx, c.receive(l, stream, from, &t, on, beat))
+	err = watchError(ctx, c.receive(ctx, l, stream, from, &t, known, on, beat))
 	if l.isRetired() && !errors.Is(err, ErrBacklog) && !errors.Is(err, ErrLagged) {
 		return errMoved // the connection may have been closed before ctx was
 	}
+	if beat != nil && outer.Err() == nil {
+		l.unproved.Store(true) // nobody sees what comes back at its other end
+	}
 	return err
 }
+
+// Await waits for d, but where the connection is lost no longer than until there is one again; false if
+// ctx ended first.
+func (c *Client) Await(ctx context.Context, d time.Duration) bool { return c.link.Load().await(ctx, d) }
 
 // copied is the history of a copy at version from; nil where there is no copy.
 func (c *Client) copied(from uint64) []byte {
@@ -309,28 +345,31 @@ func (c *Client) copied(from uint64) []byte {
 }
 
 func (c *Client) receive(
-	l *link, stream watchStream, at uint64, t *ticks, on func(wallet.Change), beat func(Beat),
+	ctx context.Context, l *link, stream watchStream, at uint64, t *ticks, known known,
+	on func(wallet.Change), beat func(Beat),
 ) error {
 	var newest uint64 // of the figures
-	first := true
+	var name *ledgerName
+	judged := false
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		if name := m.GetHistory(); len(name) > 0 {
-			c.history.Store(&name)
+		if h := m.GetHistory(); len(h) > 0 {
+			c.history.Store(&h)
 		}
-		if first {
-			first = false
-			c.told(l, &ledgerName{m.GetLedger(), m.GetHistory()})
+		if name == nil {
+			name = &ledgerName{m.GetLedger(), m.GetHistory()}
 		}
 		change, err := decodeChange(at, m)
 		if err != nil {
 			return err
 		}
 		at = change.Seq
-		c.standing.saw(at)
+		if judged {
+			c.saw(at)
+		}
 		for i := range change.Balances {
 			newest = max(newest, change.Balances[i].Seq)
 		}
@@ -348,6 +387,15 @@ func (c *Client) receive(
 		asOf, ok := t.answered(h.GetTick())
 		if !ok {
 			return fmt.Errorf("%w: heartbeat for a tick that is not due", errWire)
+		}
+		if !judged { // by now the stream has told all that was durable when it was opened
+			if err := c.judge(ctx, l, name, at, known); err != nil {
+				return err
+			}
+			judged = true
+		}
+		if h.GetClock() > 0 {
+			l.opening.Store(&opening{name.history, h.GetClock(), asOf})
 		}
 		beat(Beat{
 			AsOf: asOf, Seq: change.Seq,
@@ -378,21 +426,28 @@ func watchError(ctx context.Context, err error) error {
 // ticks are the ones sent and not yet answered. A tick's number is the local time when it was
 // sent, made to grow, so an answer needs no table to tell its age; but it must be one of these.
 type ticks struct {
-	now func() int64
+	now    func() int64
+	kernel func() kernel // nil: nothing is known of the connection
 
-	mu   sync.Mutex
-	due  []int64 // oldest first, at most maxTicks
-	last int64
+	mu      sync.Mutex
+	due     []int64 // oldest first, at most maxTicks
+	last    int64
+	answers bool // since the last tick
 }
 
 // send ticks until ctx ends or the stream breaks. An error: the node answers none of them.
-func (t *ticks) send(ctx context.Context, stream watchStream, told func(unanswered int)) error {
+func (t *ticks) send(ctx context.Context, stream watchStream, told func(silent time.Duration)) error {
 	clock := time.NewTicker(tickEvery) // drops what a starved process missed, so it never bursts
 	defer clock.Stop()
+	var s silence
+	if t.kernel != nil {
+		s.kernel = t.kernel()
+	}
 	for {
-		tick, due := t.next()
+		tick, due, answered := t.next()
+		silent := s.look(tick, answered, due > 0)
 		if told != nil {
-			told(due)
+			told(silent)
 		}
 		if due >= maxTicks {
 			return fmt.Errorf("ledger watch: %d ticks are unanswered", due)
@@ -409,14 +464,16 @@ func (t *ticks) send(ctx context.Context, stream watchStream, told func(unanswer
 	}
 }
 
-// next makes a tick and tells how many were due before it.
-func (t *ticks) next() (tick int64, due int) {
+// next makes a tick and tells how many were due before it, and whether any was answered since the
+// last one.
+func (t *ticks) next() (tick int64, due int, answered bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	due = len(t.due)
+	due, answered = len(t.due), t.answers
+	t.answers = false
 	t.last = max(t.now(), t.last+1)
 	t.due = append(t.due, t.last)
-	return t.last, due
+	return t.last, due, answered
 }
 
 // answered settles a tick and the ones before it, which the same answer covers.
@@ -426,6 +483,7 @@ func (t *ticks) answered(tick uint64) (asOf int64, ok bool) {
 	for i, due := range t.due {
 		if uint64(due) == tick { //nolint:gosec // times after 1970
 			t.due = append(t.due[:0], t.due[i+1:]...)
+			t.answers = true
 			return due, true
 		}
 	}

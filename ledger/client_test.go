@@ -98,7 +98,7 @@ func TestDialAddresses(t *testing.T) {
 func TestNotSent(t *testing.T) {
 	batch, out := []wallet.Transfer{*payment(1, 1)}, make([]wallet.Result, 1)
 	t.Run("no node", func(t *testing.T) {
-		c := dial(t, "unix:"+filepath.Join(t.TempDir(), "nobody"), DialOptions{})
+		c := dial(t, "unix:"+filepath.Join(t.TempDir(), "nobody"), DialOptions{Now: clock})
 		if err := c.Commit(t.Context(), batch, out); !errors.Is(err, ErrNotSent) {
 			t.Fatal(err)
 		}
@@ -290,8 +290,8 @@ func TestWatchEnds(t *testing.T) {
 func TestTicks(t *testing.T) {
 	ts := ticks{now: func() int64 { return 1000 }}
 	for i := range int64(10) {
-		if tick, due := ts.next(); tick != 1000+i || due != int(i) {
-			t.Fatalf("tick %d with %d due", tick, due)
+		if tick, due, answered := ts.next(); tick != 1000+i || due != int(i) || answered {
+			t.Fatalf("tick %d with %d due, answered %v", tick, due, answered)
 		}
 	}
 	if _, ok := ts.answered(999); ok {
@@ -303,15 +303,15 @@ func TestTicks(t *testing.T) {
 	if _, ok := ts.answered(1006); ok {
 		t.Fatal("a tick that was covered")
 	}
-	if _, due := ts.next(); due != 2 {
-		t.Fatalf("%d due", due)
+	if _, due, answered := ts.next(); due != 2 || !answered {
+		t.Fatalf("%d due, answered %v", due, answered)
 	}
 	for len(ts.due) < maxTicks {
 		ts.next()
 	}
-	told := 0
-	if err := ts.send(t.Context(), nil, func(n int) { told = n }); err == nil || told != maxTicks {
-		t.Fatalf("%v with %d due", err, told)
+	told := false
+	if err := ts.send(t.Context(), nil, func(time.Duration) { told = true }); err == nil || !told {
+		t.Fatalf("%v, told %v", err, told)
 	}
 }
 

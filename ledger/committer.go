@@ -30,7 +30,8 @@ import (
 // those of the limits in force when it runs.
 //
 // Invariant: each Submit has one result. It is a refusal only if the ledger refused the payment
-// or the payment never left this process; it is OK only if the ledger said so.
+// or the payment never left this process, and no attempt is on its way any more that may yet be
+// applied; it is OK only if the ledger said so.
 type Committer struct {
 	ledger Ledger
 	caller caller
@@ -40,6 +41,7 @@ type Committer struct {
 
 	pendings sync.Pool // of *pending
 	batches  sync.Pool // of *batch
+	lost     lost
 	dropped  atomic.Uint64
 	shadowed atomic.Uint64
 
@@ -306,18 +308,28 @@ func (c *Committer) skipExpired(b *batch) {
 }
 
 // attempt is one call of the ledger.
-func (c *Committer) attempt(ctx context.Context, b *batch) error {
+func (c *Committer) attempt(ctx context.Context, b *batch) (err error) {
 	b.at = c.opts.Now()
 	clear(b.results)
-	if err := c.ledger.Commit(ctx, b.transfers, b.results); err != nil {
+	a := new(attempt)
+	unknown := true // until it ended, and where it panics
+	defer func() {
+		if unknown {
+			c.lost.add(b.transfers, a, c.opts.Now())
+		}
+	}()
+	if err := c.ledger.Commit(context.WithValue(ctx, attemptKey{}, a), b.transfers, b.results); err != nil {
+		unknown = !errors.Is(err, ErrNotSent)
 		return err
 	}
+	unknown = false
 	for i := range b.results {
 		if b.results[i].Code == wallet.Uncertain {
-			return errGarbled
+			err = errGarbled
 		}
 	}
-	return nil
+	c.lost.doubt(b.transfers, b.results, a, b.at)
+	return err
 }
 
 // settle gives the next item of b its result.

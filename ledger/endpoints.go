@@ -114,16 +114,6 @@ func (c *Client) RefusedMoves() uint64 { return c.refused.Load() }
 // want of one that works, comes last.
 func (c *Client) EndpointStates() []EndpointState { return slices.Clone(*c.states.Load()) }
 
-// told takes the name that a stream on l tells. What an old link tells late counts for nothing.
-func (c *Client) told(l *link, n *ledgerName) {
-	c.mu.Lock()
-	other := c.link.Load() == l && c.standing.told(n)
-	c.mu.Unlock()
-	if other {
-		c.opts.Log.WithField("upstream", l.addr).Warn("ledger_renamed") // it tells another ledger or history than before
-	}
-}
-
 // swap puts next in use and retires the link before it.
 func (c *Client) swap(next *link, n *ledgerName) error {
 	c.mu.Lock()
@@ -134,6 +124,8 @@ func (c *Client) swap(next *link, n *ledgerName) error {
 	if err := c.standing.join(n); err != nil {
 		return err
 	}
+	next.judged.Store(true)
+	c.doubt.Store(nil)
 	old := c.link.Swap(next)
 	old.closeBy = c.opts.Now() + int64(retireLimit)
 	old.retire()
@@ -196,7 +188,7 @@ type mover struct {
 	client    *Client
 	endpoints []*endpoint // preferred first
 	lostAt    int64       // when the link in use was first seen without a connection; 0: it has one
-	lost      bool        // it has had none for too long
+	lost      bool        // it has had none for too long, or what is there is not the ledger
 }
 
 // endpoint is an address that the client may use.
@@ -262,7 +254,7 @@ func (m *mover) watch() {
 	l, now := m.client.link.Load(), m.client.opts.Now()
 	switch l.conn.GetState() {
 	case connectivity.Ready:
-		m.lostAt, m.lost = 0, false
+		m.lostAt, m.lost = 0, m.client.doubt.Load() != nil // what went back is no better than what is lost
 		return
 	case connectivity.Idle:
 		l.conn.Connect() // as its calls would
@@ -354,9 +346,7 @@ func (m *mover) take(e *endpoint, name *ledgerName) bool {
 	e.link, e.status, e.suspect = nil, EndpointInUse, false // the link is the client's now
 	m.lostAt, m.lost = 0, false
 	m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "before": from}).Info("ledger_moved")
-	if m.client.opts.OnMove != nil {
-		m.client.opts.OnMove()
-	}
+	m.client.up()
 	return true
 }
 
@@ -405,7 +395,9 @@ func (m *mover) rest() {
 func (m *mover) publish() {
 	states := make([]EndpointState, 0, len(m.endpoints)+1)
 	use := EndpointState{Addr: m.client.Endpoint(), Status: EndpointInUse}
-	if m.lost {
+	if d := m.client.doubt.Load(); d != nil {
+		use.Reason = d.Error()
+	} else if m.lost {
 		use.Reason = "the connection is down"
 	}
 	shown := false

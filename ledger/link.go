@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -27,9 +28,14 @@ const connectLimit = time.Second
 // link is one connection to one endpoint. A client has one in use; when it moves, the old one is
 // retired: no call begins on it any more, those under way end on it, and its watches end.
 type link struct {
-	addr string
-	conn *grpc.ClientConn
-	node ledgerpb.LedgerNodeClient
+	addr    string
+	conn    *grpc.ClientConn
+	node    ledgerpb.LedgerNodeClient
+	carrier *carrier
+
+	opening  atomic.Pointer[opening] // at its other end; nil: not told yet
+	judged   atomic.Bool             // has just proved itself, so its first stream need not
+	unproved atomic.Bool             // its stream was lost and none has told yet what came back; no payment is sent
 
 	calls atomic.Int64  // under way, less bias once retired
 	gone  chan struct{} // closed when retired
@@ -37,6 +43,18 @@ type link struct {
 	once  sync.Once     // of idle
 
 	closeBy int64 // of a retired link, Unix nanoseconds; guarded by Client.mu
+}
+
+// opening is what a stream tells of the opening of the ledger at its other end.
+type opening struct {
+	history []byte
+	clock   uint64 // what its clock showed
+	after   int64  // at a moment after this local time
+}
+
+// at is the most that the clock can show at the local time t.
+func (o *opening) at(t int64) uint64 {
+	return o.clock + uint64(max(0, t-o.after)/int64(time.Millisecond)) + 1 //nolint:gosec // not negative
 }
 
 // bias is more than the calls that can be under way.
@@ -52,13 +70,14 @@ func connect(addr string, opts *DialOptions) (*link, error) {
 	if opts.TLS != nil {
 		creds = handshakes{opts.TLS}
 	}
+	w := new(carrier)
 	conn, err := grpc.NewClient(
 		target,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithStatsHandler(sentHandler{}),
-		grpc.WithContextDialer(dialer(addr, opts)),
+		grpc.WithContextDialer(w.dialer(addr, opts)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           paceOf(addr),
 			MinConnectTimeout: opts.connectTimeout(), // handshakes included
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: deadAfter}),
@@ -75,7 +94,7 @@ func connect(addr string, opts *DialOptions) (*link, error) {
 	}
 	conn.Connect()
 	return &link{
-		addr: addr, conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), gone: make(chan struct{}), idle: make(chan struct{}),
+		addr: addr, conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), carrier: w, gone: make(chan struct{}), idle: make(chan struct{}),
 	}, nil
 }
 
@@ -99,17 +118,57 @@ func (h handshakes) OverrideServerName(string) error {
 	return errors.New("the server's name is the configuration's")
 }
 
+// paceOf is how soon a connection is tried again. On this machine a try costs next to nothing, and
+// payments wait for it; over a network many sidecars must not storm a node that comes back.
+func paceOf(addr string) backoff.Config {
+	if onThisMachine(addr) {
+		return backoff.Config{BaseDelay: localPace, Multiplier: 1, Jitter: 0.2, MaxDelay: localPace}
+	}
+	return backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second}
+}
+
+// localPace is the pause between tries to connect on the same machine.
+const localPace = 20 * time.Millisecond
+
+// onThisMachine says of an address that target takes whether it is a socket or on loopback.
+func onThisMachine(addr string) bool {
+	if strings.HasPrefix(addr, "unix:") {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || (err == nil && ip.IsLoopback())
+}
+
+// carrier is the connection that a link has at present.
+type carrier struct{ at atomic.Pointer[kernel] }
+
+// kernel is what the kernel tells of it; nil where it tells nothing.
+func (w *carrier) kernel() kernel {
+	if k := w.at.Load(); k != nil {
+		return *k
+	}
+	return nil
+}
+
 // dialer obeys the connect time-out of the moment; gRPC's own is fixed when the link is made, and
 // so it is the longest wait of that link. What the dialer is given is an address that gRPC has
 // resolved; of a socket it is written in several ways, so there ours is taken.
-func dialer(addr string, opts *DialOptions) func(context.Context, string) (net.Conn, error) {
+func (w *carrier) dialer(addr string, opts *DialOptions) func(context.Context, string) (net.Conn, error) {
 	path, local := strings.CutPrefix(addr, "unix:")
 	return func(ctx context.Context, resolved string) (net.Conn, error) {
 		d := net.Dialer{Timeout: opts.connectTimeout()}
+		network, to := "tcp", resolved
 		if local {
-			return d.DialContext(ctx, "unix", path)
+			network, to = "unix", path
 		}
-		return d.DialContext(ctx, "tcp", resolved)
+		c, err := d.DialContext(ctx, network, to)
+		if err != nil {
+			return nil, err
+		}
+		k := kernelOf(c)
+		w.at.Store(&k)
+		return c, nil
 	}
 }
 
@@ -132,8 +191,7 @@ func target(addr string, secure bool) (string, error) {
 	if err != nil || host == "" || port == "" {
 		return "", fmt.Errorf("ledger address %q is neither unix:PATH nor HOST:PORT", addr)
 	}
-	ip, err := netip.ParseAddr(host)
-	if local := host == "localhost" || (err == nil && ip.IsLoopback()); !local && !secure {
+	if !secure && !onThisMachine(addr) {
 		return "", fmt.Errorf("ledger address %q is not on this machine, so it needs TLS", addr)
 	}
 	return "dns:///" + addr, nil
@@ -190,4 +248,29 @@ func (l *link) watching(ctx context.Context) (_ context.Context, cancel context.
 		}
 	}()
 	return ctx, cancel, func() { cancel(nil); <-ended }
+}
+
+// await waits for d, but where the connection is down no longer than until it is up again; false if
+// ctx ended first.
+func (l *link) await(ctx context.Context, d time.Duration) bool {
+	if l.conn.GetState() == connectivity.Ready {
+		return sleep(ctx, d)
+	}
+	within, stopWaiting := context.WithTimeout(ctx, d)
+	defer stopWaiting()
+	within, _, stop := l.watching(within)
+	defer stop()
+	for {
+		s := l.conn.GetState()
+		switch s {
+		case connectivity.Ready:
+			return true
+		case connectivity.Idle:
+			l.conn.Connect()
+		default:
+		}
+		if !l.conn.WaitForStateChange(within, s) {
+			return ctx.Err() == nil
+		}
+	}
 }

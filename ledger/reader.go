@@ -8,13 +8,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"svc-wallet/config"
 	"svc-wallet/wallet"
 )
 
 const (
 	lookupWorkers = 3 // batches of lookups at a time
-	staleAfter    = 3 // unanswered ticks after which the ledger counts as stalled: 120 to 160 ms
 
 	// brief is how long a read that could be answered from memory waits for a ledger whose stream
 	// is down: enough for a lookup where only the stream is broken, little where the node is gone.
@@ -30,7 +31,7 @@ const (
 	outrunMost  = 64
 	outrunReach = 1 << 18 // versions: more than a node commits in outrunWait
 
-	reconnectFirst = 50 * time.Millisecond
+	reconnectFirst = 20 * time.Millisecond // less where the connection is back before
 	reconnectMost  = time.Second
 )
 
@@ -51,9 +52,11 @@ type Reader struct {
 	opts   ReaderOptions
 	cache  *cache
 
-	lease    atomic.Pointer[lease] // written by Run's goroutine only
-	healthy  atomic.Bool           // the stream is up and heartbeats arrive
-	stalled  atomic.Bool           // the stream is up and heartbeats do not arrive
+	lease    atomic.Pointer[lease]  // written by Run's goroutine only
+	healthy  atomic.Bool            // the stream is up and heartbeats arrive
+	stalled  atomic.Bool            // the stream is up and heartbeats do not arrive
+	why      atomic.Pointer[string] // not healthy, in words; nil: healthy, or nothing is known yet
+	causes   causes
 	outcomes [NumCacheOutcomes]atomic.Uint64
 
 	lagged, reconnects, conservationOK, conservationFailed atomic.Uint64
@@ -75,6 +78,10 @@ type ReaderOptions struct {
 	Now      func() int64  // Unix nanoseconds, never backwards
 	Observer Observer      // nil: nobody
 	Backoff  Backoff
+
+	StallAfter time.Duration      // silence after which the ledger counts as stalled; 0: StallAfter
+	Log        logrus.FieldLogger // nil: nothing is logged
+	OnTurn     func()             // is told when Healthy turns; nil: nobody
 }
 
 // CacheOutcome is how a balance was served, for metrics.
@@ -100,11 +107,20 @@ func (o CacheOutcome) String() string {
 // beater is a Ledger whose stream also says how current it is. Over any other, entries have only
 // their age, and the stream's being up is all that is known of its health.
 type beater interface {
-	WatchBeat(ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(unanswered int)) error
+	WatchBeat(ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(silent time.Duration)) error
+}
+
+// connector is a Ledger that knows when its connection is back, so that nothing waits longer.
+type connector interface {
+	Await(ctx context.Context, d time.Duration) bool
 }
 
 // NewReader makes a reader with an empty cache. Run keeps it current.
 func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Reader {
+	if opts.StallAfter <= 0 {
+		opts.StallAfter = StallAfter
+	}
+	opts.Log = orSilent(opts.Log)
 	r := &Reader{
 		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), live: live, opts: opts,
 		cache: newCache(opts.Shards, opts.Entries),
@@ -391,20 +407,22 @@ func (r *Reader) Learn(t *wallet.Transfer, res *wallet.Result, at int64) {
 // lookups under way. Afterwards only cached balances are served.
 //
 // A move of the client to another endpoint ends the stream on purpose, and the next one is up at
-// once, so Healthy goes on. If its history is another one, the copy starts afresh at once, too.
+// once, so Healthy goes on. A copy that is of another history than the node's starts afresh at once,
+// too. After any other end the next stream waits, but no longer than for the connection.
 func (r *Reader) Run(ctx context.Context) error {
 	defer r.close()
 	s := stream{reader: r}
-	moved := false // the last stream ended by a move
+	moved, refused := false, false // how the last stream ended: by a move, because of the copy
 	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
 		s.current = false
 		err := s.follow(ctx)
-		startOver := moved && errors.Is(err, ErrBacklog)
-		moved = errors.Is(err, errMoved)
+		stale := errors.Is(err, ErrBacklog)
+		startOver := stale && (moved || (!s.current && !refused))
+		moved, refused = errors.Is(err, errMoved), stale
 		failed := !moved && !startOver
 		if failed || ctx.Err() != nil {
-			r.healthy.Store(false)
 			r.stalled.Store(false)
+			r.away(cause(err), ctx.Err() == nil)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -412,7 +430,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		if errors.Is(err, ErrLagged) {
 			r.lagged.Add(1)
 		}
-		if errors.Is(err, ErrLagged) || errors.Is(err, ErrBacklog) {
+		if errors.Is(err, ErrLagged) || stale {
 			s.restart()
 		}
 		if s.current { // it worked for a while
@@ -422,9 +440,45 @@ func (r *Reader) Run(ctx context.Context) error {
 			continue
 		}
 		r.reconnects.Add(1)
-		if !sleep(ctx, rand.N(wait)) { //nolint:gosec // jitter is no secret
+		if !r.rest(ctx, rand.N(wait)) { //nolint:gosec // jitter is no secret
 			return nil
 		}
+	}
+}
+
+// rest waits before the stream is opened anew.
+func (r *Reader) rest(ctx context.Context, d time.Duration) bool {
+	if c, ok := r.ledger.(connector); ok {
+		return c.Await(ctx, d)
+	}
+	return sleep(ctx, d)
+}
+
+// up notes that the ledger answers.
+func (r *Reader) up() {
+	if r.healthy.Swap(true) {
+		return
+	}
+	r.turned()
+}
+
+// away notes that it does not, and why. Both the stream's goroutine and the one that sends its ticks
+// call it.
+func (r *Reader) away(why string, tell bool) {
+	if old := r.why.Load(); old == nil || *old != why {
+		r.why.Store(&why)
+	}
+	if tell {
+		r.causes.tell(r.opts.Log, why, r.opts.Now())
+	}
+	if r.healthy.Swap(false) {
+		r.turned()
+	}
+}
+
+func (r *Reader) turned() {
+	if r.opts.OnTurn != nil {
+		r.opts.OnTurn()
 	}
 }
 
@@ -454,7 +508,7 @@ func (s *stream) follow(ctx context.Context) error {
 	if w, ok := s.reader.ledger.(beater); ok {
 		return w.WatchBeat(ctx, s.seq, s.change, s.beat, s.tick)
 	}
-	s.reader.healthy.Store(true)
+	s.reader.up()
 	return s.reader.ledger.Watch(ctx, s.seq, s.change)
 }
 
@@ -478,7 +532,11 @@ func (s *stream) beat(b Beat) {
 	s.reader.conservationOK.Store(b.ConservationOK)
 	s.reader.conservationFailed.Store(b.ConservationFailed)
 	s.reader.stalled.Store(b.Stalled)
-	s.reader.healthy.Store(!b.Stalled)
+	if b.Stalled {
+		s.reader.away(causeDisk, true)
+		return
+	}
+	s.reader.up()
 }
 
 // reach notes the position. The first one of an epoch is where the stream's care begins: whatever
@@ -497,17 +555,30 @@ func (s *stream) publish() {
 	s.reader.lease.Store(&lease{epoch: s.epoch, asOf: s.asOf, seq: s.seq})
 }
 
-// tick is called by the goroutine that sends the ticks.
-func (s *stream) tick(unanswered int) {
-	if unanswered >= staleAfter {
+// tick is called by the goroutine that sends the ticks. The last half of a tick is forgiven, so
+// that a stall shows at the tick that comes nearest to the setting.
+func (s *stream) tick(silent time.Duration) {
+	if silent+tickEvery/2 >= s.reader.opts.StallAfter {
 		s.reader.stalled.Store(true)
-		s.reader.healthy.Store(false)
+		s.reader.away(causeStall, true)
 	}
 }
 
 // Healthy says whether the ledger answers: its stream is up and so are its heartbeats. A stall
-// shows within 160 ms.
+// shows within ReaderOptions.StallAfter and two ticks.
 func (r *Reader) Healthy() bool { return r.healthy.Load() }
+
+// Why is why the ledger does not answer, in one line; empty where it does.
+func (r *Reader) Why() string {
+	switch why := r.why.Load(); {
+	case r.healthy.Load():
+		return ""
+	case why == nil:
+		return causeUnseen
+	default:
+		return *why
+	}
+}
 
 // Seq is the version that the stream has reached.
 func (r *Reader) Seq() uint64 { return r.lease.Load().seq }

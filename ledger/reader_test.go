@@ -29,7 +29,7 @@ func (k *beating) stall(on bool) {
 }
 
 func (k *beating) WatchBeat(
-	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(int),
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(time.Duration),
 ) error {
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
@@ -49,7 +49,7 @@ func (k *beating) WatchBeat(
 	clk := time.NewTicker(tickEvery)
 	defer clk.Stop()
 	for unanswered := 0; ; unanswered++ {
-		tick(unanswered)
+		tick(time.Duration(unanswered) * tickEvery)
 		k.mu.Lock()
 		stalled := k.stalled
 		k.mu.Unlock()

@@ -72,18 +72,33 @@ func (s *standing) committed(out []wallet.Result) {
 	s.mu.Unlock()
 }
 
-// told notes what a stream of the endpoint in use tells. An endpoint that names another ledger
-// than before, as a memory engine does after a restart, is its operator's word: it stays in use,
-// and what was known of the old ledger counts for nothing.
-func (s *standing) told(n *ledgerName) (other bool) {
+// known is what a process knows of its ledger at one moment.
+type known struct {
+	name *ledgerName
+	seen uint64
+	last commit
+	paid bool
+}
+
+func (s *standing) known() known {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if other = s.name != nil && !s.name.same(n) && (s.name.told() || n.told()); other {
-		s.seen.Store(0)
-		s.last = commit{}
-	}
+	return known{s.name, s.seen.Load(), s.last, s.paid.Load()}
+}
+
+// told notes what a stream of the endpoint in use tells.
+func (s *standing) told(n *ledgerName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.name = n
-	return other
+}
+
+// adopt forgets what was known: the ledger of that name is the process's one, as it is at version seq.
+func (s *standing) adopt(n *ledgerName, seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.name, s.last = n, commit{}
+	s.seen.Store(seq)
 }
 
 // join says why an endpoint of that name may not be moved to; nil: its ledger is the process's one,
@@ -102,14 +117,9 @@ func (s *standing) join(n *ledgerName) error {
 }
 
 // prove checks that the endpoint at l has all that this process knows to be committed: its stream
-// reaches the version seen, and it has the newest acknowledged payment. The second finds a copy that
-// was made before that payment and has since gone its own way past its version. errUnfit: it has not.
+// reaches the version seen, and it has the newest acknowledged payment. errUnfit: it has not.
 func (s *standing) prove(ctx context.Context, l *link) (*ledgerName, error) {
-	s.mu.Lock()
-	last, known := s.last, s.name
-	s.mu.Unlock()
-	due := s.seen.Load()
-
+	known := s.known()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := l.node.Watch(ctx)
@@ -122,29 +132,56 @@ func (s *standing) prove(ctx context.Context, l *link) (*ledgerName, error) {
 		return nil, err
 	}
 	name := &ledgerName{m.GetLedger(), m.GetHistory()}
-	if known != nil && !known.same(name) {
+	if known.name != nil && !known.name.same(name) {
 		return nil, fmt.Errorf("%w: it is another ledger", errUnfit)
 	}
-	for m.GetSeq() < due {
+	for m.GetSeq() < known.seen {
 		at := m.GetSeq()
 		if m, err = stream.Recv(); err != nil && ctx.Err() == nil {
 			return nil, err
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: it is at version %d, %d was committed: %w", errUnfit, at, due, err)
+			return nil, fmt.Errorf("%w: it is at version %d, %d was committed: %w", errUnfit, at, known.seen, err)
 		}
 	}
-	if last.seq == 0 {
-		return name, nil
-	}
-	res, err := l.node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: last.txid[:]})
-	switch {
-	case status.Code(err) == codes.NotFound:
-		return nil, fmt.Errorf("%w: it lacks the acknowledged payment %s", errUnfit, last.txid)
-	case err != nil:
+	if d, err := known.lacks(ctx, l); err != nil {
 		return nil, err
-	case res.GetSeq() != last.seq || !bytes.Equal(res.GetReceipt().GetTxid(), last.txid[:]):
-		return nil, fmt.Errorf("%w: it has the acknowledged payment %s at another version", errUnfit, last.txid)
+	} else if d != nil {
+		return nil, fmt.Errorf("%w: %w", errUnfit, d)
 	}
 	return name, nil
+}
+
+// lacks asks whether the newest acknowledged payment is there. That finds a copy which was made
+// before the payment and has since gone its own way past its version. nil: it is there, or there was
+// none.
+func (k *known) lacks(ctx context.Context, l *link) (*Doubt, error) {
+	if k.last.seq == 0 {
+		return nil, nil //nolint:nilnil // nothing to look for is no doubt
+	}
+	res, err := l.node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: k.last.txid[:]})
+	switch {
+	case status.Code(err) == codes.NotFound:
+		return &Doubt{Kind: LacksPayment, Reason: "it lacks the acknowledged payment " + k.last.txid.String()}, nil
+	case err != nil:
+		return nil, err
+	case res.GetSeq() != k.last.seq || !bytes.Equal(res.GetReceipt().GetTxid(), k.last.txid[:]):
+		return &Doubt{Kind: LacksPayment, Reason: fmt.Sprintf("it has the acknowledged payment %s at another version", k.last.txid)}, nil
+	}
+	return nil, nil //nolint:nilnil // no doubt
+}
+
+// check says whether what a stream at the endpoint in use tells, its name and its version, can be of
+// the ledger that this process has paid into. An error says that it cannot be found out now.
+func (k *known) check(ctx context.Context, l *link, n *ledgerName, seq uint64) (*Doubt, error) {
+	switch other := k.name != nil && len(k.name.ledger) > 0 && len(n.ledger) > 0 && !k.name.same(n); {
+	case other && (k.seen > 0 || k.paid):
+		return &Doubt{Kind: OtherLedger, Reason: "it is another ledger"}, nil
+	case other:
+		return nil, nil //nolint:nilnil // nothing was known of the one before
+	case seq < k.seen:
+		return &Doubt{Kind: LedgerBehind, Reason: fmt.Sprintf("it is at version %d, %d was committed", seq, k.seen)}, nil
+	default:
+		return k.lacks(ctx, l)
+	}
 }

@@ -49,6 +49,7 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.deps.Build) })
 	mux.HandleFunc("GET /config", s.adminConfig)
 	mux.HandleFunc("POST /drain", s.adminDrain)
+	mux.HandleFunc("POST /ledger/accept", s.adminAccept)
 	mux.HandleFunc("GET /log-level", s.adminLevel)
 	mux.HandleFunc("PUT /log-level", s.adminSetLevel)
 	mux.Handle("GET /hystrix.stream", unhurried(ledger.BreakerStream()))
@@ -139,6 +140,19 @@ func (s *Server) adminDrain(w http.ResponseWriter, _ *http.Request) {
 	setAdminHeaders(w)
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = io.WriteString(w, `{"draining":true}`)
+}
+
+// adminAccept ends a doubt about the ledger: an operator says that what is there is meant.
+func (s *Server) adminAccept(w http.ResponseWriter, _ *http.Request) {
+	var d *ledger.Doubt
+	if s.deps.Standing != nil {
+		d = s.deps.Standing.Accept()
+	}
+	if d == nil {
+		http.Error(w, "the ledger is not in doubt", http.StatusConflict)
+		return
+	}
+	writeJSON(w, map[string]any{"accepted": d.Error(), "version": d.Seq, "version_seen": d.Seen})
 }
 
 func (s *Server) adminLevel(w http.ResponseWriter, _ *http.Request) {

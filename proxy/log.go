@@ -20,7 +20,9 @@ import (
 type requestLog struct {
 	log    *logrus.Logger
 	key    [32]byte
-	sample uint64 // one in so many successful reads; 0 is none
+	away   func() string // why the ledger takes no payments; empty: it does
+	fault  func() string // the same, or else why the last call failed that did
+	sample uint64        // one in so many successful reads; 0 is none
 	reads  atomic.Uint64
 
 	strangers allowance
@@ -83,7 +85,7 @@ func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
 		f["op"] = v.Op.String()
 	}
 	if v.code.Outcome() != wallet.Applied {
-		f["reason"] = reason(v.code)
+		f["reason"] = l.reason(v.code)
 	} else if id, ok := bytes.CutPrefix(v.Reply, []byte(`{"txid":"`)); ok {
 		f["txid"] = string(id[:bytes.IndexByte(id, '"')])
 	}
@@ -92,6 +94,22 @@ func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
 	}
 	l.payment(f, v)
 	l.log.WithFields(f).Log(level, "request")
+}
+
+// reason is the code, and where the ledger did not answer, what kept it.
+func (l *requestLog) reason(code wallet.Code) string {
+	why := ""
+	switch code {
+	case wallet.RetryLater:
+		why = l.away()
+	case wallet.UpstreamUnavailable, wallet.Uncertain:
+		why = l.fault()
+	default:
+	}
+	if why == "" {
+		return reason(code)
+	}
+	return reason(code) + ": " + why
 }
 
 // payment adds what was decoded, which is nothing where the request did not get that far.

@@ -199,6 +199,13 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth, bodies *budget) {
 		m.sum("ledger_endpoint_refused_total", "Endpoints that were not moved to, because they are another ledger or behind.", nil, d.Endpoints.RefusedMoves)
 	}
 
+	if d.Standing != nil {
+		for k := range ledger.NumDoubts {
+			m.sum("ledger_went_back_total", "Times that the ledger came back as an older one, or as another one.", prometheus.Labels{"reason": k.String()},
+				func() uint64 { return d.Standing.Doubts(k) })
+		}
+	}
+
 	restarts := "Parts that failed and went on: handler is a request whose handler panicked, watch a stream of changes that was opened anew."
 	m.sum("service_restarts_total", restarts, prometheus.Labels{"kind": "handler"}, m.panics.Load)
 	m.sum("service_restarts_total", restarts, prometheus.Labels{"kind": "watch"}, d.Reader.Reconnects)

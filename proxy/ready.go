@@ -1,7 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"svc-wallet/ledger"
 )
@@ -9,6 +14,7 @@ import (
 // status is what /readyz tells, judged anew each time from atomics.
 type status struct {
 	keys    [numReadyKeys]bool
+	reason  string // why the ledger is not ready, in words; empty: it is
 	breaker ledger.BreakerState
 	stale   bool // reads come from a cache that the ledger no longer keeps current
 	partial bool // a switch keeps requests out: meant, so it is no reason to send clients elsewhere
@@ -18,7 +24,7 @@ type status struct {
 const (
 	cfgLoaded     = iota
 	listenerBound // and not draining, and with the certificates that a handshake takes
-	ledgerReady   // heartbeats come in
+	ledgerReady   // heartbeats come in, and it is the ledger that this process has paid into
 	authReady     // there are root keys
 	policyReady   // there are limits
 	queueOK       // the work queue has room
@@ -31,11 +37,13 @@ var readyKeys = [numReadyKeys]string{ //nolint:gochecknoglobals // a table
 
 func (s *Server) status() status {
 	limits, healthy := s.deps.Live.Load(), s.deps.Reader.Healthy()
+	reason := s.ledgerAway()
 	return status{
+		reason: reason,
 		keys: [numReadyKeys]bool{
 			cfgLoaded:     true, // or there would be no Server
 			listenerBound: s.bound.Load() && !s.draining.Load() && s.certs.open.Load(),
-			ledgerReady:   healthy,
+			ledgerReady:   reason == "",
 			authReady:     s.deps.Keys.Load().Len() > 0,
 			policyReady:   limits.InFlight > 0, // the zero Limits deny everything
 			queueOK:       s.deps.Committer.Depth() < limits.Queue,
@@ -49,7 +57,36 @@ func (s *Server) status() status {
 // writable is what payments ask of readiness. A full queue is not part of it: that is BUSY, in
 // the queue's own place. An open breaker is UPSTREAM_UNAVAILABLE likewise.
 func (s *Server) writable() bool {
-	return !s.draining.Load() && s.deps.Reader.Healthy()
+	return !s.draining.Load() && s.deps.Reader.Healthy() && !s.doubted()
+}
+
+// doubted says that the ledger in use is not the one that this process has paid into.
+func (s *Server) doubted() bool { return s.deps.Standing != nil && s.deps.Standing.Doubt() != nil }
+
+// ledgerAway is why the ledger takes no payments, in one line; empty where it does.
+func (s *Server) ledgerAway() string {
+	if s.deps.Standing != nil {
+		if d := s.deps.Standing.Doubt(); d != nil {
+			return wentBack + ": " + d.Error()
+		}
+	}
+	return s.deps.Reader.Why()
+}
+
+// wentBack is what strangers are told of a doubt. Versions, transactions, addresses and files are
+// for operators.
+const wentBack = "the ledger went back, and waits for an operator to accept it"
+
+// discreet is st as strangers may see it.
+func (s *Server) discreet(st status) status {
+	switch {
+	case st.reason == "":
+	case s.doubted():
+		st.reason = wentBack
+	default:
+		st.reason = "the ledger does not answer"
+	}
+	return st
 }
 
 func (st *status) ready() bool {
@@ -59,6 +96,78 @@ func (st *status) ready() bool {
 		}
 	}
 	return true
+}
+
+// ledgerFault is why a call to the ledger fails at present: it is away, or it was there and the last
+// failed call says why.
+func (s *Server) ledgerFault() string {
+	if away := s.ledgerAway(); away != "" {
+		return away
+	}
+	return s.deps.Breaker.Cause()
+}
+
+// missing names the keys that are not there.
+func (st *status) missing() (names []string) {
+	for i, ok := range st.keys {
+		if !ok {
+			names = append(names, readyKeys[i])
+		}
+	}
+	return names
+}
+
+const (
+	turnLook  = 100 * time.Millisecond // between looks at what tells of no turn by itself
+	turnLines = 10                     // in a window; the rest is counted
+	turnTime  = 10 * time.Second
+)
+
+// logTurns logs every turn of readiness, with its cause, until ctx ends. Where it flickers, what is
+// over the bound is counted in the next line.
+func (s *Server) logTurns(ctx context.Context) {
+	clock := time.NewTicker(turnLook)
+	defer clock.Stop()
+	var said string // the last state
+	var begun int64
+	lines, unsaid := 0, 0
+	for {
+		st := s.status()
+		missing := strings.Join(st.missing(), " ")
+		if now := s.deps.Now(); missing != said || begun == 0 {
+			if now-begun >= int64(turnTime) {
+				begun, lines = now, 0
+			}
+			if said = missing; lines < turnLines {
+				s.logTurn(&st, missing, unsaid)
+				lines, unsaid = lines+1, 0
+			} else {
+				unsaid++
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.turned:
+		case <-clock.C:
+		}
+	}
+}
+
+func (s *Server) logTurn(st *status, missing string, unsaid int) {
+	fields := logrus.Fields{}
+	if unsaid > 0 {
+		fields["unsaid_turns"] = unsaid
+	}
+	if missing == "" {
+		s.deps.Log.WithFields(fields).Info("ready")
+		return
+	}
+	fields["missing"] = missing
+	if !st.keys[ledgerReady] {
+		fields["reason"] = st.reason
+	}
+	s.deps.Log.WithFields(fields).Warn("unready")
 }
 
 // appendJSON appends CONTRACT §4's object.
@@ -88,6 +197,10 @@ func (st *status) appendJSON(dst []byte) []byte {
 		dst = append(dst, ',')
 		dst = appendString(dst, readyKeys[i])
 		dst = strconv.AppendBool(append(dst, ':'), ok)
+	}
+	if st.reason != "" {
+		dst = append(dst, `,"reason":`...)
+		dst = appendString(dst, st.reason)
 	}
 	dst = append(dst, `,"breaker":[{"svc":"`+ledgerService+`","state":`...)
 	dst = appendString(dst, st.breaker.String())

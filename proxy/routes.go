@@ -91,7 +91,7 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 			NonceMaxGap: cfg.Wallet.NonceMaxGap,
 		}
 		// The key before the nonce: a replay holds the very nonce that its first request spent.
-		idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)
+		idempotency = s.idempotency
 		nonce       = filters.NewNonce(cfg.Wallet.Shards, cfg.Wallet.NonceEntries)
 
 		// Before a body is waited for, or has memory. What waits holds no place in flight and has spent
@@ -204,7 +204,7 @@ func (s *Server) healthz(x *filters.Exchange) wallet.Code {
 
 // readyz says whether the sidecar can take payments, and what is missing.
 func (s *Server) readyz(x *filters.Exchange) wallet.Code {
-	st := s.status()
+	st := s.discreet(s.status())
 	x.Reply = st.appendJSON(x.Reply[:0])
 	if !st.ready() {
 		return wallet.RetryLater

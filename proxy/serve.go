@@ -50,6 +50,7 @@ type Deps struct {
 	Reader       *ledger.Reader
 	Breaker      *ledger.Breaker
 	Endpoints    Endpoints    // of the ledger; nil: there is only the one
+	Standing     Standing     // of the ledger; nil: it is never in doubt
 	ControlPlane ControlPlane // nil: there is none
 	Metrics      *Metrics
 	Log          *logrus.Logger
@@ -91,6 +92,14 @@ type Endpoints interface {
 	EndpointStates() []ledger.EndpointState
 }
 
+// Standing is whether the ledger in use is the one that this process has paid into. Its methods are
+// called as ControlPlane's are.
+type Standing interface {
+	Doubt() *ledger.Doubt             // nil: it is
+	Doubts(k ledger.DoubtKind) uint64 // how often one arose
+	Accept() *ledger.Doubt            // takes it for the one from now on; nil: there was no doubt
+}
+
 // Build says what runs.
 type Build struct {
 	Version  string `json:"version"`
@@ -101,18 +110,19 @@ type Build struct {
 
 // Server is the wallet listener and the admin listener.
 type Server struct {
-	deps    Deps
-	cfg     *config.Config // as it was at start: what waits for a restart
-	metrics *Metrics
-	log     *requestLog
-	ids     *corrIDs
-	auth    *filters.Auth
-	table   [numRoutes]route
-	bodies  budget
-	certs   *certs
-	http    *fasthttp.Server
-	admin   *http.Server
-	visits  sync.Pool
+	deps        Deps
+	cfg         *config.Config // as it was at start: what waits for a restart
+	metrics     *Metrics
+	log         *requestLog
+	ids         *corrIDs
+	auth        *filters.Auth
+	idempotency *filters.Idempotency
+	table       [numRoutes]route
+	bodies      budget
+	certs       *certs
+	http        *fasthttp.Server
+	admin       *http.Server
+	visits      sync.Pool
 
 	listener *listener    // after Listen
 	adminLn  net.Listener // after Listen
@@ -121,6 +131,7 @@ type Server struct {
 	draining  atomic.Bool
 	drainOnce sync.Once
 	drainAsk  chan struct{} // closed by POST /drain
+	turned    chan struct{} // room for one: readiness may have turned
 }
 
 // New builds a Server, reads its certificate and starts nothing.
@@ -128,7 +139,7 @@ func New(cfg *config.Config, deps Deps) (*Server, error) {
 	if deps.Clock == nil {
 		deps.Clock = steadyClock{}
 	}
-	s := &Server{deps: deps, cfg: cfg, metrics: deps.Metrics, drainAsk: make(chan struct{})}
+	s := &Server{deps: deps, cfg: cfg, metrics: deps.Metrics, drainAsk: make(chan struct{}), turned: make(chan struct{}, 1)}
 	var err error
 	if s.ids, err = newCorrIDs(deps.Entropy); err != nil {
 		return nil, err
@@ -136,12 +147,14 @@ func New(cfg *config.Config, deps Deps) (*Server, error) {
 	if s.log, err = newRequestLog(deps, cfg.Log.SampleReads); err != nil {
 		return nil, err
 	}
+	s.log.away, s.log.fault = s.ledgerAway, s.ledgerFault
 	if s.certs, err = newCerts(cfg.TLS, deps.Files, deps.Entropy, deps.Now, deps.Log); err != nil {
 		return nil, err
 	}
 	s.visits.New = func() any { return new(visit) }
 	s.auth = filters.NewAuth(deps.Keys, cfg.Auth.CacheEntries, cfg.Auth.StrangersPerSecond)
 	s.bodies.most = int64(cfg.BodyMemory)
+	s.idempotency = filters.NewIdempotency(cfg.Wallet.Shards, cfg.Wallet.IdempotencyEntries, cfg.Wallet.IdempotencyTTL)
 	s.table = s.routes(cfg)
 	s.http = s.edge(cfg)
 	s.admin = s.newAdmin(cfg)
@@ -398,6 +411,18 @@ func (s *Server) SetCertificate(certPEM, keyPEM []byte) error {
 // tls.client_auth is off. On an error all stays as it was.
 func (s *Server) SetClientCA(caPEM []byte) error { return s.certs.setClientCA(caPEM) }
 
+// Forget drops every receipt that is remembered for replays: the ledger that acknowledged them has
+// gone back, or is another one.
+func (s *Server) Forget() { s.idempotency.Forget() }
+
+// Turned says that readiness may have turned, so that the turn is logged at once.
+func (s *Server) Turned() {
+	select {
+	case s.turned <- struct{}{}:
+	default: // will be looked at anyway
+	}
+}
+
 // Run serves until ctx ends or POST /drain asks, then drains, and returns nil where all of that
 // went well. It returns early where a listener fails.
 func (s *Server) Run(ctx context.Context) error {
@@ -410,6 +435,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { s.certs.run(tending) })
 	running.Go(func() { s.listener.run(tending) })
+	running.Go(func() { s.logTurns(tending) })
 	running.Go(func() { failed <- s.http.Serve(s.listener) })
 	running.Go(func() { failed <- s.admin.Serve(s.adminLn) })
 	s.bound.Store(true)
