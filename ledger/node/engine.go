@@ -68,6 +68,10 @@ type Engine interface {
 	// outcome that is unknown, and nothing else did.
 	Damaged() uint64
 
+	// StoreChecks counts the checks of the whole store, beside its work, that found it sound, and
+	// those that found damage.
+	StoreChecks() (ok, failed uint64)
+
 	// Lagged counts the watches that were cut off for being too slow.
 	Lagged() uint64
 
@@ -122,6 +126,10 @@ type Options struct {
 	// fsync. By default it logs the error and ends the process. If it returns, the engine answers
 	// every later call with the error.
 	Fatal func(error)
+
+	// Retention is how long payments are kept at least, MinRetention or more; 0 is for ever. Who asks
+	// for a payment that is gone is told that there is none, and its key is free.
+	Retention time.Duration
 
 	segment, fill int64 // of the journal, for tests
 }

@@ -149,6 +149,9 @@ func (m *memory) Conservation() (ok, failed uint64) { return m.conserved.Load(),
 // Damaged implements Engine: memory has none.
 func (m *memory) Damaged() uint64 { return 0 }
 
+// StoreChecks implements Engine: there is no store.
+func (m *memory) StoreChecks() (ok, failed uint64) { return 0, 0 }
+
 func (m *memory) Lagged() uint64 { return m.bus.lagged.Load() }
 
 func (m *memory) Close() error {

@@ -242,10 +242,11 @@ func (s *survey) link(fs vfs.FS, i int) error {
 	g := &s.segments[i]
 	if i == 0 {
 		s.ledger = g.ledger
-		if g.first == 1 && g.before == (place{}) || s.pruned.first >= g.first {
-			return nil
+		if kept := max(s.pruned.first, 1); kept < g.first || (g.first == 1 && g.before != (place{})) ||
+			!slices.ContainsFunc(s.segments, func(g segment) bool { return g.first == kept && g.chain == s.pruned.chain }) {
+			return damagef(journalDir, "payments from %d on are missing", kept)
 		}
-		return damagef(journalDir, "payments before %d are missing", g.first)
+		return nil
 	}
 	before := &s.segments[i-1]
 	before.end = g.before.offset

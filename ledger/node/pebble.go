@@ -40,7 +40,8 @@ const (
 // The applier puts the rows into Pebble, which so is never ahead of the journal. A crash here leaves
 // a state that lacks the newest groups; the next start takes them from the journal.
 //
-// So one group's sync is under way while the next is decided and the last one is applied.
+// So one group's sync is under way while the next is decided and the last one is applied. Beside them
+// a checker reads the whole store, slowly, and a pruner removes old payments where that is asked for.
 type pebbleEngine struct {
 	opts    Options
 	dir     string
@@ -56,6 +57,7 @@ type pebbleEngine struct {
 	calls    chan *call
 	flights  chan flight   // from the writer to the syncer
 	landings chan flight   // from the syncer to the applier
+	erasures chan *erasure // from the pruner to the applier
 	closing  chan struct{} // closed first
 	ended    chan struct{} // closed when all goroutines are gone
 	once     sync.Once
@@ -69,6 +71,7 @@ type pebbleEngine struct {
 	failed            chan struct{}         // closed then
 	opened            atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
 	conserved, fails  atomic.Uint64
+	sound, unsound    atomic.Uint64 // checks of the whole store
 	hits              atomic.Uint64 // reads that met damage
 	toldHit           atomic.Int64  // when the log last told of one
 
@@ -135,6 +138,7 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 		calls:    make(chan *call, maxCalls),
 		flights:  make(chan flight, maxFlights),
 		landings: make(chan flight, maxLandings),
+		erasures: make(chan *erasure),
 		closing:  make(chan struct{}),
 		ended:    make(chan struct{}),
 		failed:   make(chan struct{}),
@@ -151,6 +155,10 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	running.Go(p.write)
 	running.Go(p.sync)
 	running.Go(p.apply)
+	running.Go(p.check)
+	if p.opts.Retention > 0 {
+		running.Go(p.prune)
+	}
 	go func() {
 		running.Wait()
 		close(p.ended)
@@ -349,18 +357,30 @@ func (p *pebbleEngine) persist(f *flight) error {
 
 // apply is the applier. It ends when the syncer has and every batch is in the state.
 func (p *pebbleEngine) apply() {
-	for f := range p.landings {
-		p.applying.began.Store(p.opts.Now())
-		err := p.db.Apply(f.batch, pebble.NoSync)
-		p.applying.began.Store(0)
-		if err != nil {
-			p.fail(fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err))
-			continue // the batch is not closed: Pebble may still hold it
+	for {
+		select {
+		case f, ok := <-p.landings:
+			if !ok {
+				return
+			}
+			p.applyFlight(&f)
+		case e := <-p.erasures:
+			e.done <- p.erase(e)
 		}
-		_ = f.batch.Close() // gives it back to Pebble's pool; fails never
-		p.stored.Store(f.group)
-		p.applied.move(f.seq)
 	}
+}
+
+func (p *pebbleEngine) applyFlight(f *flight) {
+	p.applying.began.Store(p.opts.Now())
+	err := p.db.Apply(f.batch, pebble.NoSync)
+	p.applying.began.Store(0)
+	if err != nil {
+		p.fail(fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err))
+		return // the batch is not closed: Pebble may still hold it
+	}
+	_ = f.batch.Close() // gives it back to Pebble's pool; fails never
+	p.stored.Store(f.group)
+	p.applied.move(f.seq)
 }
 
 // Stalled implements Engine.
@@ -535,14 +555,7 @@ func (p *pebbleEngine) Close() error {
 func (p *pebbleEngine) closeStore() error {
 	var errs []error
 	if p.failure.Load() == nil {
-		flushed, err := p.db.AsyncFlush()
-		if err == nil {
-			select {
-			case <-flushed:
-			case <-p.failed:
-			}
-		}
-		errs = append(errs, err)
+		errs = append(errs, p.flush())
 	}
 	return errors.Join(append(errs, p.db.Close(), p.disk.close(), p.durable.file.Close(), p.lock.Close())...)
 }

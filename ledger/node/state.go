@@ -152,10 +152,13 @@ func (j journal) find(from pebble.Reader, id wallet.TxID) (*receiptRow, error) {
 // paid is find for a key's row, which says that there is a payment.
 func (j journal) paid(from pebble.Reader, id wallet.TxID, k keyName) (*receiptRow, error) {
 	r, err := j.find(from, id)
-	if err == nil && (r == nil || r.Holder() != k.holder || r.Idem != k.key) {
-		return nil, damagef("journal", "transaction %s is not the payment that its key tells of", id)
+	if err != nil || (r != nil && r.Holder() == k.holder && r.Idem == k.key) {
+		return r, err
 	}
-	return r, err
+	if again, err := load[txidRow](from, appendKeyKey(nil, k)); err == nil && again.IsZero() {
+		return nil, nil //nolint:nilnil // it was pruned while it was looked for
+	}
+	return nil, damagef(journalDir, "transaction %s is not the payment that its key tells of", id)
 }
 
 // stateWriter turns groups into records and rows. It is the writer's.

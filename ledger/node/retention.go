@@ -1,0 +1,214 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/sirupsen/logrus"
+)
+
+const (
+	// MinRetention is the least time that payments can be kept for.
+	MinRetention = 30 * 24 * time.Hour
+
+	pruneRest  = time.Hour // between two looks for old segments
+	pruneBatch = 256       // payments whose rows go at once
+)
+
+// erasure is some payments whose rows the applier is to delete: it alone writes the state, so no
+// row can change between its look and its deletion.
+type erasure struct {
+	paid   []*receiptRow
+	pruned prunedRow
+	done   chan error // room for one
+}
+
+// prune is the pruner of a ledger that keeps payments for a limited time only. It removes whole
+// segments, the oldest first, when all payments in one are old enough.
+func (p *pebbleEngine) prune() {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+		case <-p.closing:
+			return
+		}
+		for more := true; more; {
+			var err error
+			if more, err = p.pruneOldest(); err != nil && !errors.Is(err, ErrClosed) {
+				p.opts.Log.WithFields(logrus.Fields{"event": "prune_failed", "reason": firstLine(err.Error())}).Error("old payments stay")
+			}
+		}
+		next.Reset(pruneRest)
+	}
+}
+
+// pruneOldest removes the oldest segment if it is old enough, and says whether it did. The steps:
+//
+//	mark   the pruned row names the next segment as the first that is kept, in the first batch that
+//	       deletes rows. A crash before the state was flushed leaves both undone, or done in part.
+//	erase  the rows of its payments. A crash leaves some of them.
+//	flush  so that the mark outlives what comes now.
+//	remove the file. A crash before leaves it.
+//
+// A segment below the mark is one that a crash left; it is erased again and removed.
+func (p *pebbleEngine) pruneOldest() (removed bool, err error) {
+	var s survey
+	if s.pruned, err = load[prunedRow](p.db, []byte(prunedKey)); err == nil {
+		err = s.listSegments(p.fs, p.journal.dir)
+	}
+	if err != nil || len(s.segments) < 2 {
+		return false, err
+	}
+	oldest, next := &s.segments[0], &s.segments[1]
+	if s.pruned.first < next.first {
+		if old, err := p.allOld(oldest, next); err != nil || !old {
+			return false, err
+		}
+	}
+	if err := p.eraseSegment(oldest, prunedRow{max(s.pruned.first, next.first), next.chain}); err != nil {
+		return false, err
+	}
+	if err := p.flush(); err != nil {
+		return false, err
+	}
+	if err := p.fs.Remove(oldest.name); err != nil {
+		return false, err
+	}
+	p.opts.Log.WithFields(logrus.Fields{"event": "pruned", "payments": next.first - oldest.first, "kept_from": next.first}).Info("payments older than the retention were removed")
+	return true, syncFolder(p.fs, p.journal.dir)
+}
+
+// allOld says whether every payment of the segment is older than the retention, by the time of the
+// last payment: a clock that went ahead removes nothing. The first payment of the next segment is
+// looked at first, since it settles most cases.
+func (p *pebbleEngine) allOld(g, next *segment) (bool, error) {
+	at, err := load[headRow](p.db, []byte(headKey))
+	if err != nil {
+		return false, err
+	}
+	limit := min(at.millis, p.opts.Now()/1e6) - p.opts.Retention.Milliseconds()
+	old := true
+	young := func(_ int, _ int64, paid *receiptRow) error {
+		if paid.Millis > limit {
+			old = false
+			return io.EOF
+		}
+		return nil
+	}
+	for _, g := range []*segment{next, g} {
+		end := *g
+		if end.end == 0 {
+			end.end = at.end.offset // of the newest
+		}
+		r, done, err := openSegment(p.fs, &end, headerSize, g.first-1, g.chain)
+		if err != nil {
+			return false, err
+		}
+		for old && err == nil {
+			var rec record
+			if rec, err = r.next(); err == nil {
+				err = rec.each(g.name, young)
+			}
+			if g == next {
+				break
+			}
+		}
+		done()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+	}
+	return old, nil
+}
+
+func (p *pebbleEngine) eraseSegment(g *segment, pruned prunedRow) error {
+	r, done, err := openSegment(p.fs, g, headerSize, g.first-1, g.chain)
+	if err != nil {
+		return err
+	}
+	defer done()
+	e := erasure{pruned: pruned, done: make(chan error, 1)}
+	for {
+		rec, err := r.next()
+		if errors.Is(err, io.EOF) && r.at == g.end {
+			return p.erased(&e)
+		}
+		if err == nil {
+			err = rec.each(g.name, func(_ int, _ int64, paid *receiptRow) error {
+				e.paid = append(e.paid, paid)
+				if len(e.paid) < pruneBatch {
+					return nil
+				}
+				return p.erased(&e)
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// erased has the applier erase what was gathered.
+func (p *pebbleEngine) erased(e *erasure) error {
+	select {
+	case p.erasures <- e:
+	case <-p.closing:
+		return ErrClosed
+	}
+	select {
+	case err := <-e.done:
+		e.paid = e.paid[:0]
+		return err
+	case <-p.failed:
+		return p.gone()
+	}
+}
+
+// erase is the applier's part. A key that a later payment was made under since is that one's.
+func (p *pebbleEngine) erase(e *erasure) error {
+	b := p.db.NewBatch()
+	defer func() { _ = b.Close() }()
+	var key []byte
+	for _, paid := range e.paid {
+		key = appendKeyKey(key[:0], keyName{paid.Holder(), paid.Idem})
+		id, err := load[txidRow](p.db, key)
+		if err != nil {
+			return err
+		}
+		if id.TxID == paid.TxID {
+			_ = b.Delete(key, nil)
+		}
+		key = appendPlaceKey(key[:0], paid.TxID)
+		if at, err := load[indexRow](p.db, key); err != nil {
+			return err
+		} else if at.n > 0 {
+			_ = b.Delete(key, nil)
+		}
+	}
+	_ = b.Set([]byte(prunedKey), e.pruned.append(nil), nil)
+	if err := p.db.Apply(b, pebble.NoSync); err != nil {
+		err = fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err)
+		p.fail(err)
+		return err
+	}
+	return nil
+}
+
+// flush puts the state on the disk, unless the store fails: Pebble would try for ever.
+func (p *pebbleEngine) flush() error {
+	flushed, err := p.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-p.failed:
+		return p.gone()
+	}
+}

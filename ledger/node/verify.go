@@ -1,0 +1,429 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/sirupsen/logrus"
+
+	"svc-wallet/wallet"
+)
+
+// Times and bounds of checks of a whole store.
+const (
+	maxFaults  = 100            // that a report tells; all are counted
+	checkRate  = 4 << 20        // bytes a second that a running node's own check reads
+	checkFirst = time.Minute    // after the opening
+	checkRest  = 24 * time.Hour // between two
+	checkStep  = 256 << 10      // bytes between two looks at the clock
+)
+
+// Report is what a check of a whole store found. It is sound where Faults is 0.
+type Report struct {
+	Ledger       string   `json:"ledger"`
+	First        uint64   `json:"first_payment"` // of those that are kept
+	Last         uint64   `json:"last_payment"`
+	Payments     uint64   `json:"payments_read"`
+	JournalBytes int64    `json:"journal_bytes"`
+	StateRows    uint64   `json:"state_rows"`
+	Faults       uint64   `json:"faults"`
+	Told         []string `json:"fault_list"` // the first of them, each with its place
+}
+
+func (r *Report) fault(format string, args ...any) {
+	if r.Faults++; len(r.Told) < maxFaults {
+		r.Told = append(r.Told, fmt.Sprintf(format, args...))
+	}
+}
+
+// VerifyPebble reads the whole store in dir, which no node may have open, and changes nothing: every
+// record and receipt of the journal, that each payment's rows point to it and that there are no
+// others, every row of the state, its digest, and for each asset that the balances sum to what was
+// issued less what was burned, in the state and in the journal. Memory does not grow with the
+// number of payments or accounts. progress is told from time to time how far it is, of about total
+// bytes. The error says why there is no report.
+func VerifyPebble(ctx context.Context, dir string, progress func(done, total int64)) (*Report, error) {
+	return verifyPebble(ctx, dir, vfs.Default, progress)
+}
+
+func verifyPebble(ctx context.Context, dir string, fs vfs.FS, progress func(done, total int64)) (*Report, error) {
+	p := &pebbleEngine{opts: Options{Now: func() int64 { return 0 }}.withDefaults(), dir: dir, fs: fs, journal: journal{fs, fs.PathJoin(dir, journalDir)}}
+	p.failed = make(chan struct{})
+	if _, err := fs.Stat(dir); err != nil {
+		return nil, p.refuse("there is no store", err)
+	}
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		return nil, p.refuse("a node uses the folder, stop it first", err)
+	}
+	report, err := p.verify(ctx, progress)
+	return report, errors.Join(err, lock.Close())
+}
+
+func (p *pebbleEngine) verify(ctx context.Context, progress func(done, total int64)) (*Report, error) {
+	c := &checker{fs: p.fs, report: &Report{}, sums: make(map[wallet.Asset]supplyRow)}
+	s, err := p.survey()
+	c.report.Ledger = hex.EncodeToString(s.ledger[:])
+	var bad *damageError
+	if errors.As(err, &bad) || pebble.IsCorruptionError(err) {
+		c.report.fault("%s", firstLine(err.Error()))
+		return c.report, nil
+	}
+	if err != nil {
+		return nil, p.refuse("cannot open the store", err)
+	}
+	if len(s.segments) == 0 {
+		return nil, p.refuse("there is no store", errors.New("the folder is empty"))
+	}
+	read := pebbleOptions(p)
+	read.ReadOnly = true
+	db, err := pebble.Open(p.fs.PathJoin(p.dir, stateDir), read)
+	if err != nil {
+		return nil, p.refuse("cannot open the state", err)
+	}
+	rows, _ := db.EstimateDiskUsage([]byte{0}, []byte{0xff}) // only for the progress
+	total := int64(rows)                                     //nolint:gosec // not that large
+	for i := range s.segments {
+		total += max(s.segments[i].end, s.end.offset)
+	}
+	var done int64
+	c.spend = func(n int64) error {
+		done = min(done+n, total)
+		progress(done, total)
+		return ctx.Err()
+	}
+	s.segments[len(s.segments)-1].end = s.end.offset
+	c.kept = max(s.pruned.first, 1)
+	err = errors.Join(c.journal(db, s.segments, s.state.seq), c.state(db))
+	return c.report, errors.Join(err, db.Close())
+}
+
+// checker reads a whole store. spend is told of what was read, and may wait or end it.
+type checker struct {
+	fs     vfs.FS
+	spend  func(bytes int64) error
+	report *Report
+	kept   uint64                     // the first payment that is kept
+	upTo   uint64                     // the last payment that sums has
+	sums   map[wallet.Asset]supplyRow // of the journal
+	txid   wallet.TxID                // of the last payment read
+	unread int64                      // bytes that spend was not told of yet
+}
+
+// journal reads every record of the segments, and the rows of payments up to version upTo.
+func (c *checker) journal(db pebble.Reader, segments []segment, upTo uint64) error {
+	c.upTo = upTo
+	c.report.First, c.report.Last = c.kept, upTo
+	for i := range segments {
+		if err := c.segment(db, &segments[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// segment goes on with the next one where a record does not check, since what is behind it cannot
+// be told apart from damage.
+func (c *checker) segment(db pebble.Reader, g *segment) error {
+	r, done, err := openSegment(c.fs, g, headerSize, g.first-1, g.chain)
+	if err != nil {
+		return err
+	}
+	defer done()
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindPlace}, UpperBound: []byte{kindPlace + 1}})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = it.Close() }()
+	var bad *damageError
+	for first := true; ; first = false {
+		rec, err := r.next()
+		if errors.Is(err, io.EOF) && r.at == g.end {
+			return nil
+		}
+		if err == nil {
+			err = c.record(db, it, g, &rec, first)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			c.report.fault("%s: its records end at %d instead of %d", g.name, r.at, g.end)
+			return nil
+		case errors.As(err, &bad):
+			c.report.fault("%s; what follows in this segment was not read", bad)
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// record holds a record's payments against their rows. it walks the index beside the journal.
+func (c *checker) record(db pebble.Reader, it *pebble.Iterator, g *segment, rec *record, first bool) error {
+	err := rec.each(g.name, func(i int, offset int64, paid *receiptRow) error {
+		c.report.Payments++
+		if bytes.Compare(paid.TxID[:], c.txid[:]) <= 0 {
+			c.report.fault("%s: payment %d has an id that does not follow", g.name, paid.seq)
+		}
+		c.txid = paid.TxID
+		if paid.seq > c.upTo {
+			return nil
+		}
+		c.sum(paid)
+		if paid.seq < c.kept {
+			return nil // it is being pruned, with its rows
+		}
+		if i%placeEvery == 0 {
+			want := indexRow{place{g.first, offset}, byte(min(placeEvery, rec.count-i))}
+			c.index(it, paid, &want, first && i == 0)
+		}
+		id, err := load[txidRow](db, appendKeyKey(nil, keyName{paid.Holder(), paid.Idem}))
+		if err != nil {
+			c.report.fault("%v", err)
+		} else if id.TxID != paid.TxID {
+			c.report.fault("state: the key of payment %d, %s, tells of %s", paid.seq, paid.TxID, id.TxID)
+		}
+		return nil
+	})
+	c.report.JournalBytes += rec.end - rec.begin
+	return errors.Join(err, c.read(rec.end-rec.begin))
+}
+
+// index holds the next row of the index against the entry that it must point to.
+func (c *checker) index(it *pebble.Iterator, paid *receiptRow, want *indexRow, first bool) {
+	key := appendPlaceKey(nil, paid.TxID)
+	ok := false
+	if first {
+		ok = it.SeekGE(key)
+	} else {
+		ok = it.Next()
+	}
+	switch {
+	case it.Error() != nil:
+		c.report.fault("state: index of payment %d: %s", paid.seq, firstLine(it.Error().Error()))
+	case !ok || !bytes.Equal(it.Key(), key):
+		c.report.fault("state: the index has no row for payment %d, %s, or one of no payment before it", paid.seq, paid.TxID)
+		it.SeekLT(append(key, 0)) // so that the next row is the next payment's
+	case !bytes.Equal(it.Value(), want.append(nil)):
+		c.report.fault("state: the index leads elsewhere for payment %d, %s", paid.seq, paid.TxID)
+	}
+}
+
+func (c *checker) sum(paid *receiptRow) {
+	s := c.sums[paid.Asset]
+	switch paid.Op {
+	case wallet.Issue:
+		s.issued, _ = s.issued.Add(paid.Amount)
+	case wallet.Burn:
+		s.burned, _ = s.burned.Add(paid.Amount)
+	default:
+		return
+	}
+	c.sums[paid.Asset] = s
+}
+
+func (c *checker) read(n int64) error {
+	if c.unread += n; c.unread < checkStep {
+		return nil
+	}
+	n, c.unread = c.unread, 0
+	return c.spend(n)
+}
+
+// state reads every row of one version of the state.
+func (c *checker) state(db pebble.Reader) error {
+	head, err := load[headRow](db, []byte(headKey))
+	if err != nil {
+		c.report.fault("%v", err)
+		return nil
+	}
+	it, err := db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	a := auditor{balances: make(map[wallet.Asset]wallet.Amount), supplies: make(map[wallet.Asset]supplyRow)}
+	for ok := it.First(); ok; ok = it.Next() {
+		c.report.StateRows++
+		if err := a.add(it.Key(), it.Value()); err != nil {
+			c.report.fault("state: row %q: %v", it.Key(), err)
+		}
+		if err := c.read(int64(len(it.Key()) + len(it.Value()))); err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		c.report.fault("state: %s", firstLine(err.Error()))
+		return nil
+	}
+	if a.digest != head.digest {
+		c.report.fault("state: rows are missing or stale: their digest is %x, version %d had %x", a.digest, head.seq, head.digest)
+	}
+	if kept := head.seq + 1 - min(c.kept, head.seq+1); a.keys != kept {
+		c.report.fault("state: %d keys tell of payments, %d payments are kept", a.keys, kept)
+	}
+	if kept := head.seq + 1 - min(c.kept, head.seq+1); a.indexed != kept {
+		c.report.fault("state: the index leads to %d payments, %d are kept", a.indexed, kept)
+	}
+	c.balance(&a, head.seq == c.upTo && c.kept == 1)
+	return nil
+}
+
+// balance holds the state's sums against each other and against the journal's, which are all of
+// them where whole says so, and else a part.
+func (c *checker) balance(a *auditor, whole bool) {
+	for asset, sum := range a.balances {
+		s := a.supplies[asset]
+		if want, _ := s.issued.Sub(s.burned); sum != want {
+			c.report.fault("the books do not balance: balances of %s sum to %s, issued less burned is %s", asset, sum, want)
+		}
+	}
+	for asset, s := range a.supplies {
+		j := c.sums[asset]
+		if j.issued.Cmp(s.issued) > 0 || j.burned.Cmp(s.burned) > 0 || (whole && j != s) {
+			c.report.fault("the journal issued %s and burned %s of %s, the state says %s and %s", j.issued, j.burned, asset, s.issued, s.burned)
+		}
+		if _, ok := a.balances[asset]; !ok && s.issued != s.burned {
+			c.report.fault("the books do not balance: nobody has any %s, issued %s, burned %s", asset, s.issued, s.burned)
+		}
+	}
+	for asset := range c.sums {
+		if _, ok := a.supplies[asset]; !ok {
+			c.report.fault("the journal issued %s, of which the state has nothing", asset)
+		}
+	}
+}
+
+// auditor sums up the state. Sums are modulo 2^128.
+type auditor struct {
+	balances      map[wallet.Asset]wallet.Amount
+	supplies      map[wallet.Asset]supplyRow
+	digest        uint64
+	keys, indexed uint64
+}
+
+func (a *auditor) add(key, value []byte) error {
+	switch key[0] {
+	case kindAccount:
+		a.digest += rowHash(key, value)
+		return new(accountRow).decode(value)
+	case kindBalance:
+		a.digest += rowHash(key, value)
+		var r balanceRow
+		if len(key) < 2 || len(key) < 2+int(key[1]) {
+			return errRow
+		}
+		asset, err := wallet.ParseAsset(key[2+key[1]:])
+		if err != nil || r.decode(value) != nil {
+			return errRow
+		}
+		a.balances[asset], _ = a.balances[asset].Add(r.amount)
+	case kindSupply:
+		a.digest += rowHash(key, value)
+		var r supplyRow
+		asset, err := wallet.ParseAsset(key[1:])
+		if err != nil || r.decode(value) != nil {
+			return errRow
+		}
+		a.supplies[asset] = r
+	case kindKey:
+		a.keys++
+		return new(txidRow).decode(value)
+	case kindPlace:
+		var r indexRow
+		err := r.decode(value)
+		a.indexed += uint64(r.n)
+		return err
+	default:
+		if string(key) != headKey && string(key) != prunedKey {
+			return errRow
+		}
+	}
+	return nil
+}
+
+// check is the checker of a running node: it reads the whole store, slowly, and again and again.
+func (p *pebbleEngine) check() {
+	next := time.NewTimer(checkFirst)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+		case <-p.closing:
+			return
+		}
+		wait := time.NewTimer(0)
+		err := p.checkStore(func(n int64) error {
+			wait.Reset(time.Duration(n) * time.Second / checkRate)
+			select {
+			case <-wait.C:
+				return nil
+			case <-p.closing:
+				return ErrClosed
+			}
+		})
+		wait.Stop()
+		if err != nil && !errors.Is(err, ErrClosed) {
+			p.opts.Log.WithFields(logrus.Fields{"event": "store_check_failed", "reason": firstLine(err.Error())}).Error("the store could not be checked")
+		}
+		next.Reset(checkRest)
+	}
+}
+
+// checkStore reads the store as it is meanwhile: the journal up to the version that the state has
+// now, then one later version of the state. A segment that goes away meanwhile was pruned.
+func (p *pebbleEngine) checkStore(spend func(int64) error) error {
+	at, err := load[headRow](p.db, []byte(headKey))
+	if err != nil || at.seq == 0 {
+		return err
+	}
+	var s survey
+	if s.pruned, err = load[prunedRow](p.db, []byte(prunedKey)); err == nil {
+		err = s.listSegments(p.fs, p.journal.dir)
+	}
+	if err != nil {
+		return err
+	}
+	newest := slices.IndexFunc(s.segments, func(g segment) bool { return g.first == at.end.segment })
+	if newest < 0 {
+		return damagef(journalDir, "its newest segment is missing")
+	}
+	s.segments[newest].end = at.end.offset
+	c := &checker{fs: p.fs, spend: spend, report: &Report{}, sums: make(map[wallet.Asset]supplyRow), kept: max(s.pruned.first, 1)}
+	if err := c.journal(p.db, s.segments[:newest+1], at.seq); err != nil {
+		if again, _ := load[prunedRow](p.db, []byte(prunedKey)); again != s.pruned {
+			return nil // it is for the next round
+		}
+		return err
+	}
+	snap := p.db.NewSnapshot()
+	defer func() { _ = snap.Close() }()
+	if again, err := load[prunedRow](snap, []byte(prunedKey)); err != nil || again != s.pruned {
+		return err
+	}
+	if err := c.state(snap); err != nil {
+		return err
+	}
+	p.checked(c.report)
+	return nil
+}
+
+func (p *pebbleEngine) checked(r *Report) {
+	line := p.opts.Log.WithFields(logrus.Fields{"payments": r.Payments, "rows": r.StateRows, "faults": r.Faults})
+	if r.Faults == 0 {
+		p.sound.Add(1)
+		line.WithField("event", "store_checked").Info("the whole store was read and is sound")
+		return
+	}
+	p.unsound.Add(1)
+	line.WithFields(logrus.Fields{"event": "store_damaged", "reason": r.Told[0]}).Error("the store is damaged; svc-wallet ledger verify tells all of it")
+}
+
+// StoreChecks implements Engine.
+func (p *pebbleEngine) StoreChecks() (ok, failed uint64) { return p.sound.Load(), p.unsound.Load() }
