@@ -74,7 +74,12 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 	if err != nil {
 		return err
 	}
-	node, err := openNode(ledgerOptions{engine: "pebble", data: filepath.Join(string(d), "ledger"), listen: cfg.Ledger.Addr}, log, clock.Wall)
+	node, err := starting(ctx, func() (*ledgerNode, error) {
+		return openNode(ledgerOptions{engine: "pebble", data: filepath.Join(string(d), "ledger"), listen: cfg.Ledger.Addr}, log, clock.Wall)
+	})
+	if errors.Is(err, errStopped) {
+		return err
+	}
 	if err != nil {
 		return join(err, plane.Close())
 	}

@@ -4,9 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -19,6 +23,7 @@ import (
 // ledgerOptions are the flags of `ledger`.
 type ledgerOptions struct {
 	engine, data, listen      string
+	retention                 time.Duration
 	tlsCert, tlsKey, clientCA string
 }
 
@@ -37,7 +42,7 @@ func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			n, err := openNode(o, log, newClock(log).Wall)
+			n, err := starting(cmd.Context(), func() (*ledgerNode, error) { return openNode(o, log, newClock(log).Wall) })
 			if err != nil {
 				return err
 			}
@@ -52,9 +57,78 @@ func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate for HOST:PORT")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key of the certificate")
 	f.StringVar(&o.clientCA, "client-ca", "", "authority of the clients' certificates, which are then demanded")
+	f.DurationVar(&o.retention, "retention", 0, "remove payments older than this, 720h or more; 0 keeps them for ever")
 	f.StringVar(&format, "log-format", "json", "json or text")
 	f.StringVar(&level, "log-level", "info", "debug, info, warning or error")
+	cmd.AddCommand(verifyStoreCommand())
 	return cmd
+}
+
+// verifyStoreCommand reads a whole store.
+func verifyStoreCommand() *cobra.Command {
+	var data string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify --data DIR",
+		Short: "Read every payment, key, balance and sum of a stopped node's store, and say what is damaged",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "data"); err != nil {
+				return err
+			}
+			show, wipe := percentage(cmd.ErrOrStderr())
+			report, err := node.VerifyPebble(cmd.Context(), data, show)
+			wipe()
+			if err != nil {
+				return err
+			}
+			return tellReport(cmd.OutOrStdout(), data, report, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "folder of the store; its node must be stopped")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one JSON object")
+	return cmd
+}
+
+// tellReport prints what was found. A damaged store is an error, so that it shows in the exit code.
+func tellReport(w io.Writer, data string, r *node.Report, asJSON bool) error {
+	if asJSON {
+		if err := json.NewEncoder(w).Encode(r); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range r.Told {
+			_, _ = fmt.Fprintln(w, f)
+		}
+		_, _ = fmt.Fprintf(w, "%d payments in %d bytes of journal, %d rows of state: %d faults\n", r.Payments, r.JournalBytes, r.StateRows, r.Faults)
+	}
+	if r.Faults > 0 {
+		return fmt.Errorf("%s: the store is damaged: %d faults, the first: %s", data, r.Faults, r.Told[0])
+	}
+	return nil
+}
+
+// percentage shows how far something is on one line of a terminal, and nothing elsewhere.
+func percentage(w io.Writer) (show func(done, total int64), wipe func()) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return func(int64, int64) {}, func() {}
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return func(int64, int64) {}, func() {}
+	}
+	shown := int64(-1)
+	show = func(done, total int64) {
+		if percent := 100 * done / max(total, 1); percent != shown {
+			shown = percent
+			_, _ = fmt.Fprintf(f, "\rverified %3d %% [%-50s]", percent, strings.Repeat("=", int(percent/2)))
+		}
+	}
+	return show, func() {
+		if shown >= 0 {
+			_, _ = fmt.Fprintf(f, "\r%70s\r", "")
+		}
+	}
 }
 
 // ledgerNode is an open engine and the listener that it will be served on.
@@ -88,7 +162,10 @@ func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNod
 }
 
 func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine, error) {
-	opts := node.Options{Now: now, Entropy: rand.Reader, Log: log}
+	if o.retention != 0 && (o.retention < node.MinRetention || o.engine != "pebble") {
+		return nil, usageError{fmt.Errorf("--retention %s: payments are kept for %s at least, by the pebble engine", o.retention, node.MinRetention)}
+	}
+	opts := node.Options{Now: now, Entropy: rand.Reader, Log: log, Retention: o.retention}
 	switch o.engine {
 	case "pebble":
 		if o.data == "" {

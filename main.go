@@ -51,7 +51,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	if err == nil || errors.Is(err, errStopped) {
 		return exitOK
 	}
 	_, _ = fmt.Fprintln(stderr, "svc-wallet: "+err.Error())
@@ -59,6 +59,30 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitError
+}
+
+// errStopped is a start that a signal ended.
+var errStopped = errors.New("stopped before it began")
+
+// starting runs a phase of a start that may take long, or for ever on a sick disk. Where ctx ends first
+// it does not wait: nothing was served yet, so nothing was acknowledged, and the process just ends.
+func starting[T any](ctx context.Context, phase func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := phase()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, errStopped
+	}
 }
 
 // usageError is a mistake in the command line.

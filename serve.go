@@ -46,7 +46,7 @@ func serveCommand(hup <-chan os.Signal) *cobra.Command {
 			if limit := limitMemory(""); limit > 0 {
 				log.WithField("bytes", limit).Info("memory_limit")
 			}
-			side, err := newSidecar(cfg, log, newClock(log))
+			side, err := starting(cmd.Context(), func() (*sidecar, error) { return newSidecar(cfg, log, newClock(log)) })
 			if err != nil {
 				return err
 			}

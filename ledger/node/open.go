@@ -48,10 +48,24 @@ func (p *pebbleEngine) openStore() error {
 	return nil
 }
 
-// letGo closes what openStore opened. Where Pebble failed, that may never end, and the process will.
+// letGo closes what takeOver opened. Where Pebble failed, that may take until its disk is well again,
+// and nobody waits: the process ends.
 func (p *pebbleEngine) letGo() error {
+	if p.failure.Load() == nil {
+		return p.closeAll()
+	}
+	go func() {
+		if p.redone != nil {
+			<-p.redone
+		}
+		_ = p.closeAll()
+	}()
+	return nil
+}
+
+func (p *pebbleEngine) closeAll() error {
 	var errs []error
-	if p.db != nil && p.failure.Load() == nil {
+	if p.db != nil {
 		errs = append(errs, p.db.Close())
 	}
 	if p.disk.file != nil {
@@ -406,10 +420,14 @@ func (p *pebbleEngine) catchUp(s *survey) error {
 	if s.state.seq == 0 {
 		p.opts.Log.WithField("event", "state_rebuilt").Infof("making the state of %d payments from the journal", s.seq)
 	}
-	done := make(chan error, 1)
-	go func() { done <- p.redo(s) }()
+	p.redone = make(chan struct{})
+	var err error
+	go func() {
+		defer close(p.redone)
+		err = p.redo(s)
+	}()
 	select {
-	case err := <-done:
+	case <-p.redone:
 		return err
 	case <-p.failed:
 		return *p.failure.Load()

@@ -69,6 +69,7 @@ type pebbleEngine struct {
 	syncing, applying stopwatch
 	failure           atomic.Pointer[error] // after it nothing is acknowledged
 	failed            chan struct{}         // closed then
+	redone            chan struct{}         // closed when openStore's catching up has ended; nil: there was none
 	opened            atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
 	conserved, fails  atomic.Uint64
 	sound, unsound    atomic.Uint64 // checks of the whole store
@@ -553,9 +554,9 @@ func (p *pebbleEngine) Close() error {
 // closeStore gives up on the flush where Pebble fails: it would try for ever. A state that was not
 // flushed is one that a crash left.
 func (p *pebbleEngine) closeStore() error {
-	var errs []error
+	var err error
 	if p.failure.Load() == nil {
-		errs = append(errs, p.flush())
+		err = p.flush()
 	}
-	return errors.Join(append(errs, p.db.Close(), p.disk.close(), p.durable.file.Close(), p.lock.Close())...)
+	return errors.Join(err, p.closeAll())
 }

@@ -1,0 +1,427 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	logrustest "github.com/sirupsen/logrus/hooks/test"
+
+	"svc-wallet/wallet"
+)
+
+// verified is the report on a copy of a store.
+func (d *damaged) verified(t *testing.T) (*Report, error) {
+	t.Helper()
+	fs := vfs.NewMem()
+	d.put(t, fs)
+	last := int64(0)
+	r, err := verifyPebble(context.Background(), "db", fs, func(done, total int64) {
+		if done < last || done > total {
+			t.Errorf("read %d of %d after %d", done, total, last)
+		}
+		last = done
+	})
+	for file, data := range filesOf(t, fs, "db", "") {
+		if was, ok := d.files[file]; file != "LOCK" && file != "state/LOCK" && (!ok || string(was) != string(data)) {
+			t.Errorf("the check changed %s", file)
+		}
+	}
+	return r, err
+}
+
+// TestVerifySound: a store that was closed, killed, pruned or is new is sound, and everything in it
+// was read.
+func TestVerifySound(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		d := newDamaged(t, closed)
+		r, err := d.verified(t)
+		if err != nil || r.Faults != 0 || r.Payments != d.seen || r.First != 1 || r.JournalBytes == 0 || r.StateRows == 0 {
+			t.Errorf("closed %v: %v, %+v", closed, err, r)
+		}
+	}
+	fs := vfs.NewMem()
+	mustClose(t, mustOpen(t, fs, "db"))
+	if r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {}); err != nil || r.Faults != 0 {
+		t.Errorf("a new store: %v, %+v", err, r)
+	}
+}
+
+// TestVerifyRefuses: what is no store, or is in use, is no sound one.
+func TestVerifyRefuses(t *testing.T) {
+	fs := vfs.NewMem()
+	none := func(int64, int64) {}
+	if _, err := verifyPebble(context.Background(), "db", fs, none); err == nil || !strings.Contains(err.Error(), "db: there is no store") {
+		t.Errorf("no folder: %v", err)
+	}
+	e := mustOpen(t, fs, "db")
+	if _, err := verifyPebble(context.Background(), "db", fs, none); err == nil || !strings.Contains(err.Error(), "a node uses the folder, stop it first") {
+		t.Errorf("in use: %v", err)
+	}
+	mustClose(t, e)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	big := vfs.NewMem()
+	e = mustOpen(t, big, "db")
+	for at := 0; at < 3*MaxCommit; at += MaxCommit {
+		batch := make([]wallet.Transfer, MaxCommit)
+		for n := range batch {
+			batch[n] = payment(0, at+n)
+		}
+		send(t, e, batch...)
+	}
+	mustClose(t, e)
+	if _, err := verifyPebble(ended, "db", big, none); !errors.Is(err, context.Canceled) {
+		t.Errorf("a check that was given up: %v", err)
+	}
+}
+
+// TestVerifyFindsDamage: a flipped byte anywhere in a record of the journal, and rows that a bug or a
+// lost write left wrong, are found, with their place.
+func TestVerifyFindsDamage(t *testing.T) {
+	d := newDamaged(t, true)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, name := range d.segmentsOf() {
+		ends := borders(t, d.files[name])
+		for range 6 {
+			at := rng.IntN(ends[len(ends)-1])
+			r, err := d.spoiled(name, func(b []byte) []byte { b[at] ^= 4; return b }).verified(t)
+			if err != nil || r.Faults == 0 || !strings.Contains(r.Told[0], name[len(journalDir)+1:]) && !strings.Contains(r.Told[0], journalDir) {
+				t.Errorf("%s at %d: %v, %+v", name, at, err, r)
+			}
+		}
+	}
+	a := d.answers[9]
+	key := appendKeyKey(nil, keyName{a.transfer.Holder(), a.transfer.Idem})
+	balance := appendBalanceKey(nil, wallet.BalanceKey{Account: a.transfer.From, Asset: a.transfer.Asset})
+	supply := appendSupplyKey(nil, a.transfer.Asset)
+	index := appendPlaceKey(nil, d.answers[16].result.Receipt.TxID)
+	for name, c := range map[string]struct {
+		change func(*pebble.Batch)
+		want   string
+	}{
+		"a key is lost":          {func(b *pebble.Batch) { _ = b.Delete(key, nil) }, "the key of payment 10"},
+		"a key tells of another": {func(b *pebble.Batch) { _ = b.Set(key, d.answers[3].result.Receipt.TxID[:], nil) }, "the key of payment 10"},
+		"a key of no payment":    {func(b *pebble.Batch) { _ = b.Set(append(key[:1:1], make([]byte, 16)...), key[1:], nil) }, "121 keys tell of payments, 120 payments are kept"},
+		"an index row is lost":   {func(b *pebble.Batch) { _ = b.Delete(index, nil) }, "the index has no row for payment 17"},
+		"an index row too many": {func(b *pebble.Batch) {
+			_ = b.Set(appendPlaceKey(nil, wallet.TxID{255}), (&indexRow{place{1, 60}, 1}).append(nil), nil)
+		}, "the index leads to 121 payments, 120 are kept"},
+		"the index leads astray": {func(b *pebble.Batch) { _ = b.Set(index, (&indexRow{place{1, 60}, 4}).append(nil), nil) }, "the index leads elsewhere for payment 17"},
+		"a balance is lost":      {func(b *pebble.Batch) { _ = b.Delete(balance, nil) }, "rows are missing or stale"},
+		"money is made": {func(b *pebble.Batch) {
+			_ = b.Set(balance, (&balanceRow{amount: wallet.MaxAmount(), seq: 9}).append(nil), nil)
+		}, "the books do not balance"},
+		"the supply is wrong": {func(b *pebble.Batch) { _ = b.Set(supply, (&supplyRow{issued: wallet.Minor(5)}).append(nil), nil) }, "the journal issued"},
+		"a row of no kind":    {func(b *pebble.Batch) { _ = b.Set([]byte("zebra"), nil, nil) }, "zebra"},
+		"a row of no shape":   {func(b *pebble.Batch) { _ = b.Set(key, []byte("x"), nil) }, errRow.Error()},
+	} {
+		fs := vfs.NewMem()
+		d.put(t, fs)
+		o := pebbleOptions(&pebbleEngine{fs: fs, opts: Options{}.withDefaults()})
+		db, err := pebble.Open("db/state", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := db.NewBatch()
+		c.change(b)
+		if err := errors.Join(db.Apply(b, pebble.NoSync), db.Flush(), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {})
+		if err != nil || !strings.Contains(strings.Join(r.Told, "\n"), c.want) {
+			t.Errorf("%s: %v, %+v", name, err, r)
+		}
+	}
+}
+
+// TestCheckOfARunningNode: the node's own check reads the whole store beside its work, finds it
+// sound, and finds damage that no reader has met.
+func TestCheckOfARunningNode(t *testing.T) {
+	fs := vfs.NewMem()
+	e := mustOpen(t, fs, "db")
+	defer mustClose(t, e)
+	d := fillStore(t, e, 30)
+	var stop atomic.Bool
+	var book ledgerBook
+	wait := pay(e, &book, 1000, &stop)
+	read := int64(0)
+	for range 3 {
+		if err := e.checkStore(func(n int64) error { read += n; return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	wait()
+	if ok, failed := e.StoreChecks(); ok != 3 || failed != 0 {
+		t.Errorf("%d checks found the store sound, %d did not", ok, failed)
+	}
+	d.files = filesOf(t, fs, "db", "")
+	oldest := d.segmentsOf()[0]
+	flip(t, fs, "db/"+oldest, borders(t, d.files[oldest])[1]+recordHead+30)
+	if err := e.checkStore(func(int64) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if ok, failed := e.StoreChecks(); ok != 3 || failed != 1 {
+		t.Errorf("afterwards %d checks found the store sound, %d did not", ok, failed)
+	}
+}
+
+// flip flips a bit under an open store.
+func flip(t *testing.T, fs vfs.FS, name string, at int) {
+	t.Helper()
+	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, int64(at))
+	if err == nil {
+		b[0] ^= 1
+		_, err = f.WriteAt(b, int64(at))
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedReadFailsAlone: a receipt that is damaged fails who reads it, each time, and nobody else;
+// its payer's retry stays unknown, the others of the same call are answered. It is counted, and told
+// once a second. The engine goes on.
+func TestDamagedReadFailsAlone(t *testing.T) {
+	fs := vfs.NewMem()
+	e := mustOpen(t, fs, "db")
+	d := fillStore(t, e, 30)
+	mustClose(t, e)
+	d.files = filesOf(t, fs, "db", "")
+	oldest := d.segmentsOf()[0]
+	bad := d.answers[1] // the second entry of the first record
+	first := entryHead + int(d.files[oldest][headerSize+recordHead])<<8 + int(d.files[oldest][headerSize+recordHead+1])
+	flip(t, fs, "db/"+oldest, headerSize+recordHead+first+entryHead+40)
+
+	log, hook := logrustest.NewNullLogger()
+	var now atomic.Int64
+	now.Store(start)
+	again, err := openPebble("db", small(Options{Now: now.Load, Log: log, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}), fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, again)
+	for range 3 {
+		if _, _, err := again.Transaction(context.Background(), bad.result.Receipt.TxID); !errors.Is(err, ErrDamaged) {
+			t.Errorf("the damaged receipt: %v", err)
+		}
+	}
+	if _, _, err := again.Payment(context.Background(), bad.transfer.Holder(), bad.transfer.Idem); !errors.Is(err, ErrDamaged) {
+		t.Errorf("the damaged payment: %v", err)
+	}
+	for i, a := range d.answers {
+		if r, _, err := again.Transaction(context.Background(), a.result.Receipt.TxID); i != 1 && (err != nil || r != a.result.Receipt) {
+			t.Errorf("receipt %d: %v", i, err)
+		}
+	}
+	out := send(t, again, d.answers[0].transfer, bad.transfer, ownIssue(7), d.answers[2].transfer)
+	for i, want := range []wallet.Code{wallet.Replayed, wallet.Uncertain, wallet.OK, wallet.Replayed} {
+		if out[i].Code != want {
+			t.Errorf("payment %d of the call is %s, want %s", i, out[i].Code.Name(), want.Name())
+		}
+	}
+	if n := again.Damaged(); n != 6 {
+		t.Errorf("%d reads met damage", n)
+	}
+	lines := func() (n int) {
+		for _, l := range hook.AllEntries() {
+			if l.Data["event"] == "store_damaged" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := lines(); n != 1 {
+		t.Errorf("%d lines within a second", n)
+	}
+	now.Add(int64(damageEvery))
+	_, _, _ = again.Transaction(context.Background(), bad.result.Receipt.TxID)
+	if n := lines(); n != 2 {
+		t.Errorf("%d lines after a second", n)
+	}
+}
+
+// TestDamagedTableFailsAlone: a block of a table of the state with a flipped bit fails the reads that
+// need it. The engine is not ended by them, nor by a compaction that meets the block.
+func TestDamagedTableFailsAlone(t *testing.T) {
+	fs := vfs.NewMem()
+	e := mustOpen(t, fs, "db")
+	for at := range 3 {
+		batch := make([]wallet.Transfer, 1000)
+		for n := range batch {
+			batch[n] = ownIssue(1000*at + n)
+		}
+		send(t, e, batch...)
+	}
+	mustClose(t, e)
+	d := &damaged{files: filesOf(t, fs, "db", "")}
+	for name, data := range d.files {
+		if strings.HasSuffix(name, ".sst") {
+			flip(t, fs, "db/"+name, len(data)/3)
+		}
+	}
+	e = mustOpen(t, fs, "db")
+	defer mustClose(t, e)
+	failed := 0
+	for n := range 3000 {
+		tr := ownIssue(n)
+		err := e.Lookup(context.Background(), []wallet.BalanceKey{{Account: tr.To, Asset: tr.Asset}}, make([]wallet.Balance, 1))
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatal(err)
+		}
+		if err != nil {
+			failed++
+		}
+	}
+	if failed == 0 || failed == 3000 {
+		t.Errorf("%d of 3000 lookups met damage", failed)
+	}
+	for n := range 100 {
+		switch r := send(t, e, ownIssue(10_000+n))[0]; r.Code {
+		case wallet.OK, wallet.Uncertain:
+		default:
+			t.Errorf("a new payment is %s", r.Code.Name())
+		}
+	}
+	hits := e.Damaged()
+	mustApply(t, e)
+	if err := e.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.db.Compact(context.Background(), []byte{0}, []byte{0xff}, false); err == nil {
+		t.Error("a compaction did not meet the damage")
+	}
+	if e.Damaged() == hits {
+		t.Error("the compaction's damage was not counted")
+	}
+}
+
+// TestFullDiskAtStart: where the state cannot be written the start is refused, in one line, also when
+// it is Pebble's flush that finds it, which Pebble would try again for ever.
+func TestFullDiskAtStart(t *testing.T) {
+	for what, match := range map[string]string{"nothing can be written": "", "tables cannot be written": ".sst"} {
+		mem := vfs.NewMem()
+		e := mustOpen(t, mem, "db")
+		payments := 0
+		for range 12 { // more than a memtable
+			batch := make([]wallet.Transfer, MaxCommit)
+			for n := range batch {
+				batch[n] = ownIssue(payments + n)
+			}
+			payments += len(send(t, e, batch...))
+		}
+		mustClose(t, e)
+		if err := mem.RemoveAll("db/state"); err != nil { // so that all of it is done again
+			t.Fatal(err)
+		}
+		var full atomic.Bool
+		full.Store(true)
+		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if full.Load() && strings.HasSuffix(op.Path, match) && (op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpFileWriteAt) {
+				return syscall.ENOSPC
+			}
+			return nil
+		}))
+		_, err := openPebble("db", small(Options{Fatal: func(err error) { t.Errorf("fatal: %v", err) }}), fs)
+		if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "no space left") {
+			t.Errorf("%s: %v", what, err)
+		}
+		full.Store(false) // lets the flush end
+	}
+}
+
+// TestPruning: payments go when they are older than the retention, whole segments at a time, the
+// oldest first, with their keys, and nothing else does; a key is then free. Whatever a crash leaves
+// of it is finished by the next opening, and the store is sound all the way.
+func TestPruning(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	var now atomic.Int64
+	now.Store(start)
+	opts := small(Options{Now: now.Load, Fatal: func(err error) { t.Errorf("fatal: %v", err) }})
+	e, err := openPebble("db", opts, fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := fillStore(t, e, 30)
+	e.opts.Retention = MinRetention
+	if removed, err := e.pruneOldest(); removed || err != nil {
+		t.Errorf("young payments: removed %v, %v", removed, err)
+	}
+	now.Add(int64(MinRetention) + int64(time.Hour))
+	if removed, err := e.pruneOldest(); removed || err != nil {
+		t.Errorf("no payment says that the time is right: removed %v, %v", removed, err)
+	}
+	send(t, e, ownIssue(1))
+	mustApply(t, e)
+	segments := 0
+	clones := []*vfs.MemFS{}
+	for {
+		clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{}))
+		removed, err := e.pruneOldest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !removed {
+			break
+		}
+		segments++
+	}
+	if segments < 2 {
+		t.Fatalf("%d segments were removed", segments)
+	}
+	pruned, err := load[prunedRow](e.db, []byte(prunedKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkPruned(t, e, d, pruned.first)
+	mustClose(t, e)
+	clones = append(clones, fs)
+	for i, clone := range clones {
+		checkSound(t, clone, fmt.Sprintf("clone %d", i))
+		again, err := openPebble("db", opts, clone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.opts.Retention = MinRetention
+		for more := true; more; {
+			if more, err = again.pruneOldest(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustClose(t, again)
+		checkSound(t, clone, fmt.Sprintf("clone %d afterwards", i))
+	}
+}
+
+func checkSound(t *testing.T, fs vfs.FS, what string) {
+	t.Helper()
+	if r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {}); err != nil || r.Faults > 0 {
+		t.Errorf("%s: %v, %+v", what, err, r)
+	}
+}
+
+func checkPruned(t *testing.T, e *pebbleEngine, d *damaged, first uint64) {
+	t.Helper()
+	ctx := context.Background()
+	for _, a := range d.answers {
+		_, _, byID := e.Transaction(ctx, a.result.Receipt.TxID)
+		_, _, byKey := e.Payment(ctx, a.transfer.Holder(), a.transfer.Idem)
+		if gone := a.result.Seq < first; errors.Is(byID, wallet.NotFound) != gone || errors.Is(byKey, wallet.NotFound) != gone {
+			t.Errorf("payment %d, kept from %d: %v, %v", a.result.Seq, first, byID, byKey)
+		}
+	}
+}
