@@ -51,6 +51,7 @@ func TestControlUsage(t *testing.T) {
 // TestControlRuns starts the command, changes a document over its API and one by hand with a
 // SIGHUP, and ends it.
 func TestControlRuns(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	sock := func(name string) string { return filepath.Join(dir, name) }
 	limits := sock("limits")

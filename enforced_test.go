@@ -18,6 +18,7 @@ import (
 // do: a token's may widen, a subject's narrows, and those of accounts, assets and routes hold for
 // whom they name only.
 func TestExceptions(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	plane := controlOf(d)
 	keys, err := filters.LoadKeys(d.env["ROOT_KEYS_FILE"])
@@ -107,6 +108,7 @@ func TestExceptions(t *testing.T) {
 // TestFractions lets a quarter of the issues through, once by RTDS and once by the limits, and counts
 // 400: within five standard deviations of the mean, or the switch is not what it says.
 func TestFractions(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	plane := controlOf(d)
 	const tries, share = 400, 0.25
@@ -133,9 +135,12 @@ func TestFractions(t *testing.T) {
 // ledger, and then has the node hang: one payment's tries open it, where the static file would need
 // twenty. Taken away, the static pause holds, and the payment has its outcome.
 func TestClusterThresholds(t *testing.T) {
+	t.Parallel()
 	plane := newControlPlane(t)
 	plane.start(t)
-	p := startPair(t, "--xds", plane.xds, "--amnesia")
+	p := newPair(t, "--xds", plane.xds, "--amnesia")
+	p.env = []string{"SVC_WALLET_BREAKER_OPEN=500ms"} // the static pause
+	p.start()
 	eventually(t, "the sidecar follows the control plane", func() bool {
 		said, err := plane.tryPut(t.Context(), `{"clusters":{"ledger":{"connect_timeout":"300ms","max_requests":40,"consecutive_errors":2,"base_ejection_time":"1m"}}}`)
 		return err == nil && said == answers{Accepted: 1}
@@ -169,6 +174,7 @@ func TestClusterThresholds(t *testing.T) {
 // TestReloadUnderPush reloads a changed file while a pushed limit is in force, which stays; what was
 // not pushed is the file's at once, and what is taken away falls back to the new file.
 func TestReloadUnderPush(t *testing.T) {
+	t.Parallel()
 	plane := newControlPlane(t)
 	plane.start(t)
 	file := filepath.Join(t.TempDir(), "w.toml")

@@ -37,16 +37,15 @@ func interop(t *testing.T, binary, mode, protocol string) {
 	envoy := echo(t)
 	port := func() string { _, p, _ := net.SplitHostPort(freePort(t)); return p }
 	xds := port()
-	t.Setenv("SVC_WALLET_XDS_PROTOCOL", protocol)
-	t.Setenv("SVC_WALLET_XDS_NODE_ID", "test-id")
-	t.Setenv("SVC_WALLET_XDS_RUNTIME_NAMES", "runtime-0")
-	t.Setenv("SVC_WALLET_XDS_LIMITS_NAME", "extensionConfig-0")
-	t.Setenv("SVC_WALLET_XDS_CLIENT_CA", "rootsecret")
-	t.Setenv("SVC_WALLET_TLS_CLIENT_AUTH", "request")
-	if protocol == "sotw" {
-		t.Setenv("SVC_WALLET_XDS_CERTIFICATE", "tlssecret")
+	p := newPair(t, "--xds", "127.0.0.1:"+xds, "--amnesia", "--log-level", "info")
+	p.env = []string{
+		"SVC_WALLET_XDS_PROTOCOL=" + protocol, "SVC_WALLET_XDS_NODE_ID=test-id", "SVC_WALLET_XDS_RUNTIME_NAMES=runtime-0",
+		"SVC_WALLET_XDS_LIMITS_NAME=extensionConfig-0", "SVC_WALLET_XDS_CLIENT_CA=rootsecret", "SVC_WALLET_TLS_CLIENT_AUTH=request",
 	}
-	p := startPair(t, "--xds", "127.0.0.1:"+xds, "--amnesia", "--log-level", "info")
+	if protocol == "sotw" {
+		p.env = append(p.env, "SVC_WALLET_XDS_CERTIFICATE=tlssecret")
+	}
+	p.start()
 
 	const versions = 5
 	server := exec.Command(binary, "-xds", mode, "-port", xds, "-gateway", port(), "-als", port(), "-upstream", port(),

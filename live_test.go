@@ -105,6 +105,7 @@ func (w *client) once(t testing.TB, path, key, body string) answer {
 // a limit under watch are in force for the very next request; what is taken away falls back; what
 // is over a ceiling is refused with the reason, and /config tells where each value is from.
 func TestLiveLimits(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	plane := controlOf(d)
 	nonce := 1
@@ -372,12 +373,16 @@ func (w *client) unchecked(t testing.TB) *client {
 // force, from the disk. It comes back with something else, which is then in force without a
 // restart; and is killed again, which changes nothing but the age that is told.
 func TestControlPlaneAway(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"delta", "sotw"} {
 		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
 			plane := newControlPlane(t)
-			t.Setenv("SVC_WALLET_XDS_PROTOCOL", protocol)
-			t.Setenv("SVC_WALLET_XDS_LAST_GOOD_FILE", filepath.Join(filepath.Dir(plane.limits), "last-good.json"))
 			p := newPair(t, "--xds", plane.xds)
+			p.env = []string{
+				"SVC_WALLET_XDS_PROTOCOL=" + protocol,
+				"SVC_WALLET_XDS_LAST_GOOD_FILE=" + filepath.Join(filepath.Dir(plane.limits), "last-good.json"),
+			}
 			p.startNode()
 			p.startSide()
 			p.ready(t) // nobody has ever heard of the control plane
@@ -434,11 +439,13 @@ func TestControlPlaneAway(t *testing.T) {
 
 // TestPushedAmnesia obeys a control plane and writes no file.
 func TestPushedAmnesia(t *testing.T) {
+	t.Parallel()
 	plane := newControlPlane(t)
 	plane.start(t)
 	file := filepath.Join(filepath.Dir(plane.limits), "last-good.json")
-	t.Setenv("SVC_WALLET_XDS_LAST_GOOD_FILE", file)
-	p := startPair(t, "--xds", plane.xds, "--amnesia")
+	p := newPair(t, "--xds", plane.xds, "--amnesia")
+	p.env = []string{"SVC_WALLET_XDS_LAST_GOOD_FILE=" + file}
+	p.start()
 	eventually(t, "the sidecar follows the control plane", func() bool {
 		said, err := plane.tryPut(t.Context(), `{"max_amount_per_op":"100"}`)
 		return err == nil && said.Accepted == 1
@@ -453,6 +460,7 @@ func TestPushedAmnesia(t *testing.T) {
 // clients pay, then to another ledger, which must not be used: every payment is known in the end,
 // and no money is made or lost.
 func TestEndpointsMove(t *testing.T) {
+	t.Parallel()
 	plane := newControlPlane(t)
 	plane.start(t)
 	p := newPair(t, "--xds", plane.xds, "--amnesia", "--log-level", "info")

@@ -101,21 +101,22 @@ func rootKeysSecret(text string) *tlsv3.Secret {
 // times under load: no request fails, and new connections see the new certificate, also those that
 // would resume a session. Root keys that were taken away verify nothing any more.
 func TestSecretsOverSDS(t *testing.T) {
+	t.Parallel()
 	for _, from := range []string{"control plane, delta", "control plane, sotw", "agent"} {
 		t.Run(from, func(t *testing.T) {
 			secrets := serveSecrets(t)
-			t.Setenv("SVC_WALLET_XDS_NODE_ID", "wallet")
-			t.Setenv("SVC_WALLET_XDS_CERTIFICATE", "wallet-cert")
-			t.Setenv("SVC_WALLET_XDS_ROOT_KEYS", "wallet-keys")
+			t.Parallel()
+			env := []string{"SVC_WALLET_XDS_NODE_ID=wallet", "SVC_WALLET_XDS_CERTIFICATE=wallet-cert", "SVC_WALLET_XDS_ROOT_KEYS=wallet-keys"}
 			args := []string{"--xds", secrets.addr, "--amnesia"}
 			switch from {
 			case "agent":
-				t.Setenv("SVC_WALLET_XDS_SDS_ADDR", secrets.addr)
+				env = append(env, "SVC_WALLET_XDS_SDS_ADDR="+secrets.addr)
 				args = []string{"--amnesia"}
 			case "control plane, sotw":
-				t.Setenv("SVC_WALLET_XDS_PROTOCOL", "sotw")
+				env = append(env, "SVC_WALLET_XDS_PROTOCOL=sotw")
 			}
 			p := newPair(t, args...)
+			p.env = env
 			keys, err := os.ReadFile(filepath.Join(filepath.Dir(p.caFile), "root.keys"))
 			if err != nil {
 				t.Fatal(err)
@@ -133,7 +134,7 @@ func TestSecretsOverSDS(t *testing.T) {
 			var stop atomic.Bool
 			var wg sync.WaitGroup
 			var served atomic.Int64
-			for range 8 {
+			for range 4 {
 				wg.Go(func() {
 					for !stop.Load() {
 						if fault := r.read(); fault != "" {
@@ -152,7 +153,7 @@ func TestSecretsOverSDS(t *testing.T) {
 				if got := r.seen(); !bytes.Equal(got, cert.der) {
 					t.Error("a later connection sees an older certificate")
 				}
-				eventually(t, "requests go on", func() bool { return served.Load() > before+20 })
+				eventually(t, "requests go on", func() bool { return served.Load() > before+8 })
 			}
 			stop.Store(true)
 			wg.Wait()
@@ -242,7 +243,7 @@ func (r *rotation) ask() (status int, certificate []byte, err error) {
 		return 0, nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+r.token)
-	resp, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Do(req)
+	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
 	if err != nil {
 		return 0, nil, err
 	}

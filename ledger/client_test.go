@@ -126,7 +126,7 @@ func TestNotSent(t *testing.T) {
 			}}
 			var c *Client
 			c, stop = n.serve(t)
-			wait := 5 * time.Second
+			wait := patience
 			if tc.late {
 				wait = 100 * time.Millisecond
 			}
@@ -343,7 +343,7 @@ func TestClientFindsRestartedNode(t *testing.T) {
 		if err == nil {
 			break
 		}
-		if clock()-start > int64(3*time.Second) {
+		if clock()-start > int64(patience) {
 			t.Fatalf("still not found: %v", err)
 		}
 	}

@@ -25,7 +25,7 @@ import (
 // money must add up. One exception is HTTP/1.1's own: a client that this machine starves for longer
 // than a connection need be quiet may send just as it is closed.
 func TestDrainUnderLoad(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_DRAIN_DEADLINE=2s"}})
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_DRAIN_DEADLINE=5m"}})
 	r.issueTo(r.client(), "rich", 1_000_000)
 	var paid, refused, reads atomic.Int64
 	var clients sync.WaitGroup
@@ -53,8 +53,8 @@ func TestDrainUnderLoad(t *testing.T) {
 		close(drained)
 	}()
 	<-drained
-	if took := time.Since(start); took > 4*time.Second {
-		t.Errorf("the drain took %v", took)
+	if took := time.Since(start); took > patience {
+		t.Errorf("the drain waited for its deadline: it took %v", took)
 	}
 	clients.Wait()
 	if refused.Load() == 0 {
@@ -158,15 +158,16 @@ func TestDrainSeesWhatWaits(t *testing.T) {
 	}
 }
 
-// TestDrainIdle drains with nothing open, which must end at once; and with a client that only
-// keeps its connection, which must be closed after a short quiet.
+// TestDrainIdle drains with nothing open, and with a client that only keeps its connection, which must
+// be closed: neither waits for the drain's deadline.
 func TestDrainIdle(t *testing.T) {
-	r := newRig(t, rigOptions{})
+	late := rigOptions{env: []string{"SVC_WALLET_DRAIN_DEADLINE=5m"}}
+	r := newRig(t, late)
 	start := time.Now()
-	if err := r.stop(); err != nil || time.Since(start) > 200*time.Millisecond {
+	if err := r.stop(); err != nil || time.Since(start) > patience {
 		t.Errorf("nothing open: %v, %v", time.Since(start), err)
 	}
-	r = newRig(t, rigOptions{})
+	r = newRig(t, late)
 	kept := r.dial()
 	br := bufio.NewReader(kept)
 	if a := r.exchange(kept, br, ping); a.status != 200 || a.closed {
@@ -174,7 +175,7 @@ func TestDrainIdle(t *testing.T) {
 	}
 	silent := r.dial() // never asks anything
 	start = time.Now()
-	if err := r.stop(); err != nil || time.Since(start) > 2*time.Second {
+	if err := r.stop(); err != nil || time.Since(start) > patience {
 		t.Errorf("idle connections: %v, %v", time.Since(start), err)
 	}
 	for _, c := range []io.Reader{kept, silent} {
@@ -188,7 +189,7 @@ func TestDrainIdle(t *testing.T) {
 // ledger: that one must be answered, /readyz must be 503 at once on both listeners, and what cannot
 // end must be cut off at the deadline.
 func TestDrainByPost(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_DRAIN_DEADLINE=500ms"}})
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_DRAIN_DEADLINE=3s"}})
 	c := r.client()
 	r.issueTo(c, "rich", 10)
 	begun, proceed := make(chan struct{}), make(chan struct{})
@@ -227,7 +228,7 @@ func TestDrainByPost(t *testing.T) {
 }
 
 func tryAdmin(r *rig, path string) (int, string, error) {
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	resp, err := c.Get(r.adminURL(path))
 	if err != nil {
 		return 0, "", err

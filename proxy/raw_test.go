@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,7 +272,7 @@ func TestExpect(t *testing.T) {
 // TestLateAnswers lets the write deadline of the last answer pass before what does not go out as the
 // answer of fasthttp's handler: a 100 Continue, and a refusal of its parser. Both must arrive.
 func TestLateAnswers(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_WRITE_TIMEOUT=50ms"}})
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_WRITE_TIMEOUT=300ms"}})
 	r.issueTo(r.client(), "rich", 50)
 	body := r.transfer("rich", "x", 1, 1)
 	for want, raw := range map[int]string{
@@ -284,7 +285,7 @@ func TestLateAnswers(t *testing.T) {
 		if a := r.exchange(conn, br, ping); a.status != 200 {
 			t.Fatal(a)
 		}
-		<-time.After(100 * time.Millisecond) // the deadline itself
+		<-time.After(400 * time.Millisecond) // the deadline itself
 		_, _ = io.WriteString(conn, raw)
 		if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != want {
 			t.Errorf("%v %v, want %d", resp, err, want)
@@ -295,17 +296,18 @@ func TestLateAnswers(t *testing.T) {
 // TestSlow is slow in each phase, with short time-outs: the handshake, the header, the body, and
 // the silence between requests. Each connection must be cut off and counted.
 func TestSlow(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_READ_TIMEOUT=100ms", "SVC_WALLET_IDLE_TIMEOUT=100ms", "SVC_WALLET_WRITE_TIMEOUT=100ms"}})
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_READ_TIMEOUT=1s", "SVC_WALLET_IDLE_TIMEOUT=1s", "SVC_WALLET_WRITE_TIMEOUT=300ms"}})
 	silent, err := net.Dial("tcp", r.server.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	_ = silent.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = silent.SetReadDeadline(time.Now().Add(patience))
 	if n, err := silent.Read(make([]byte, 10)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("no handshake: %d %v, want EOF", n, err)
 	}
 	post := "POST /v1/burn HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-Corr-ID: slow\r\nAuthorization: Bearer " + r.token + "\r\n"
+	var slow sync.WaitGroup
 	for name, raw := range map[string]string{
 		"half a header": "GET /healthz HTTP/1.1\r\nHost: lo",
 		"half a body":   post + "Content-Length: 10\r\n\r\nabc",
@@ -314,12 +316,15 @@ func TestSlow(t *testing.T) {
 		"half a size":   post + "Transfer-Encoding: chunked\r\n\r\n5",
 		"no last chunk": post + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
 	} {
-		a := r.send(raw)
-		p := a.problem(t)
-		if a.status != 408 || p.Code != "REQUEST_TIMEOUT" || !p.Retryable || !a.closed || strings.HasPrefix(raw, "POST") != (p.CorrID == "slow") {
-			t.Errorf("%s: %d %s", name, a.status, a.body)
-		}
+		slow.Go(func() {
+			a := r.send(raw)
+			p := a.problem(t)
+			if a.status != 408 || p.Code != "REQUEST_TIMEOUT" || !p.Retryable || !a.closed || strings.HasPrefix(raw, "POST") != (p.CorrID == "slow") {
+				t.Errorf("%s: %d %s", name, a.status, a.body)
+			}
+		})
 	}
+	slow.Wait()
 	nothing := r.dial()
 	if n, err := nothing.Read(make([]byte, 10)); n != 0 || err == nil {
 		t.Errorf("no request: %d %v, want the connection's end", n, err)

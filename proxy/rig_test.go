@@ -265,14 +265,18 @@ func (r *rig) write(name, text string, mode os.FileMode) {
 	}
 }
 
+// patience is how long a test waits for what must come: far more than that takes on any machine, so
+// that no test asks for a pace.
+const patience = 3 * time.Minute
+
 // eventually waits for what another goroutine brings about.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for !ok() {
 		select {
 		case <-deadline:
-			r.t.Fatalf("not within 10 s: %s", what)
+			r.t.Fatalf("not within %v: %s", patience, what)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
@@ -300,7 +304,7 @@ func (r *rig) client() *http.Client {
 	tr := &http.Transport{TLSClientConfig: r.clientTLS(), MaxIdleConnsPerHost: 64}
 	r.t.Cleanup(tr.CloseIdleConnections)
 	checked := api().Transport(tr, func(err error) { r.t.Error(err) })
-	return &http.Client{Transport: checked, Timeout: 10 * time.Second}
+	return &http.Client{Transport: checked, Timeout: patience}
 }
 
 func tlsDialer(r *rig) *tls.Dialer { return &tls.Dialer{Config: r.clientTLS()} }
@@ -329,7 +333,7 @@ func (r *rig) dial() *tls.Conn {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c
 }
 
@@ -472,7 +476,7 @@ func (r *rig) adminDo(method, path, body string, header ...string) (int, string,
 		}
 		req.Header.Set(header[i], header[i+1])
 	}
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	resp, err := c.Do(req)
 	if err != nil {
 		r.t.Fatal(err)

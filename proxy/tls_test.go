@@ -20,7 +20,7 @@ func (r *rig) dialWith(cfg *tls.Config) (tls.ConnectionState, error) {
 		return tls.ConnectionState{}, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte(ping)); err != nil {
 		return tls.ConnectionState{}, err
 	}
@@ -242,7 +242,7 @@ func (r *rig) statusWith(cfg *tls.Config, raw string) int {
 		return 0
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte(raw)); err != nil {
 		return 0
 	}

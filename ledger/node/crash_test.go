@@ -326,7 +326,7 @@ func TestFailStop(t *testing.T) {
 			}
 			book.add([]wallet.Transfer{payment(0, 0)}, out)
 			watched := make(chan error, 1)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			go func() { watched <- p.Watch(ctx, 0, func(c wallet.Change) { book.see(c.Seq) }) }()
 

@@ -61,6 +61,9 @@ func child(dir string, first int) error {
 	return <-failed
 }
 
+// patience is how long a test waits for what must come: far more than that takes on any machine.
+const patience = 3 * time.Minute
+
 // TestKill: a process that is killed at a random moment, and again, leaves a store that opens,
 // balances and has every payment that it had answered. (Power cuts are TestPowerCut: a killed
 // process does not lose what the kernel has.)
@@ -97,7 +100,7 @@ func kill(t *testing.T, dir string, first, after int, book *ledgerBook) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	guard := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	guard := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer guard.Stop()
 	lines := bufio.NewScanner(out)
 	for n := 0; lines.Scan(); n++ {
