@@ -259,6 +259,7 @@ Paste into another terminal:
   pay transfer demo-2 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"250","nonce":1}' -i
   w "$WALLET_URL/v1/balance?account=bob&asset=ron"
   w "$WALLET_URL/v1/tx/$(echo "$r" | grep -o 'tx_[0-9A-Z]*')"
+  w "$WALLET_URL/v1/tx?account=alice&idem=demo-2"
   pay burn     demo-3 '{"from":"bob","asset":"ron","amount_minor":"50","nonce":1}'
 
   echo '-- refused: funds, spent nonce, reused key, no token'

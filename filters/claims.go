@@ -64,14 +64,14 @@ type claim[K, O comparable] struct {
 	epoch int64 // of the table when it was claimed
 
 	// Guarded by home.mu until the claim is settled, immutable afterwards. Uncertain stands for
-	// "not known yet" in the table; there, every settled claim is
-	// applied.
+	// "not known yet" in the table; there, every settled claim is applied.
 	code      wallet.Code
 	reply     []byte
 	seq       uint64
 	nextNonce uint64
 	detail    string
 	reason    string
+	told      toldLimit
 	until     int64         // when an applied claim is forgotten, Unix nanoseconds
 	done      chan struct{} // made for the first who waits, closed on settlement
 
@@ -153,13 +153,13 @@ func (t *claims[K, O]) shard(key K) *claimShard[K, O] {
 func (c *claim[K, O]) settle(x *Exchange, code wallet.Code) {
 	s := c.home
 	var reply []byte
-	keep := s.table.ttl > 0 && code.Outcome() == wallet.Applied
-	if keep && c.epoch == s.table.epoch.Load() {
-		reply = bytes.Clone(x.Reply)
+	applied := s.table.ttl > 0 && code.Outcome() == wallet.Applied
+	if applied {
+		reply = bytes.Clone(x.Reply) // for those who wait, too, so also where the table was told to forget
 	}
 	s.mu.Lock()
-	c.code, c.reply, c.seq, c.nextNonce, c.detail, c.reason = code, reply, x.Seq, x.NextNonce, x.Detail, x.Reason
-	if keep && c.epoch == s.table.epoch.Load() {
+	c.code, c.reply, c.seq, c.nextNonce, c.detail, c.reason, c.told = code, reply, x.Seq, x.NextNonce, x.Detail, x.Reason, x.told
+	if applied && c.epoch == s.table.epoch.Load() {
 		c.until = x.Now + s.table.ttl
 		s.keep(c, x.Now)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"svc-wallet/config"
 	"svc-wallet/wallet"
 )
 
@@ -273,7 +275,7 @@ func TestIdempotencyFollowsModel(t *testing.T) {
 						return wallet.KeyReused, false
 					case same(w, first) && code.Outcome() == wallet.Unknown:
 						return wallet.Uncertain, false
-					case same(w, first) && alike(w, first) && !code.Retryable() && code != wallet.LimitsExceeded:
+					case same(w, first) && alike(w, first) && !code.Retryable():
 						return code, false
 					}
 					return 0, true
@@ -343,7 +345,7 @@ func TestDuplicates(t *testing.T) {
 					t.Fatalf("client %d reached last", reached)
 				}
 				all[0].finish(code)
-				for i := 1; i < len(all) && code.Outcome() == wallet.Refused && (code.Retryable() || code == wallet.LimitsExceeded); i++ {
+				for i := 1; i < len(all) && code.Outcome() == wallet.Refused && code.Retryable(); i++ {
 					next := slices.IndexFunc(all, (*client).atLast)
 					if next < 0 {
 						t.Fatalf("after %d attempts whose refusal is their own, nobody goes on", i)
@@ -409,6 +411,92 @@ func TestDuplicateUnderAnotherCapability(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDuplicateIsToldWhatItMayKnow: duplicates under equal rules share a refusal for a limit, but each is
+// told of it what its own capability may know. Method: the ledger refuses for the credited account's
+// total, and for the day, while one waits who may read that account, and one whose day is shorter.
+func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
+	all := patterns("*")
+	payer := &Grant{actions: 1 << wallet.Pay, acts: true, accounts: []patterns{all}, MaxAmount: wallet.MaxAmount(), Daily: wallet.MaxAmount()}
+	reader := *payer
+	reader.actions |= 1 << wallet.Read
+	short := *payer
+	short.Daily = wallet.Minor(100)
+	limits := &config.Limits{DailyCeiling: wallet.Minor(100)}
+	wide := &config.Limits{DailyCeiling: wallet.Minor(200)}
+	for _, c := range []struct {
+		told        wallet.Result
+		grant       *Grant
+		limits      *config.Limits
+		first, then LimitHit
+	}{
+		{
+			wallet.Result{Code: wallet.LimitsExceeded, Limit: wallet.AccountTotal, Remaining: wallet.Minor(7)}, &reader, limits,
+			LimitHit{Name: LimitTotal}, LimitHit{Name: LimitTotal, Told: true, Remaining: wallet.Minor(7)},
+		},
+		{
+			wallet.Result{Code: wallet.LimitsExceeded, Limit: wallet.DailyCeiling, Remaining: wallet.Minor(7), ResetsAt: 5}, &short, wide,
+			LimitHit{Name: LimitDaily, Told: true, Remaining: wallet.Minor(7), ResetsAt: 5},
+			LimitHit{Name: LimitTokenDaily, Told: true, Remaining: wallet.Minor(7), ResetsAt: 5},
+		},
+	} {
+		f := NewIdempotency(1, 10, time.Hour)
+		ask := func(g *Grant, l *config.Limits) *Exchange {
+			x := &Exchange{Op: wallet.Pay, Grant: g, Limits: l, Deadline: int64(time.Hour)}
+			x.Transfer = wallet.Transfer{
+				Op: wallet.Pay, From: wallet.Must(wallet.ParseAccount("a")), To: wallet.Must(wallet.ParseAccount("b")),
+				Asset: wallet.Must(wallet.ParseAsset("ron")), Idem: wallet.Must(wallet.ParseIdemKey("k")),
+			}
+			return x
+		}
+		first, then := ask(payer, limits), ask(c.grant, c.limits)
+		if code := f.Check(first); code != wallet.OK {
+			t.Fatal(code)
+		}
+		waited := make(chan wallet.Code)
+		go func() { waited <- f.Check(then) }()
+		for shard := &f.table.shards[0]; ; runtime.Gosched() {
+			shard.mu.Lock()
+			waits := shard.byKey[idemKey{first.Transfer.From, first.Transfer.Idem}].done != nil
+			shard.mu.Unlock()
+			if waits {
+				break
+			}
+		}
+		Explain(first, &c.told)
+		f.Settle(first, wallet.LimitsExceeded)
+		if code := <-waited; code != wallet.LimitsExceeded || first.Limit != c.first || then.Limit != c.then || then.Detail == "" {
+			t.Errorf("%v: first %+v, then %+v %q; want %+v and %+v", code, first.Limit, then.Limit, then.Detail, c.first, c.then)
+		}
+	}
+}
+
+// TestForget: what is forgotten goes to the ledger again. A payment that was under way is not kept, and
+// a duplicate that waited for it gets its receipt all the same.
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewIdempotency(4, 100, time.Hour)
+		chain := Chain{f}
+		send(chain, "old", "ron", 1, time.Second).finish(wallet.OK)
+		first, second := send(chain, "k", "ron", 2, time.Second), send(chain, "k", "ron", 2, time.Second)
+		f.Forget()
+		first.finish(wallet.OK)
+		if second.code != wallet.Replayed || string(second.x.Reply) != first.reply {
+			t.Errorf("the duplicate: %s", second)
+		}
+		if f.Len() != 0 || f.table.held.Load() != 0 {
+			t.Errorf("%d keys are known, %d under way", f.Len(), f.table.held.Load())
+		}
+		for _, key := range []string{"old", "k"} {
+			again := send(chain, key, "ron", 2, time.Second)
+			if !again.atLast() {
+				t.Errorf("a repeat of %s does not go to the ledger: %s", key, again)
+				continue
+			}
+			again.finish(wallet.OK)
+		}
+	})
 }
 
 // TestReplyIsACopy: what is kept and what is replayed do not change with the memory of the

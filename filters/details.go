@@ -73,6 +73,13 @@ func (x *Exchange) conflict(next uint64, reason string) {
 	}
 }
 
+// toldLimit is what the ledger tells of a limit, to whomever it then concerns.
+type toldLimit struct {
+	limit     wallet.Limit
+	remaining wallet.Amount
+	resetsAt  int64
+}
+
 // Explain adds to x what the ledger told with its refusal, as far as the capability may know it. What
 // the credited account holds is the business of who may read it: to others the total that it may reach
 // is not told as a remainder.
@@ -85,23 +92,28 @@ func Explain(x *Exchange, r *wallet.Result) {
 		}
 		x.conflict(r.NextNonce, reason)
 	case wallet.LimitsExceeded:
-		hit := LimitHit{Told: true, Remaining: r.Remaining, ResetsAt: r.ResetsAt}
-		switch r.Limit {
-		case wallet.DailyCeiling:
-			hit.Name = x.dailyLimit()
-		case wallet.AccountTotal:
-			hit.Name = LimitTotal
-			if !x.Grant.Allows(wallet.Read, x.Transfer.To, x.Transfer.Asset) {
-				hit.Told, hit.Remaining = false, wallet.Amount{}
-			}
-		case wallet.SupplyTotal:
-			hit.Name = LimitSupply
-		default:
-			return // the node does not tell
-		}
-		x.over(hit)
+		x.explainLimit(toldLimit{r.Limit, r.Remaining, r.ResetsAt})
 	default: // nothing is told
 	}
+}
+
+func (x *Exchange) explainLimit(told toldLimit) {
+	x.told = told
+	hit := LimitHit{Told: true, Remaining: told.remaining, ResetsAt: told.resetsAt}
+	switch told.limit {
+	case wallet.DailyCeiling:
+		hit.Name = x.dailyLimit()
+	case wallet.AccountTotal:
+		hit.Name = LimitTotal
+		if !x.Grant.Allows(wallet.Read, x.Transfer.To, x.Transfer.Asset) {
+			hit.Told, hit.Remaining = false, wallet.Amount{}
+		}
+	case wallet.SupplyTotal:
+		hit.Name = LimitSupply
+	default:
+		return // the node does not tell
+	}
+	x.over(hit)
 }
 
 // dailyLimit is which of the two bounds of a day is the smaller one, and so in force.

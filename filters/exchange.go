@@ -64,6 +64,7 @@ type Exchange struct {
 	Detail    string // why, for the client; a constant text that holds no secret
 	Shadowed  WatchedSet
 
+	told   toldLimit           // what the ledger said of a limit that refused the payment
 	claims [numClaims]claimRef // what this exchange holds in the idempotency and nonce tables
 	inPlay bool                // counted by InFlight
 

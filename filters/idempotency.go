@@ -81,13 +81,10 @@ func (f *Idempotency) Check(x *Exchange) wallet.Code {
 
 // shares says whether a duplicate gets the answer of the first request. What is applied or unknown
 // is so for both. A refusal that may pass by itself (a full queue, a deadline, a breaker) speaks of
-// the first one's attempt only. A limit speaks to the first one's capability, and so does whatever
-// the ledger judges after the limits, where the two came with other rules.
+// the first one's attempt only; one that a day's ceiling or an account's total had a part in speaks
+// of the rules that the first one came with.
 func shares(first *claim[idemKey, idemOwner], me *idemOwner) bool {
-	if first.code.Outcome() != wallet.Refused {
-		return true
-	}
-	return !first.code.Retryable() && first.code != wallet.LimitsExceeded && first.owner.rules == me.rules
+	return first.code.Outcome() != wallet.Refused || !first.code.Retryable() && first.owner.rules == me.rules
 }
 
 // repeat gives x the answer of the first request with its key.
@@ -99,6 +96,9 @@ func (f *Idempotency) repeat(x *Exchange, first *claim[idemKey, idemOwner]) wall
 		return wallet.Replayed
 	case wallet.Refused:
 		x.NextNonce, x.Detail, x.Reason = first.nextNonce, first.detail, first.reason
+		if first.code == wallet.LimitsExceeded {
+			x.explainLimit(first.told) // anew: another capability may know more, or less
+		}
 		return first.code
 	default:
 		return wallet.Uncertain

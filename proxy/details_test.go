@@ -206,3 +206,32 @@ func TestPaymentByKey(t *testing.T) {
 		t.Errorf("%s answers 404 are counted, want 3", n)
 	}
 }
+
+// TestKeyOutlivesTheTable: a repeat after the sidecar's own table has forgotten the key gets the first
+// receipt from the ledger, and is paid once; so does a client that renews the nonce as errors.md says.
+// Method: an answer that is lost, and a clock that goes past idempotency_ttl.
+func TestKeyOutlivesTheTable(t *testing.T) {
+	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_WALLET_IDEMPOTENCY_TTL=1m"}})
+	c := r.client()
+	r.issueTo(c, "rich", 1000)
+	pay := func(nonce uint64) answer {
+		return r.call(c, "POST", "/v1/transfer", r.transfer("rich", "poor", 10, nonce), "Idempotency-Key", "k")
+	}
+	first := pay(1)
+	if first.status != 200 {
+		t.Fatal(first.status, string(first.body))
+	}
+	for range 3 {
+		r.clock.ahead.Add(int64(100 * time.Second))
+		r.eventually("the ledger answers again", func() bool { return r.call(c, "GET", "/readyz", "").status == 200 })
+		if a := pay(1); a.status != 200 || !bytes.Equal(a.body, first.body) || a.header.Get("Idempotency-Replayed") != "true" {
+			t.Fatalf("%d %s, the receipt was %s", a.status, a.body, first.body)
+		}
+		if a := pay(2); a.status != 422 {
+			t.Fatalf("the nonce was renewed under the same key: %d %s", a.status, a.body)
+		}
+	}
+	if a := r.call(c, "GET", "/v1/balance?account=poor&asset=ron", ""); !bytes.Contains(a.body, []byte(`"amount_minor":"10"`)) {
+		t.Errorf("paid once, and the balance is %s", a.body)
+	}
+}
