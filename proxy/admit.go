@@ -212,7 +212,7 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 func (s *Server) identify(v *visit) {
 	h := &v.header
 	v.Caller, v.Addr = v.conn, v.conn.addr
-	v.Peer, v.PeerGone = v.conn.judgeClient(v.Now)
+	v.Peer, v.PeerGone = v.conn.judgeClient(v.Now + v.Skew)
 	var err error
 	if v.Origin.Corr, err = wallet.ParseCorrID(h.values[hXCorrID]); err != nil || h.twice[hXCorrID] {
 		v.Origin.Corr = s.ids.next(v.Now)

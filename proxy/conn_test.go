@@ -166,6 +166,10 @@ func TestClientCertificateOnEveryRequest(t *testing.T) {
 		{"nothing", func(*rig, func(string)) {}, true},
 		{"before its end", func(r *rig, _ func(string)) { r.clock.ahead.Add(int64(29 * time.Minute)) }, true},
 		{"after its end", func(r *rig, _ func(string)) { r.clock.ahead.Add(int64(31 * time.Minute)) }, false},
+		{"after its end by a clock that was set back", func(r *rig, _ func(string)) {
+			r.clock.skew.Store(-int64(31 * time.Minute))
+			r.clock.ahead.Add(int64(31 * time.Minute))
+		}, true},
 		{"a CA is added in the file", func(_ *rig, file func(string)) { file(both) }, true},
 		{"another CA in the file", func(_ *rig, file func(string)) { file(string(next.pem)) }, false},
 		{"another CA is pushed", func(r *rig, _ func(string)) {

@@ -55,9 +55,13 @@ func TestMain(m *testing.M) {
 }
 
 // clock is the wall clock of tests, moved by hand where a test needs it.
-type clock struct{ ahead atomic.Int64 }
+type clock struct{ ahead, skew atomic.Int64 }
 
 func (c *clock) now() int64 { return time.Now().UnixNano() + c.ahead.Load() }
+
+// Skew and Steps implement proxy.Clock.
+func (c *clock) Skew() int64             { return c.skew.Load() }
+func (c *clock) Steps() (uint64, uint64) { return 0, 0 }
 
 // rig is a whole sidecar: TLS in front, a ledger client to a real node over a Unix socket behind.
 type rig struct {
@@ -213,7 +217,7 @@ func (r *rig) start(o rigOptions) {
 
 	r.deps = proxy.Deps{
 		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Files: host.NewFiles(r.log), Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
-		Log: r.log, Now: r.clock.now, Entropy: rand.Reader, Build: proxy.Build{Version: "test"},
+		Log: r.log, Now: r.clock.now, Clock: r.clock, Entropy: rand.Reader, Build: proxy.Build{Version: "test"},
 	}
 	if r.server, err = proxy.New(r.cfg, r.deps); err != nil {
 		t.Fatal(err)

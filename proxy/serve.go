@@ -148,7 +148,8 @@ func New(cfg *config.Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.log.away, s.log.fault = s.ledgerAway, s.ledgerFault
-	if s.certs, err = newCerts(cfg.TLS, deps.Files, deps.Entropy, deps.Now, deps.Log); err != nil {
+	wall := func() int64 { return deps.Now() + deps.Clock.Skew() }
+	if s.certs, err = newCerts(cfg.TLS, deps.Files, deps.Entropy, deps.Now, wall, deps.Log); err != nil {
 		return nil, err
 	}
 	s.visits.New = func() any { return new(visit) }

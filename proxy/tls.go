@@ -40,7 +40,8 @@ const (
 // certificate verifies.
 type certs struct {
 	entropy io.Reader
-	now     func() int64
+	now     func() int64 // of durations
+	wall    func() int64 // of dates
 	log     logrus.FieldLogger
 	watched *host.Watched // the files; it reads them again when they change
 
@@ -75,8 +76,8 @@ func (p pems) over(below pems) pems {
 }
 
 // newCerts reads the files, and fails where they make no listener.
-func newCerts(set config.TLS, files *host.Files, entropy io.Reader, now func() int64, log logrus.FieldLogger) (*certs, error) {
-	c := &certs{entropy: entropy, now: now, log: log, watched: files.Watch("listener", host.ReadFile)}
+func newCerts(set config.TLS, files *host.Files, entropy io.Reader, now, wall func() int64, log logrus.FieldLogger) (*certs, error) {
+	c := &certs{entropy: entropy, now: now, wall: wall, log: log, watched: files.Watch("listener", host.ReadFile)}
 	if err := c.adopt(set); err != nil {
 		return nil, err
 	}
@@ -147,7 +148,7 @@ func (c *certs) put(set config.TLS, files, pushed pems) error {
 		}
 		c.tickets, c.rotated = [][32]byte{key}, c.now()
 		next.SetSessionTicketKeys(c.tickets)
-		next.Time = func() time.Time { return time.Unix(0, c.now()) }
+		next.Time = func() time.Time { return time.Unix(0, c.wall()) }
 		c.current.Store(next)
 		c.open.Store(force.cert != nil && (set.ClientAuth != config.ClientAuthRequire || force.ca != nil))
 		c.log.WithFields(logrus.Fields{"cert_file": set.CertFile, "pushed": pushed.cert != nil}).Info("tls_loaded")
@@ -179,7 +180,7 @@ func (c *certs) checkPair(cert, key []byte) error {
 	if err != nil {
 		return err // these texts quote nothing of the key
 	}
-	now, leaf := time.Unix(0, c.now()), pair.Leaf
+	now, leaf := time.Unix(0, c.wall()), pair.Leaf
 	switch {
 	case now.After(leaf.NotAfter):
 		return fmt.Errorf("expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
