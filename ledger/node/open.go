@@ -418,7 +418,7 @@ func (p *pebbleEngine) catchUp(s *survey) error {
 		return nil
 	}
 	if s.state.seq == 0 {
-		p.opts.Log.WithField("event", "state_rebuilt").Infof("making the state of %d payments from the journal", s.seq)
+		p.opts.Log.WithField("payments", s.seq).Info("state_rebuilt")
 	}
 	p.redone = make(chan struct{})
 	var err error
@@ -473,9 +473,13 @@ func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
 		return p.books.redo(paid)
 	})
 	p.store.rest()
+	if err == nil && !p.books.balanced() {
+		err = damagef(g.name, "the record at %d makes or loses money", rec.begin)
+	}
 	if err != nil {
 		return err
 	}
+	p.conserved.Add(1)
 	p.out.end, p.out.chain = place{g.first, rec.end}, rec.chain
 	b := p.db.NewBatch()
 	p.out.rows(b, p.books, entries)

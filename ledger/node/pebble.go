@@ -417,8 +417,7 @@ func (p *pebbleEngine) damaged(err error) {
 	p.hits.Add(1)
 	now, told := p.opts.Now(), p.toldHit.Load()
 	if (told == 0 || now-told >= int64(damageEvery)) && p.toldHit.CompareAndSwap(told, now) {
-		p.opts.Log.WithFields(logrus.Fields{"event": "store_damaged", "reason": firstLine(err.Error())}).
-			Error("a read met damage in the store; svc-wallet ledger verify finds all of it")
+		p.opts.Log.WithFields(logrus.Fields{"reason": firstLine(err.Error()), "reads": p.hits.Load()}).Error("store_damaged")
 	}
 }
 

@@ -40,7 +40,7 @@ func (p *pebbleEngine) prune() {
 		for more := true; more; {
 			var err error
 			if more, err = p.pruneOldest(); err != nil && !errors.Is(err, ErrClosed) {
-				p.opts.Log.WithFields(logrus.Fields{"event": "prune_failed", "reason": firstLine(err.Error())}).Error("old payments stay")
+				p.opts.Log.WithField("reason", firstLine(err.Error())).Error("prune_failed")
 			}
 		}
 		next.Reset(pruneRest)
@@ -79,7 +79,7 @@ func (p *pebbleEngine) pruneOldest() (removed bool, err error) {
 	if err := p.fs.Remove(oldest.name); err != nil {
 		return false, err
 	}
-	p.opts.Log.WithFields(logrus.Fields{"event": "pruned", "payments": next.first - oldest.first, "kept_from": next.first}).Info("payments older than the retention were removed")
+	p.opts.Log.WithFields(logrus.Fields{"payments": next.first - oldest.first, "kept_from": next.first}).Info("pruned")
 	return true, syncFolder(p.fs, p.journal.dir)
 }
 

@@ -370,7 +370,7 @@ func (p *pebbleEngine) check() {
 		})
 		wait.Stop()
 		if err != nil && !errors.Is(err, ErrClosed) {
-			p.opts.Log.WithFields(logrus.Fields{"event": "store_check_failed", "reason": firstLine(err.Error())}).Error("the store could not be checked")
+			p.opts.Log.WithField("reason", firstLine(err.Error())).Error("store_check_failed")
 		}
 		next.Reset(checkRest)
 	}
@@ -418,11 +418,11 @@ func (p *pebbleEngine) checked(r *Report) {
 	line := p.opts.Log.WithFields(logrus.Fields{"payments": r.Payments, "rows": r.StateRows, "faults": r.Faults})
 	if r.Faults == 0 {
 		p.sound.Add(1)
-		line.WithField("event", "store_checked").Info("the whole store was read and is sound")
+		line.Info("store_checked")
 		return
 	}
 	p.unsound.Add(1)
-	line.WithFields(logrus.Fields{"event": "store_damaged", "reason": r.Told[0]}).Error("the store is damaged; svc-wallet ledger verify tells all of it")
+	line.WithField("reason", r.Told[0]).Error("store_damaged")
 }
 
 // StoreChecks implements Engine.

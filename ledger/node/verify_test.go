@@ -239,7 +239,7 @@ func TestDamagedReadFailsAlone(t *testing.T) {
 	}
 	lines := func() (n int) {
 		for _, l := range hook.AllEntries() {
-			if l.Data["event"] == "store_damaged" {
+			if l.Message == "store_damaged" {
 				n++
 			}
 		}
