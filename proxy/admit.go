@@ -204,7 +204,7 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 		v.readRequest(ctx, path, query)
 		return wallet.OK
 	default:
-		return v.writeRequest(ctx, query)
+		return v.writeRequest(query)
 	}
 }
 
@@ -309,7 +309,7 @@ func parseSeq(s []byte) (n uint64, ok bool) {
 }
 
 // writeRequest takes what a payment says, and holds its size and media type against the caps.
-func (v *visit) writeRequest(ctx *fasthttp.RequestCtx, query []byte) wallet.Code {
+func (v *visit) writeRequest(query []byte) wallet.Code {
 	v.refuseQuery(query)
 	if v.isOver(v.Limits.MaxBodyBytes) {
 		return wallet.BodyTooLarge

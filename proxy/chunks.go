@@ -44,7 +44,7 @@ func (k *chunks) next(b []byte) (used int, data []byte) {
 	for used < len(b) && k.at < chunksDone {
 		if k.at == inData {
 			n := int(min(k.size, uint64(len(b)-used))) //nolint:gosec // at most len(b)
-			if k.size -= uint64(n); k.size == 0 {      //nolint:gosec // not negative
+			if k.size -= uint64(n); k.size == 0 {
 				k.at = afterData
 			}
 			return used + n, b[used : used+n]
@@ -93,7 +93,7 @@ func (k *chunks) sizeByte(c byte) {
 	digit := bytes.IndexByte([]byte("0123456789abcdef"), c|0x20)
 	switch {
 	case c >= '0' && digit >= 0 && k.digits < chunkDigits:
-		k.size = k.size<<4 | uint64(digit) //nolint:gosec // not negative
+		k.size = k.size<<4 | uint64(digit)
 		k.digits++
 	case k.digits == 0:
 		k.at = chunksBad
