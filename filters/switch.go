@@ -14,7 +14,25 @@ func (Switch) Name() string { return "switch" }
 // without a route, are off.
 func (Switch) Check(x *Exchange) wallet.Code {
 	if !x.Limits.Enabled(x.Route).Takes() {
-		x.Detail = "this operation is switched off by the operator"
+		x.Detail = switchedOff
+		return wallet.RetryLater
+	}
+	return wallet.OK
+}
+
+const switchedOff = "this operation is switched off by the operator"
+
+// SwitchedOff is Switch for a request that Switch judges later, once more: it keeps out only what is
+// off wholly, so that a share is drawn once.
+type SwitchedOff struct{}
+
+// Name implements Filter.
+func (SwitchedOff) Name() string { return "switched_off" }
+
+// Check answers as Switch does.
+func (SwitchedOff) Check(x *Exchange) wallet.Code {
+	if x.Limits.Enabled(x.Route) == 0 {
+		x.Detail = switchedOff
 		return wallet.RetryLater
 	}
 	return wallet.OK

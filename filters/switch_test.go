@@ -37,6 +37,10 @@ func TestSwitch(t *testing.T) {
 		l := pushed(t, c.push)
 		for share, routes := range map[*float64][]config.Route{&c.reads: reads, &c.writes: writes} {
 			for _, route := range routes {
+				x := &Exchange{Route: route, Limits: l}
+				if code := (SwitchedOff{}).Check(x); (code == wallet.RetryLater) != (*share == 0) || (code == wallet.OK) != (x.Detail == "") {
+					t.Errorf("%s %v before its body: %v, detail %q", c.push, route, code, x.Detail)
+				}
 				passed := 0
 				for range draws {
 					x := &Exchange{Route: route, Limits: l}

@@ -338,6 +338,7 @@ func TestSlow(t *testing.T) {
 		t.Errorf("idle: %v, want EOF", err)
 	}
 	deaf := r.dial() // asks without end and reads nothing
+	_ = deaf.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 	for err := error(nil); err == nil; {
 		_, err = io.WriteString(deaf, strings.Repeat(ping, 100))
 	}

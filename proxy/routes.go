@@ -96,7 +96,7 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 
 		// Before a body is waited for, or has memory. What waits holds no place in flight and has spent
 		// no token of a bucket.
-		head  = filters.Chain{ready, onOff, inFlight, auth}
+		head  = filters.Chain{ready, filters.SwitchedOff{}, inFlight, auth}
 		read  = filters.Chain{onOff, inFlight, auth, rate, subjectRate, query, payload, scope}
 		write = filters.Chain{ready, onOff, inFlight, auth, rate, subjectRate, query, payload, scope, caps, idempotency, nonce}
 	)

@@ -1,6 +1,10 @@
 package proxy_test
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -54,5 +58,34 @@ func TestSwitchedOff(t *testing.T) {
 		if degraded := strings.Contains(string(a.body), `"degraded":true`); a.status != 200 || degraded != (tc.off != "") {
 			t.Errorf("%s are off: readyz is %d %s", tc.name, a.status, a.body)
 		}
+	}
+}
+
+// TestShareDrawnOnce: where half of the payments are let through, it is half of those too whose bodies
+// come after their heads, although their heads are judged twice. Method: 300 draws and 6 standard
+// deviations; a quarter would pass if chance decided twice.
+func TestShareDrawnOnce(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.server.SetWritable(func() bool { return true }) // also where a busy machine makes the ledger look stalled
+	r.limit(func(l *config.Limits) { l.WritesEnabled = config.Always / 2 })
+	const draws = 300
+	passed := 0
+	for range draws {
+		conn := r.dial()
+		br := bufio.NewReader(conn)
+		_, _ = io.WriteString(conn, r.postHead("k", "Expect: 100-continue\r\nContent-Length: 2\r\n"))
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode == http.StatusContinue {
+			if a := r.exchange(conn, br, "{}"); a.status == 400 { // it was decoded
+				passed++
+			}
+		}
+		_ = conn.Close()
+	}
+	if share := fmt.Sprintf("%d of %d", passed, draws); passed < draws/2-52 || passed > draws/2+52 {
+		t.Errorf("%s passed, want about half", share)
 	}
 }
