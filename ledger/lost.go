@@ -70,8 +70,8 @@ func (l *lost) add(batch []wallet.Transfer, a *attempt, now int64) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.any.Store(true)
 	l.forget(now)
+	l.any.Store(true)
 	if l.calls == nil {
 		l.calls = make(map[lostName]lostCall)
 	}

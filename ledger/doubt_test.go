@@ -1,0 +1,123 @@
+package ledger
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	logrustest "github.com/sirupsen/logrus/hooks/test"
+
+	"svc-wallet/ledger/node"
+	"svc-wallet/wallet"
+)
+
+// Goal: a ledger that comes back under a running sidecar older than it was, or as another one, is
+// told from itself: no payment is sent to it, it is logged and counted once, and reads show it as it
+// is. The right one ends the doubt by coming back, and an operator ends it by accepting. Method: a
+// store's folder is copied, paid into, and taken away from under the socket for its copy, for that
+// copy after it has gone its own way past the version seen, and for an empty store.
+func TestLedgerThatWentBack(t *testing.T) {
+	for name, tc := range map[string]struct {
+		kind  DoubtKind
+		other func(t *testing.T, old string) node.Engine
+	}{
+		"an older copy": {LedgerBehind, func(t *testing.T, old string) node.Engine { return pebbleBooks(t, old) }},
+		"a copy that went on": {LacksPayment, func(t *testing.T, old string) node.Engine {
+			e := pebbleBooks(t, old)
+			for n := range uint64(5) {
+				pays(t, e, 2, n+1)
+			}
+			return e
+		}},
+		"an empty ledger": {OtherLedger, func(t *testing.T, _ string) node.Engine { return pebbleBooks(t, t.TempDir()) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			home, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
+			e := pebbleBooks(t, home)
+			pays(t, e, 1, 1)
+			if err := errors.Join(e.Close(), os.CopyFS(old, os.DirFS(home))); err != nil {
+				t.Fatal(err)
+			}
+			e = pebbleBooks(t, home)
+			at, stop := serveBooks(t, e, socket(t))
+			log, lines := logrustest.NewNullLogger()
+			var forgot atomic.Int64
+			m := moveWith(t, at, DialOptions{Now: clock, Log: log, OnDoubt: func() { forgot.Add(1) }})
+			until(t, "healthy", m.reader.Healthy)
+			pays(t, m, 1, 2)
+			stop()
+			_ = e.Close()
+
+			went := tc.other(t, old)
+			version := went.Seq()
+			_, stop = serveBooks(t, went, at)
+			until(t, "in doubt", func() bool { return m.Doubt() != nil })
+			until(t, "read from", m.reader.Healthy)
+			d := m.Doubt()
+			if d.Kind != tc.kind || d.Seen != 2 || d.Seq != version || forgot.Load() == 0 || m.Doubts(tc.kind) != 1 {
+				t.Errorf("%v: %+v, forgot %d times, counted %d", d, d, forgot.Load(), m.Doubts(tc.kind))
+			}
+			out := make([]wallet.Result, 1)
+			if err := m.Commit(t.Context(), []wallet.Transfer{*issueTo(3, 1)}, out); !errors.Is(err, ErrNotSent) || went.Seq() != version {
+				t.Errorf("a payment: %v, version %d", err, went.Seq())
+			}
+			want := wallet.Amount{}
+			if tc.kind != OtherLedger {
+				want = wallet.Minor(1)
+			}
+			if b, _, code := m.reader.Balance(ronOf(1), m.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.OK || b.Amount != want {
+				t.Errorf("a balance: %v, %v, want %v", code, b.Amount, want)
+			}
+			told := 0
+			for _, l := range lines.AllEntries() {
+				if l.Message == "ledger_went_back" && l.Data["version"] == version && l.Data["version_seen"] == uint64(2) {
+					told++
+				}
+			}
+			if told != 1 {
+				t.Errorf("%d lines of %v", told, lines.AllEntries())
+			}
+
+			if name == "an older copy" { // the operator puts the right one back
+				stop()
+				_ = went.Close()
+				e = pebbleBooks(t, home)
+				serveBooks(t, e, at)
+				until(t, "itself again", func() bool { return m.Doubt() == nil && m.reader.Healthy() })
+				pays(t, m, 3, 1)
+				if e.Seq() != 3 || m.Accept() != nil {
+					t.Errorf("version %d", e.Seq())
+				}
+				return
+			}
+			if got := m.Accept(); got != d || m.Doubt() != nil || m.Accept() != nil {
+				t.Errorf("accepted %v", got)
+			}
+			pays(t, m, 3, 1)
+			if went.Seq() != version+1 {
+				t.Errorf("version %d after a payment, %d before", went.Seq(), version)
+			}
+			stop() // and what was accepted is the one from now on
+			serveBooks(t, went, at)
+			until(t, "the accepted one is back", func() bool { return m.reader.Healthy() && m.barred(m.link.Load()) == nil })
+			pays(t, m, 3, 2)
+		})
+	}
+}
+
+// Goal: until what came back has proved itself no payment is sent, also to a node that tells no clock
+// and so cannot refuse by itself. Method: a node whose stream ends, and another without a stream.
+func TestUnprovedLedgerGetsNoPayment(t *testing.T) {
+	first, stop := serveNode(t, namedNode("h", nil))
+	m := move(t, first)
+	until(t, "healthy", m.reader.Healthy)
+	stop()
+	until(t, "unproved", func() bool { return m.barred(m.link.Load()) != nil })
+	err := m.Commit(t.Context(), []wallet.Transfer{*payment(1, 1)}, make([]wallet.Result, 1))
+	if !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), "not proved itself") {
+		t.Error(err)
+	}
+}
