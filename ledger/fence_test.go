@@ -183,34 +183,34 @@ func TestLostAttempts(t *testing.T) {
 	x, y := []byte("x"), []byte("y")
 	batch := []wallet.Transfer{*payment(1, 1), *payment(1, 2)}
 	for name, tc := range map[string]struct {
-		lost    []attempt
-		answer  attempt
+		lost    []*attempt
+		answer  *attempt
 		at      int64
 		certain bool
 	}{
-		"nothing lost":                        {nil, attempt{history: x, clock: 1}, 1, true},
-		"the clock has not passed":            {[]attempt{{history: x, last: 10, until: 2 * second}}, attempt{history: x, clock: 10}, 3 * second, false},
-		"the clock has passed":                {[]attempt{{history: x, last: 10, until: 2 * second}}, attempt{history: x, clock: 11}, 1, true},
-		"another opening, soon":               {[]attempt{{history: x, last: 10, until: 2 * second}}, attempt{history: y, clock: 99}, 2 * second, false},
-		"another opening, late":               {[]attempt{{history: x, last: 10, until: 2 * second}}, attempt{history: y, clock: 99}, 2*second + 1, true},
-		"no clock":                            {[]attempt{{}}, attempt{}, 30 * second, false},
-		"no clock, long ago":                  {[]attempt{{}}, attempt{}, int64(lostLimit) + 1, true},
-		"two, one of which may come":          {[]attempt{{history: x, last: 10, until: 2 * second}, {history: x, last: 20, until: 3 * second}}, attempt{history: x, clock: 11}, 1, false},
-		"two openings, the clock of one":      {[]attempt{{history: x, last: 10, until: 2 * second}, {history: y, last: 5, until: 3 * second}}, attempt{history: x, clock: 11}, second, false},
-		"two openings, late":                  {[]attempt{{history: x, last: 10, until: 2 * second}, {history: y, last: 5, until: 3 * second}}, attempt{history: x, clock: 11}, 4 * second, true},
-		"fenced, and the answer has no clock": {[]attempt{{history: x, last: 10, until: 2 * second}}, attempt{}, second, false},
+		"nothing lost":                        {nil, &attempt{history: x, clock: 1}, 1, true},
+		"the clock has not passed":            {[]*attempt{{history: x, last: 10, until: 2 * second}}, &attempt{history: x, clock: 10}, 3 * second, false},
+		"the clock has passed":                {[]*attempt{{history: x, last: 10, until: 2 * second}}, &attempt{history: x, clock: 11}, 1, true},
+		"another opening, soon":               {[]*attempt{{history: x, last: 10, until: 2 * second}}, &attempt{history: y, clock: 99}, 2 * second, false},
+		"another opening, late":               {[]*attempt{{history: x, last: 10, until: 2 * second}}, &attempt{history: y, clock: 99}, 2*second + 1, true},
+		"no clock":                            {[]*attempt{{}}, &attempt{}, 30 * second, false},
+		"no clock, long ago":                  {[]*attempt{{}}, &attempt{}, int64(lostLimit) + 1, true},
+		"two, one of which may come":          {[]*attempt{{history: x, last: 10, until: 2 * second}, {history: x, last: 20, until: 3 * second}}, &attempt{history: x, clock: 11}, 1, false},
+		"two openings, the clock of one":      {[]*attempt{{history: x, last: 10, until: 2 * second}, {history: y, last: 5, until: 3 * second}}, &attempt{history: x, clock: 11}, second, false},
+		"two openings, late":                  {[]*attempt{{history: x, last: 10, until: 2 * second}, {history: y, last: 5, until: 3 * second}}, &attempt{history: x, clock: 11}, 4 * second, true},
+		"fenced, and the answer has no clock": {[]*attempt{{history: x, last: 10, until: 2 * second}}, &attempt{}, second, false},
 	} {
 		var l lost
 		for i := range tc.lost {
-			l.add(batch[:1], &tc.lost[i], 0)
+			l.add(batch[:1], tc.lost[i], 0)
 		}
 		out := []wallet.Result{{Code: wallet.InsufficientFunds}, {Code: wallet.InsufficientFunds}}
-		l.doubt(batch, out, &tc.answer, tc.at)
+		l.doubt(batch, out, tc.answer, tc.at)
 		if (out[0].Code == wallet.InsufficientFunds) != tc.certain || out[1].Code != wallet.InsufficientFunds {
 			t.Errorf("%s: %v, and of another payment %v", name, out[0].Code, out[1].Code)
 		}
 		out[0] = wallet.Result{Code: wallet.Replayed, Seq: 1}
-		if l.doubt(batch, out, &tc.answer, tc.at); out[0].Code != wallet.Replayed {
+		if l.doubt(batch, out, tc.answer, tc.at); out[0].Code != wallet.Replayed {
 			t.Errorf("%s: a receipt is in doubt", name)
 		}
 	}
