@@ -212,10 +212,14 @@ func (c *crowd) settled(t testing.TB) {
 	}
 }
 
-// conserved stops the node, reads its whole store, in which every key, balance and sum must be right,
-// starts it again and reads its counters.
+// conserved reads the counters of the node's checks of each batch, stops it, reads its whole store, in
+// which every key, balance and sum must be right, and starts it again.
 func conserved(t *testing.T, p *pair) {
 	t.Helper()
+	eventually(t, "conservation was checked", func() bool { return p.metric(t, `wallet_conservation_checks_total{outcome="ok"}`) > 0 })
+	if n := p.metric(t, `wallet_conservation_checks_total{outcome="failed"}`); n != 0 {
+		t.Errorf("%v conservation checks failed", n)
+	}
 	p.node.stop()
 	report, err := node.VerifyPebble(t.Context(), p.ledgerArgs[2], func(int64, int64) {})
 	if err != nil || report.Faults > 0 {
@@ -223,9 +227,6 @@ func conserved(t *testing.T, p *pair) {
 	}
 	p.startNode()
 	p.ready(t)
-	if n := p.metric(t, `wallet_conservation_checks_total{outcome="failed"}`); n != 0 {
-		t.Errorf("%v conservation checks failed", n)
-	}
 }
 
 // TestStall stops the node as a whole (SIGSTOP) and lets it go on: readiness turns, writes are refused
