@@ -218,6 +218,8 @@ func (c *Client) call(ctx context.Context, op Op, do func(context.Context, *link
 		return fmt.Errorf("ledger %s: %w: %w", op, ErrNotSent, err)
 	case status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("ledger %s: %w: %w", op, context.DeadlineExceeded, err)
+	case status.Code(err) == codes.DataLoss:
+		return fmt.Errorf("ledger %s: %w: %w", op, errDamaged, err)
 	default:
 		return fmt.Errorf("ledger %s: %w", op, err)
 	}

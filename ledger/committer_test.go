@@ -315,6 +315,44 @@ func TestCommitterFeedsBreaker(t *testing.T) {
 	closeNow(t, c)
 }
 
+// Goal: a node that cannot read one row is well: a batch of which it answers some, and a read that it
+// says is damaged, do not open the breaker, and are not tried again. Method: more of each than the
+// breaker takes of failures.
+func TestDamageIsNoFailure(t *testing.T) {
+	live, bank := liveLimits(nil), newBank()
+	b := newTestBreaker(live, clock)
+	c := newTestCommitter(t, halfBlind{bank}, b, live, CommitterOptions{})
+	for n := range uint64(30) {
+		batch := &batch{transfers: []wallet.Transfer{*payment(1, 2*n+1), *payment(1, 2*n+2)}, results: make([]wallet.Result, 2)}
+		err := c.caller.do(context.Background(), OpCommit, soon(), func(ctx context.Context) error { return c.attempt(ctx, batch) })
+		if err != nil || batch.results[0].Code != wallet.OK || batch.results[1].Code != wallet.Uncertain {
+			t.Fatalf("%v, %+v", err, batch.results)
+		}
+	}
+	reads := 0
+	for range 30 {
+		err := c.caller.do(context.Background(), OpTransaction, soon(), func(context.Context) error {
+			reads++
+			return fmt.Errorf("a receipt: %w", errDamaged)
+		})
+		if !errors.Is(err, errDamaged) {
+			t.Fatal(err)
+		}
+	}
+	if b.State() != BreakerClosed || reads != 30 {
+		t.Errorf("the breaker is %v after %d reads", b.State(), reads)
+	}
+	closeNow(t, c)
+}
+
+// halfBlind is a bank that cannot read what the last payment of a batch needs.
+type halfBlind struct{ *bank }
+
+func (h halfBlind) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+	last := len(batch) - 1
+	return h.bank.Commit(ctx, batch[:last], out[:last])
+}
+
 // garbling is a bank whose results nobody can read.
 type garbling struct{ *bank }
 

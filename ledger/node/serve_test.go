@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -314,6 +315,7 @@ func TestEngineErrors(t *testing.T) {
 		{node.ErrLagged, codes.ResourceExhausted, false},
 		{node.ErrClosed, codes.Unavailable, false},
 		{node.ErrWatchers, codes.Unavailable, false},
+		{fmt.Errorf("secret: %w", node.ErrDamaged), codes.DataLoss, false},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, false},
 		{errors.New("secret"), codes.Internal, true},
 	} {

@@ -366,6 +366,8 @@ func (s *server) status(call string, err error) error {
 		return status.Error(codes.NotFound, "no such transaction")
 	case errors.Is(err, ErrLate):
 		return status.Error(codes.Aborted, ErrLate.Error())
+	case errors.Is(err, ErrDamaged): // the engine counts and logs it
+		return status.Error(codes.DataLoss, ErrDamaged.Error())
 	case errors.Is(err, ErrBacklog):
 		return status.Error(codes.OutOfRange, ErrBacklog.Error())
 	case errors.Is(err, ErrLagged):
