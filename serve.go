@@ -161,7 +161,7 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
 	}
 	if cfg.XDS.On() {
-		if s.plane, err = s.follow(cfg, clock.Now); err != nil {
+		if s.plane, err = s.follow(cfg, clock); err != nil {
 			return err
 		}
 		deps.ControlPlane = s.plane
@@ -172,7 +172,7 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 
 // follow makes the client of the control plane. Secrets come only once it runs, when the server
 // that takes them is there.
-func (s *sidecar) follow(cfg *config.Config, now func() int64) (*xds.Client, error) {
+func (s *sidecar) follow(cfg *config.Config, clock *clock) (*xds.Client, error) {
 	name, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name of this sidecar to the control plane: %w", err)
@@ -187,7 +187,7 @@ func (s *sidecar) follow(cfg *config.Config, now func() int64) (*xds.Client, err
 		Certificate: func(certPEM, keyPEM []byte) error { return s.server.SetCertificate(certPEM, keyPEM) },
 		ClientCA:    func(pem []byte) error { return s.server.SetClientCA(pem) },
 		RootKeys:    s.keys.push,
-	}, xds.Options{TLS: tlsConfig, Now: now, Log: s.log, Version: version, Hostname: name})
+	}, xds.Options{TLS: tlsConfig, Now: clock.Now, Today: clock.Wall, Log: s.log, Version: version, Hostname: name})
 }
 
 // run serves until ctx ends and all is drained. ready is called once the first answer of the

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -233,5 +234,33 @@ func TestKeyOutlivesTheTable(t *testing.T) {
 	}
 	if a := r.call(c, "GET", "/v1/balance?account=poor&asset=ron", ""); !bytes.Contains(a.body, []byte(`"amount_minor":"10"`)) {
 		t.Errorf("paid once, and the balance is %s", a.body)
+	}
+}
+
+// TestRecoveredClock: after a clock that was 400 days ahead is right again, tokens are judged and figures
+// are dated by the right time, at once and without a restart.
+func TestRecoveredClock(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	c := r.client()
+	r.issueTo(c, "rich", 1000)
+	r.clock.ahead.Add(int64(400 * 24 * time.Hour))
+	read := func() answer { return r.call(c, "GET", "/v1/balance?account=rich&asset=ron", "") }
+	if a := read(); a.status != 401 {
+		t.Fatalf("a token that has expired by the wrong clock: %d %s", a.status, a.body)
+	}
+	r.clock.skew.Add(-int64(400 * 24 * time.Hour))
+	a := read()
+	var figure struct {
+		AsOf  time.Time `json:"as_of"`
+		Stale int64     `json:"stale_ms"`
+	}
+	if err := json.Unmarshal(a.body, &figure); err != nil || a.status != 200 {
+		t.Fatalf("%d %s: %v", a.status, a.body, err)
+	}
+	if off := time.Since(figure.AsOf).Abs(); off > time.Hour || figure.Stale > 3_600_000 {
+		t.Errorf("dated %v, which is %v off, and %d ms old", figure.AsOf, off, figure.Stale)
+	}
+	if doubted, adopted := r.metric(`clock_steps_total{outcome="doubted"}`), r.metric(`clock_steps_total{outcome="adopted"}`); doubted != "5" || adopted != "3" {
+		t.Errorf("%s steps doubted, %s adopted", doubted, adopted)
 	}
 }

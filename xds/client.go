@@ -37,6 +37,7 @@ type Targets struct {
 type Options struct {
 	TLS      func() *tls.Config // for each connection to a control plane, a new one; nil: plain
 	Now      func() int64       // Unix nanoseconds, never backwards
+	Today    func() int64       // the time of day, by which certificates are judged; Now by default
 	Log      logrus.FieldLogger // a line for each change that was accepted or refused
 	Version  string             // of the program, which control planes show
 	Hostname string             // node id where xds.node_id is not set
@@ -90,6 +91,9 @@ func New(cfg *config.Config, to Targets, opts Options) (*Client, error) {
 }
 
 func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Client, error) {
+	if opts.Today == nil {
+		opts.Today = opts.Now
+	}
 	c := &Client{cfg: cfg, to: to, opts: opts, timing: timing, vouched: opts.Now()}
 	c.log = &floodLog{log: opts.Log, now: opts.Now}
 	var err error

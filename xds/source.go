@@ -207,7 +207,7 @@ func (s *source) dial(addr string) (*grpc.ClientConn, error) {
 	if s.tls == nil {
 		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(authority))
 	} else {
-		cfg := expecting(&s.c.cfg.XDS, s.tls(), s.c.opts.Now)
+		cfg := expecting(&s.c.cfg.XDS, s.tls(), s.c.opts.Today)
 		cfg.ServerName = cmp.Or(cfg.ServerName, host) // gRPC takes it for the authority too
 		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
 	}
