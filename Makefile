@@ -15,7 +15,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live bench bench-xds bench-compare help
+.PHONY: run test check build lint generate generated fuzz cover live bench bench-xds bench-compare bench-refusals help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-compare: build ## this build against that of BASE (a revision), in turn: r
 	@set -e; tmp=$$(mktemp -d); trap 'git worktree remove --force $$tmp/src; rm -r $$tmp' EXIT; \
 	  git worktree add --quiet --detach $$tmp/src $(BASE); $(MAKE) -s -C $$tmp/src build; \
 	  $(GO) run ./bench/compare -before $$tmp/src/bin/svc-wallet -after bin/svc-wallet
+
+bench-refusals: build ## what each kind of refused request costs, against a payment
+	@$(GO) run ./bench/refusals -bin bin/svc-wallet
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)

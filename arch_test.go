@@ -36,6 +36,7 @@ var imports = map[string]string{
 	"bench/xds":        "wallet config xds",
 	"bench/rig":        "",
 	"bench/compare":    "bench/rig",
+	"bench/refusals":   "filters bench/hostile bench/rig",
 	".":                "wallet host config filters ledger ledger/node proxy xds xds/control",
 }
 
