@@ -297,7 +297,7 @@ func (z *inflater) compressed(literals, distances *huffman) error {
 		case s < 0 || len(z.out) == z.size:
 			return errGzip
 		case s < endOfBlock:
-			z.out = append(z.out, byte(s)) //nolint:gosec // below 256
+			z.out = append(z.out, byte(s))
 		default:
 			if err := z.match(s-endOfBlock-1, distances); err != nil {
 				return err
@@ -306,11 +306,11 @@ func (z *inflater) compressed(literals, distances *huffman) error {
 	}
 }
 
-// match repeats what was put out before (RFC 1951 §3.2.5). Where the match is longer than its
-// distance, it goes on with what it has just put out.
+// match repeats what was put out before. Where the match is longer than its distance, it goes on
+// with what it has just put out.
 func (z *inflater) match(code int, distances *huffman) error {
-	length := extended(z, code, &lengthCodes)
-	distance := extended(z, z.symbol(distances), &distanceCodes)
+	length := z.extended(lengthOf(code))
+	distance := z.extended(distanceOf(z.symbol(distances)))
 	if length < 0 || distance < 0 || distance > len(z.out) || len(z.out)+length > z.size {
 		return errGzip
 	}
@@ -322,33 +322,49 @@ func (z *inflater) match(code int, distances *huffman) error {
 	return z.spend(length)
 }
 
-// extended reads the extra bits of a length or distance and returns it, or -1 where there is none.
-func extended(z *inflater, code int, codes *[30]struct{ base, extra uint16 }) int {
-	if code < 0 || code >= len(codes) || codes[code].base == 0 {
+// extended adds what extra bits say to base, which is not negative, or else no bits are read.
+func (z *inflater) extended(base int, extra uint) int {
+	if base < 0 {
 		return -1
 	}
-	more := z.take(uint(codes[code].extra))
+	more := z.take(extra)
 	if more < 0 {
 		return -1
 	}
-	return int(codes[code].base) + more
+	return base + more
 }
 
-// Lengths and distances of RFC 1951 §3.2.5, by code. There are 29 lengths.
-var (
-	lengthCodes = [30]struct{ base, extra uint16 }{ //nolint:gochecknoglobals // a table
-		{3, 0}, {4, 0}, {5, 0}, {6, 0}, {7, 0}, {8, 0}, {9, 0}, {10, 0}, {11, 1}, {13, 1},
-		{15, 1}, {17, 1}, {19, 2}, {23, 2}, {27, 2}, {31, 2}, {35, 3}, {43, 3}, {51, 3}, {59, 3},
-		{67, 4}, {83, 4}, {99, 4}, {115, 4}, {131, 5}, {163, 5}, {195, 5}, {227, 5}, {258, 0},
+// lengthOf is the least length of a match's code, and how many bits say how much longer it is
+// (RFC 1951 §3.2.5). It is -1 where there is no such code, as in distanceOf.
+func lengthOf(code int) (base int, extra uint) {
+	switch {
+	case code < 8:
+		return 3 + code, 0
+	case code < 28:
+		extra = uint(code/4 - 1) //nolint:gosec // 1 to 5
+		return 3 + (4+code%4)<<extra, extra
+	case code == 28:
+		return 258, 0
+	default:
+		return -1, 0
 	}
-	distanceCodes = [30]struct{ base, extra uint16 }{ //nolint:gochecknoglobals // a table
-		{1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 1}, {7, 1}, {9, 2}, {13, 2}, {17, 3}, {25, 3},
-		{33, 4}, {49, 4}, {65, 5}, {97, 5}, {129, 6}, {193, 6}, {257, 7}, {385, 7}, {513, 8}, {769, 8},
-		{1025, 9}, {1537, 9}, {2049, 10}, {3073, 10}, {4097, 11}, {6145, 11}, {8193, 12}, {12289, 12}, {16385, 13}, {24577, 13},
+}
+
+// distanceOf is the same of a distance.
+func distanceOf(code int) (base int, extra uint) {
+	switch {
+	case code < 0 || code >= maxDistances:
+		return -1, 0
+	case code < 4:
+		return 1 + code, 0
+	default:
+		extra = uint(code/2 - 1) //nolint:gosec // 1 to 13
+		return 1 + (2+code%2)<<extra, extra
 	}
-	// codeOrder is in which order the lengths of the code length codes stand (RFC 1951 §3.2.7).
-	codeOrder = [...]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15} //nolint:gochecknoglobals // a table
-)
+}
+
+// codeOrder is in which order the lengths of the code length codes stand (RFC 1951 §3.2.7).
+var codeOrder = [...]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15} //nolint:gochecknoglobals // a table
 
 const (
 	endOfBlock   = 256
@@ -371,7 +387,7 @@ func (z *inflater) readTables() bool {
 		if n < 0 {
 			return false
 		}
-		z.lengths[at] = uint8(n)
+		z.lengths[at] = uint8(n) //nolint:gosec // three bits
 	}
 	if !z.literals.build(z.lengths[:len(codeOrder)]) { // the code of the lengths, until they are read
 		return false
@@ -432,7 +448,7 @@ func (h *huffman) build(lengths []uint8) bool {
 	}
 	for s, n := range lengths {
 		if n > 0 {
-			h.symbol[at[n]] = uint16(s) //nolint:gosec // below 288
+			h.symbol[at[n]] = uint16(s)
 			at[n]++
 		}
 	}

@@ -231,8 +231,8 @@ func stored(content []byte) []byte {
 		n := min(len(rest), 1<<16-1)
 		w.put(0, 3)
 		w.align()
-		w.buf = binary.LittleEndian.AppendUint16(w.buf, uint16(n))  //nolint:gosec // bounded above
-		w.buf = binary.LittleEndian.AppendUint16(w.buf, ^uint16(n)) //nolint:gosec // bounded above
+		w.buf = binary.LittleEndian.AppendUint16(w.buf, uint16(n))
+		w.buf = binary.LittleEndian.AppendUint16(w.buf, ^uint16(n))
 		w.buf = append(w.buf, rest[:n]...)
 		rest = rest[n:]
 	}
