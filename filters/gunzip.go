@@ -341,7 +341,7 @@ func lengthOf(code int) (base int, extra uint) {
 	case code < 8:
 		return 3 + code, 0
 	case code < 28:
-		extra = uint(code/4 - 1) //nolint:gosec // 1 to 5
+		extra = uint(code/4 - 1)
 		return 3 + (4+code%4)<<extra, extra
 	case code == 28:
 		return 258, 0
@@ -358,7 +358,7 @@ func distanceOf(code int) (base int, extra uint) {
 	case code < 4:
 		return 1 + code, 0
 	default:
-		extra = uint(code/2 - 1) //nolint:gosec // 1 to 13
+		extra = uint(code/2 - 1)
 		return 1 + (2+code%2)<<extra, extra
 	}
 }
