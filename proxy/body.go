@@ -21,6 +21,10 @@ const (
 	// has some 200 bytes, so one is never refused because others send large bodies.
 	bodyKeep = 4 << 10
 
+	// bodyTrust is how much of a body must have come in before what it declares is believed. To double
+	// the buffer up to 1 MiB costs as much as receiving so much, and then half of it again.
+	bodyTrust = 64 << 10
+
 	// skipMost is how much of a body is read and thrown away after a refusal, so that the connection
 	// can stay. The answer does not wait for it.
 	skipMost = 64 << 10
@@ -170,6 +174,9 @@ func (v *visit) keep(data []byte) wallet.Code {
 // grow makes room for size bytes; false where the budget has none.
 func (v *visit) grow(size int) bool {
 	room := max(size, min(2*cap(v.room), v.Limits.MaxBodyBytes), bodyKeep)
+	if cap(v.room) >= bodyTrust {
+		room = max(room, size+int(min(v.conn.body.expected(), uint64(max(v.Limits.MaxBodyBytes-size, 0))))) //nolint:gosec // below the cap
+	}
 	if room > bodyKeep && !v.server.bodies.take(room) {
 		return false
 	}

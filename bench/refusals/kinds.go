@@ -25,19 +25,18 @@ type kinds struct {
 	list                            []kind
 
 	token string // may do everything
+	most  int    // bytes of a body
 }
 
-// mostBody is the default of limits.max_body_bytes.
-const mostBody = 1 << 20
-
-func newKinds(token string) (*kinds, error) {
-	s := &kinds{token: token}
+// newKinds makes kinds whose bodies have at most so many bytes.
+func newKinds(token string, most int) (*kinds, error) {
+	s := &kinds{token: token, most: most}
 	var round [1 << 10]int // of payments on each connection, over all measurements
 	pay := func(conn int, space string) []byte {
 		round[conn]++
 		return s.post("transfer", fmt.Sprintf("p-%d-%d", conn, round[conn]), space+transfer(conn, round[conn]))
 	}
-	space := strings.Repeat(" ", mostBody-100)
+	space := strings.Repeat(" ", most-100)
 	s.payment = kind{"payment", false, 200, func(conn, _ int) []byte { return pay(conn, "") }}
 	s.longPayment = kind{"payment of the most bytes", false, 200, func(conn, _ int) []byte { return pay(conn, space) }}
 	s.handshake = kind{name: "handshake"}
@@ -82,10 +81,6 @@ func (s *kinds) accepted() {
 	s.fixed("accepted: cached balance", 200, s.get("/v1/balance?account=acc_1&asset=ron"))
 	s.add("accepted: replay", 200, func(conn, _ int) []byte {
 		return s.post("issue", fmt.Sprintf("i-%d", conn), issue(conn))
-	})
-	zipped := string(hostile.Member([]byte(`{"from":"acc_1","to":"acc_2","asset":"ron","amount_minor":"1","nonce":1}`)))
-	s.add("409 nonce spent, gzip", 409, func(conn, n int) []byte {
-		return s.post("transfer", fmt.Sprintf("z-%d-%d", conn, n), zipped, "Content-Encoding: gzip\r\n")
 	})
 }
 
@@ -155,7 +150,7 @@ func (s *kinds) tokens() error {
 		token, _ := filters.AttenuateToken(s.token, append(long[:11:11], fmt.Sprintf("sub = s%d-%d", conn, n)))
 		return post("transfer", token, "k", body)
 	})
-	for _, b := range hostile.Gzip(mostBody)[:1] {
+	for _, b := range hostile.Gzip(s.most)[:1] {
 		s.fixed("403 action, gzip of "+b.Name, 403, string(post("transfer", reader, "k", string(b.Data), "Content-Encoding: gzip\r\n")))
 		s.fixed("401 no token, gzip of "+b.Name, 401, string(post("transfer", "", "k", string(b.Data), "Content-Encoding: gzip\r\n")))
 	}
@@ -177,8 +172,9 @@ func forge(token string) string {
 // payments is what is refused for the payment itself.
 func (s *kinds) payments() {
 	of := func(name string, status int, body func(conn, n int) string) {
+		of := len(s.list)
 		s.add(name, status, func(conn, n int) []byte {
-			return s.post("transfer", fmt.Sprintf("%s-%d-%d", name[:3], conn, n), body(conn, n))
+			return s.post("transfer", fmt.Sprintf("k%d-%d-%d", of, conn, n), body(conn, n))
 		})
 	}
 	of("403 amount", 403, func(conn, _ int) string {
@@ -191,6 +187,14 @@ func (s *kinds) payments() {
 		return fmt.Sprintf(`{"from":"poor_%d_%d","to":"x","asset":"ron","amount_minor":"1","nonce":1}`, conn, n)
 	})
 	of("409 nonce spent", 409, func(conn, _ int) string { return transfer(conn, 1) })
+	var zipped [1 << 10]string // by connection, each made by its own
+	s.add("409 nonce spent, gzip", 409, func(conn, n int) []byte {
+		if zipped[conn] == "" {
+			zipped[conn] = string(hostile.Member([]byte(transfer(conn, 1))))
+		}
+		return s.post("transfer", fmt.Sprintf("z-%d-%d", conn, n), zipped[conn], "Content-Encoding: gzip\r\n")
+	})
+	of("409 nonce spent, one account for all", 409, func(int, int) string { return transfer(0, 1) })
 	of("409 nonce over the gap", 409, func(conn, _ int) string {
 		return fmt.Sprintf(`{"from":"acc_%d","to":"x","asset":"ron","amount_minor":"1","nonce":18446744073709551615}`, conn)
 	})
@@ -206,13 +210,13 @@ func (s *kinds) payments() {
 
 // bodies is what is refused for its body.
 func (s *kinds) bodies() {
-	for _, b := range hostile.JSON(mostBody) {
+	for _, b := range hostile.JSON(s.most) {
 		s.fixed("JSON: "+b.Name, 400, string(s.post("transfer", "k", string(b.Data))))
 	}
 	for _, b := range hostile.JSON(1 << 10)[:3] {
 		s.fixed("JSON of 1 KiB: "+b.Name, 400, string(s.post("transfer", "k", string(b.Data))))
 	}
-	for _, b := range hostile.Gzip(mostBody) {
+	for _, b := range hostile.Gzip(s.most) {
 		s.fixed("gzip: "+b.Name, 0, string(s.post("transfer", "k", string(b.Data), "Content-Encoding: gzip\r\n")))
 		s.list[len(s.list)-1].refused = true
 	}

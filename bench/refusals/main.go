@@ -39,6 +39,7 @@ func main() {
 	flag.DurationVar(&o.span, "span", time.Second, "of each measurement")
 	flag.IntVar(&o.clients, "connections", 16, "each with one request at a time")
 	flag.Float64Var(&o.most, "most", 3, "how many payments a refused request may cost before the program fails; 0 is any")
+	flag.IntVar(&o.body, "body", 1<<20, "bytes of the longest body, as limits.max_body_bytes has it")
 	only := flag.String("only", "", "regular expression of the kinds to measure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -57,6 +58,7 @@ type options struct {
 	binary  string
 	span    time.Duration
 	clients int
+	body    int
 	most    float64
 	only    *regexp.Regexp
 }
@@ -82,7 +84,7 @@ func bench(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
-	set, err := newKinds(r.Token)
+	set, err := newKinds(r.Token, o.body)
 	if err != nil {
 		return err
 	}
