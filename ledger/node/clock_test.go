@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,11 +23,12 @@ func TestWrongClockIsNotForEver(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, kind := range []string{"memory", "pebble", "pebble opened anew"} {
 		t.Run(kind, func(t *testing.T) {
-			now := start
+			var now atomic.Int64 // several goroutines look
+			now.Store(start)
 			var lines bytes.Buffer
 			log := logrus.New()
 			log.SetOutput(&lines)
-			opts := Options{Now: func() int64 { return now }, Log: log}
+			opts := Options{Now: now.Load, Log: log}
 			fs := vfs.NewMem()
 			open := func() Engine {
 				if kind == "memory" {
@@ -58,16 +60,16 @@ func TestWrongClockIsNotForEver(t *testing.T) {
 			}
 
 			before := issue(1, 60, wallet.OK)
-			now += int64(400 * day)
+			now.Add(int64(400 * day))
 			wrong := issue(2, 100, wallet.OK)
-			now -= int64(400*day - time.Minute)
+			now.Add(-int64(400*day - time.Minute))
 			after := issue(3, 60, wallet.OK)
-			if after.Millis != now/1e6 || wrong.Millis <= after.Millis || string(after.TxID[:]) <= string(wrong.TxID[:]) {
+			if after.Millis != now.Load()/1e6 || wrong.Millis <= after.Millis || string(after.TxID[:]) <= string(wrong.TxID[:]) {
 				t.Errorf("after %s at %d and %s at %d came %s at %d, the clock said %d",
-					before.TxID, before.Millis, wrong.TxID, wrong.Millis, after.TxID, after.Millis, now/1e6)
+					before.TxID, before.Millis, wrong.TxID, wrong.Millis, after.TxID, after.Millis, now.Load()/1e6)
 			}
 			issue(4, 41, wallet.LimitsExceeded)
-			now += int64(day)
+			now.Add(int64(day))
 			issue(4, 100, wallet.OK)
 			if again := issue(2, 100, wallet.Replayed); again != wrong {
 				t.Errorf("the replay is %+v, the receipt was %+v", again, wrong)
@@ -94,11 +96,12 @@ func TestClockAtStart(t *testing.T) {
 		longIdle + 1e6:        "ledger_clock_far_ahead_of_last_commit",
 		-400 * 24 * time.Hour: "ledger_clock_behind_last_commit",
 	} {
-		now := start
+		var now atomic.Int64
+		now.Store(start)
 		var lines bytes.Buffer
 		log := logrus.New()
 		log.SetOutput(&lines)
-		opts := Options{Now: func() int64 { return now }, Log: log}
+		opts := Options{Now: now.Load, Log: log}
 		fs := vfs.NewMem()
 		for life := range 2 {
 			e, err := openPebble("db", opts, fs)
@@ -107,7 +110,7 @@ func TestClockAtStart(t *testing.T) {
 			}
 			if life == 0 {
 				send(t, e, ownIssue(0))
-				now += int64(gap)
+				now.Add(int64(gap))
 				if lines.Len() > 0 {
 					t.Errorf("an empty store's start says %s", lines.String())
 				}

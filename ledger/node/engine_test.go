@@ -51,8 +51,9 @@ func TestUnbalancedGroup(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			var b *books
 			var planted bool
-			now := start
-			opts := Options{Now: func() int64 { now += 1e6; return now }, Entropy: reader(func(p []byte) (int, error) {
+			var now atomic.Int64 // several goroutines look
+			now.Store(start)
+			opts := Options{Now: func() int64 { return now.Add(1e6) }, Entropy: reader(func(p []byte) (int, error) {
 				if planted {
 					row := b.balances.touched[0]
 					row.is.amount, _ = row.is.amount.Add(wallet.Minor(1))
