@@ -432,11 +432,14 @@ func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 		first, then LimitHit
 	}{
 		{
-			wallet.Result{Code: wallet.LimitsExceeded, Limit: wallet.AccountTotal, Remaining: wallet.Minor(7)}, &reader, limits,
-			LimitHit{Name: LimitTotal}, LimitHit{Name: LimitTotal, Told: true, Remaining: wallet.Minor(7)},
+			wallet.Result{Code: wallet.LimitsExceeded, Limit: wallet.AccountTotal, Remaining: wallet.Minor(7)},
+			&reader, limits,
+			LimitHit{Name: LimitTotal},
+			LimitHit{Name: LimitTotal, Told: true, Remaining: wallet.Minor(7)},
 		},
 		{
-			wallet.Result{Code: wallet.LimitsExceeded, Limit: wallet.DailyCeiling, Remaining: wallet.Minor(7), ResetsAt: 5}, &short, wide,
+			wallet.Result{Code: wallet.LimitsExceeded, Limit: wallet.DailyCeiling, Remaining: wallet.Minor(7), ResetsAt: 5},
+			&short, wide,
 			LimitHit{Name: LimitDaily, Told: true, Remaining: wallet.Minor(7), ResetsAt: 5},
 			LimitHit{Name: LimitTokenDaily, Told: true, Remaining: wallet.Minor(7), ResetsAt: 5},
 		},

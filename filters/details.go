@@ -113,7 +113,7 @@ func (x *Exchange) explainLimit(told toldLimit) {
 	default:
 		return // the node does not tell
 	}
-	x.over(hit)
+	_ = x.over(hit) // the code is said already
 }
 
 // dailyLimit is which of the two bounds of a day is the smaller one, and so in force.

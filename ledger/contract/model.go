@@ -200,6 +200,8 @@ func (m *model) checkLimit(t fataler, tr *wallet.Transfer, r *wallet.Result, mil
 		limit, used = bigOf(tr.Rules.MaxAccountTotal), at(m.held, wallet.BalanceKey{Account: tr.To, Asset: tr.Asset})
 	case wallet.SupplyTotal:
 		limit, used = most(), at(m.issued, tr.Asset)
+	default:
+		t.Fatalf("no such limit: %d", r.Limit)
 	}
 	left := new(big.Int).Sub(limit, used)
 	if left.Sign() < 0 {
