@@ -25,7 +25,7 @@ func (r *rig) postHead(key, more string) string {
 // where a client waits for 100 Continue, which it must not get.
 func TestCondemnedHeads(t *testing.T) {
 	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_READ_TIMEOUT=5m"}}) // not what ends the wait
-	r.server.SetWritable(func() bool { return true }) // also where a busy machine makes the ledger look stalled
+	r.server.SetWritable(func() bool { return true })                       // also where a busy machine makes the ledger look stalled
 	good := r.postHead("k", "")
 	good = good[:len(good)-2]
 	swap := func(old, new string) string {
