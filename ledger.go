@@ -173,7 +173,7 @@ func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine,
 		}
 		return node.OpenPebble(o.data, opts)
 	case "memory":
-		log.Warn("the memory engine forgets everything when it stops")
+		log.WithField("reason", "the memory engine forgets everything when it stops").Warn("ledger_forgets")
 		return node.OpenMemory(opts), nil
 	default:
 		return nil, usageError{fmt.Errorf("--engine %.40q is neither pebble nor memory", o.engine)}

@@ -149,7 +149,9 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 	s.committer, err = ledger.NewCommitter(s.client, breaker, s.live, ledger.CommitterOptions{
 		Workers: cfg.Workers, MaxQueue: cfg.Ceilings.Queue, Now: clock.Now, Observer: metrics, OnResult: s.reader.Learn,
 		Backoff: backoff,
-		OnPanic: func(v any, stack []byte) { s.log.WithField("stack", string(stack)).Errorf("batch_panicked: %v", v) },
+		OnPanic: func(v any, stack []byte) {
+			s.log.WithFields(logrus.Fields{"reason": fmt.Sprint(v), "stack": string(stack)}).Error("batch_panicked")
+		},
 	})
 	if err != nil {
 		return err
@@ -247,7 +249,7 @@ func (s *sidecar) untilReady(ctx context.Context) error {
 func (s *sidecar) reload() {
 	ignored, err := s.reloader.Reload()
 	if err != nil {
-		s.log.WithError(err).Error("reload_refused")
+		s.log.WithField("reason", err.Error()).Error("reload_refused")
 		return
 	}
 	if len(ignored) > 0 {

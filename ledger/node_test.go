@@ -264,3 +264,34 @@ func TestAnotherHistory(t *testing.T) {
 	cancel()
 	running.Wait()
 }
+
+// checked is an engine that has found the books balanced five times, and twice not.
+type checked struct{ node.Engine }
+
+func (checked) Conservation() (ok, failed uint64) { return 5, 2 }
+
+// Goal: good checks of conservation are told from failed ones, from the engine to the sidecar.
+// Method: an engine that has found both.
+func TestFailedChecksAreNotGoodOnes(t *testing.T) {
+	addr := "unix:" + filepath.Join(t.TempDir(), "node")
+	e := memory(t)
+	stop := run(t, checked{e}, addr)
+	c := dial(t, addr)
+	live := new(config.Live)
+	live.Store(&config.Limits{BreakerErrors: 1})
+	r := ledger.NewReader(c, ledger.NewBreaker("checks", live, clock), live, ledger.ReaderOptions{Now: clock})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = r.Run(ctx) })
+	for !r.Healthy() {
+		runtime.Gosched()
+	}
+	if ok, failed := r.Conservation(); ok != 5 || failed != 2 {
+		t.Errorf("%d good and %d failed", ok, failed)
+	}
+	cancel()
+	running.Wait()
+	_ = c.Close()
+	stop()
+	_ = e.Close()
+}

@@ -315,7 +315,8 @@ func (s *Server) panicked(ctx *fasthttp.RequestCtx, v *visit, p any) {
 	s.metrics.panicked()
 	s.deps.Log.WithFields(logrus.Fields{
 		"corr_id": v.Origin.Corr.String(), "route": v.route.id.path(), "stack": string(debug.Stack()),
-	}).Errorf("handler_panicked: %v", p)
+		"reason": fmt.Sprint(p),
+	}).Error("handler_panicked")
 	ctx.Response.Reset()
 	ctx.SetConnectionClose()
 	v.Detail = ""

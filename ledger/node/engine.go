@@ -157,7 +157,7 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Fatal == nil {
 		log := o.Log
-		o.Fatal = func(err error) { log.WithField("event", "ledger_fatal").Fatal(err) }
+		o.Fatal = func(err error) { log.WithField("reason", err.Error()).Fatal("ledger_fatal") }
 	}
 	return o
 }

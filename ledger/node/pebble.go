@@ -272,7 +272,7 @@ func (p *pebbleEngine) group(calls []*call) flight {
 	if !p.books.balanced() {
 		p.books.rollback()
 		p.fails.Add(1)
-		p.opts.Log.WithField("event", "conservation_failed").Error("a group would have made or lost money and was refused")
+		p.opts.Log.WithField("reason", "a group would have made or lost money and was refused").Error("conservation_failed")
 		for _, c := range calls {
 			refuseAll(c.out)
 		}

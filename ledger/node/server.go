@@ -377,7 +377,7 @@ func (s *server) status(call string, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF):
 		return status.FromContextError(err).Err()
 	default:
-		s.log.WithField("event", "ledger_call_failed").WithField("reason", call).WithError(err).Error("engine failed")
+		s.log.WithFields(logrus.Fields{"call": call, "reason": firstLine(err.Error())}).Error("ledger_call_failed")
 		return status.Error(codes.Internal, "the engine failed")
 	}
 }
@@ -415,5 +415,5 @@ func (s *server) recovered(err *error) {
 }
 
 func (s *server) logPanic(p any) {
-	s.log.WithField("event", "panic").WithField("reason", fmt.Sprint(p)).Errorf("panic served: %s", debug.Stack())
+	s.log.WithFields(logrus.Fields{"reason": fmt.Sprint(p), "stack": string(debug.Stack())}).Error("panic_served")
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/sirupsen/logrus"
 
 	"svc-wallet/wallet"
 )
@@ -291,7 +290,7 @@ func (l pebbleLogger) Infof(string, ...any) {}
 
 func (l pebbleLogger) Errorf(format string, args ...any) {
 	if l.p.opened.Load() {
-		l.p.opts.Log.WithFields(logrus.Fields{"event": "pebble", "reason": firstLine(fmt.Sprintf(format, args...))}).Error("the store reports an error")
+		l.p.opts.Log.WithField("reason", firstLine(fmt.Sprintf(format, args...))).Error("store_error")
 	}
 }
 

@@ -95,7 +95,7 @@ func (p *Plane) newServer(ctx context.Context) *grpc.Server {
 func (p *Plane) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.log.WithField("stack", string(debug.Stack())).Errorf("stream_panicked: %v", v)
+			p.log.WithField("stack", string(debug.Stack())).WithField("reason", fmt.Sprint(v)).Error("stream_panicked")
 			err = status.Error(codes.Internal, "the control plane failed")
 		}
 	}()
