@@ -53,6 +53,7 @@ type pebbleEngine struct {
 	id      Identity
 
 	clock openingClock
+	began int64 // time of the last payment at the opening, for an empty store the clock's, less Elapsed then; ms
 
 	calls    chan *call
 	flights  chan flight   // from the writer to the syncer
@@ -150,6 +151,10 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 		return nil, err
 	}
 	p.opts.checkClock(p.books.head)
+	if p.began = p.books.head.millis; p.books.head.seq == 0 {
+		p.began = p.opts.Now() / 1e6
+	}
+	p.began -= p.opts.Elapsed().Milliseconds()
 	p.bus.start(p.books.head.seq)
 	p.applied.move(p.books.head.seq)
 	var running sync.WaitGroup

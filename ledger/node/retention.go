@@ -83,15 +83,23 @@ func (p *pebbleEngine) pruneOldest() (removed bool, err error) {
 	return true, syncFolder(p.fs, p.journal.dir)
 }
 
-// allOld says whether every payment of the segment is older than the retention, by the time of the
-// last payment: a clock that went ahead removes nothing. The first payment of the next segment is
-// looked at first, since it settles most cases.
+// youngest is the time before which payments are older than the retention, Unix milliseconds. What it
+// removes is gone for good, so it takes the earliest of three times: the clock's, the last payment's,
+// and that of the last payment before this opening and what has elapsed since by the monotonic clock.
+// A clock that went ahead, with payments or without, removes nothing, unless a whole life of the node
+// before had it too.
+func (p *pebbleEngine) youngest(last int64) int64 {
+	return min(last, p.opts.Now()/1e6, p.began+p.opts.Elapsed().Milliseconds()) - p.opts.Retention.Milliseconds()
+}
+
+// allOld says whether every payment of the segment is older than the retention. The first payment of
+// the next segment is looked at first, since it settles most cases.
 func (p *pebbleEngine) allOld(g, next *segment) (bool, error) {
 	at, err := load[headRow](p.db, []byte(headKey))
 	if err != nil {
 		return false, err
 	}
-	limit := min(at.millis, p.opts.Now()/1e6) - p.opts.Retention.Milliseconds()
+	limit := p.youngest(at.millis)
 	old := true
 	young := func(_ int, _ int64, paid *receiptRow) error {
 		if paid.Millis > limit {

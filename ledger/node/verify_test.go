@@ -349,9 +349,12 @@ func TestFullDiskAtStart(t *testing.T) {
 // of it is finished by the next opening, and the store is sound all the way.
 func TestPruning(t *testing.T) {
 	fs := vfs.NewCrashableMem()
-	var now atomic.Int64
+	var now, elapsed atomic.Int64
 	now.Store(start)
-	opts := small(Options{Now: now.Load, Fatal: func(err error) { t.Errorf("fatal: %v", err) }})
+	opts := small(Options{
+		Now: now.Load, Elapsed: func() time.Duration { return time.Duration(elapsed.Load()) },
+		Fatal: func(err error) { t.Errorf("fatal: %v", err) },
+	})
 	e, err := openPebble("db", opts, fs)
 	if err != nil {
 		t.Fatal(err)
@@ -367,6 +370,10 @@ func TestPruning(t *testing.T) {
 	}
 	send(t, e, ownIssue(1))
 	mustApply(t, e)
+	if removed, err := e.pruneOldest(); removed || err != nil {
+		t.Errorf("a clock that went ahead, and a payment by it: removed %v, %v", removed, err)
+	}
+	elapsed.Add(int64(MinRetention) + int64(time.Hour))
 	segments := 0
 	clones := []*vfs.MemFS{}
 	for {
