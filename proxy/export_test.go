@@ -3,7 +3,9 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"net"
+	"syscall"
 
 	"github.com/valyala/fasthttp"
 
@@ -163,5 +165,21 @@ func ReadChunks(parts []string) (verdict, content string, used int) {
 		return "bad", content, used
 	default:
 		return "more", content, used
+	}
+}
+
+// ShrinkWriteBuffers lets the kernel keep little of what is written to connections from now on, so
+// that a client that reads nothing is noticed after a few answers and not after megabytes of them.
+func (s *Server) ShrinkWriteBuffers() {
+	raw, err := s.listener.Listener.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		panic(err)
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { // connections inherit it
+		set = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4<<10)
+	})
+	if err = errors.Join(err, set); err != nil {
+		panic(err)
 	}
 }

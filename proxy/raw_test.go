@@ -337,6 +337,7 @@ func TestSlow(t *testing.T) {
 	if _, err := br.ReadByte(); err != io.EOF {
 		t.Errorf("idle: %v, want EOF", err)
 	}
+	r.server.ShrinkWriteBuffers()
 	deaf := r.dial() // asks without end and reads nothing
 	_ = deaf.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 	for err := error(nil); err == nil; {
