@@ -33,7 +33,7 @@ func kernelOf(c net.Conn) kernel {
 	}
 	k := &socketKernel{conn: raw}
 	_ = raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 		if err == nil && cred.Pid > 0 && int(cred.Pid) != os.Getpid() {
 			k.dir = "/proc/" + strconv.Itoa(int(cred.Pid)) + "/task"
 		}
@@ -43,7 +43,7 @@ func kernelOf(c net.Conn) kernel {
 
 func (k *socketKernel) unread() (some bool) {
 	_ = k.conn.Control(func(fd uintptr) {
-		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ) //nolint:gosec // a descriptor
+		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
 		some = err == nil && n > 0
 	})
 	return some

@@ -54,7 +54,7 @@ type opening struct {
 
 // at is the most that the clock can show at the local time t.
 func (o *opening) at(t int64) uint64 {
-	return o.clock + uint64(max(0, t-o.after)/int64(time.Millisecond)) + 1 //nolint:gosec // not negative
+	return o.clock + uint64(max(0, t-o.after)/int64(time.Millisecond)) + 1
 }
 
 // bias is more than the calls that can be under way.

@@ -37,8 +37,6 @@ type commit struct {
 // errUnfit is wrapped by what is wrong with an endpoint that answers.
 var errUnfit = errors.New("not to be used")
 
-func (n *ledgerName) told() bool { return len(n.ledger) > 0 || len(n.history) > 0 }
-
 // same says whether both are names of one ledger. A name that is not told is nobody's.
 func (n *ledgerName) same(m *ledgerName) bool {
 	if len(n.ledger) > 0 && len(m.ledger) > 0 {
