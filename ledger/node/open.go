@@ -386,7 +386,8 @@ func (p *pebbleEngine) takeOver(s survey) error {
 	}
 	p.store = &stateStore{db: p.db, journal: p.journal}
 	p.books = newBooks(p.store, &p.opts, s.state.head)
-	p.out = stateWriter{ledger: s.ledger, segment: p.opts.segment, digest: s.state.digest, end: s.state.end, chain: s.state.chain}
+	p.out.ledger, p.out.segment, p.out.digest = s.ledger, p.opts.segment, s.state.digest
+	p.out.end, p.out.chain = s.state.end, s.state.chain
 	if err := p.catchUp(&s); err != nil {
 		return err
 	}

@@ -27,6 +27,11 @@ const (
 	stuckAfter = 250 * time.Millisecond
 
 	damageEvery = time.Second // between two lines that tell of damage
+
+	// A state at rest is put on the disk, so that a start after a crash has less to do again: when
+	// nothing came for so long, and more payments than so many would have to be.
+	idleAfter = 200 * time.Millisecond
+	idleTail  = 256
 )
 
 // pebbleEngine keeps payments in a journal and their effects in Pebble. Three goroutines share the
@@ -117,11 +122,12 @@ type flight struct {
 
 	// Of a group in which something was committed.
 	opens  *header // of the segment that begins with it, if one does
-	record []byte
+	record *[]byte
 	offset int64 // in its segment
 	batch  *pebble.Batch
 	seq    uint64
 	group  uint64 // its number in the books
+	paid   uint64 // payments
 }
 
 // OpenPebble opens the store in dir, or makes one in an empty or absent folder. It refuses, and
@@ -312,6 +318,7 @@ func (p *pebbleEngine) save(f *flight) {
 	opens, record, begin, entries := p.out.record(p.books.receipts)
 	f.opens, f.record, f.offset = opens, record, begin.offset
 	f.batch, f.seq, f.group = p.db.NewBatch(), p.books.head.seq, p.books.group()
+	f.paid = uint64(len(p.books.receipts))
 	p.out.rows(f.batch, p.books, entries)
 }
 
@@ -324,7 +331,7 @@ func (p *pebbleEngine) sync() {
 			c.done <- err
 		}
 		if err == nil && f.batch != nil {
-			p.landings <- flight{batch: f.batch, seq: f.seq, group: f.group}
+			p.landings <- flight{batch: f.batch, seq: f.seq, group: f.group, paid: f.paid}
 		}
 	}
 }
@@ -332,7 +339,7 @@ func (p *pebbleEngine) sync() {
 // land waits until the group is durable. Only then is it told to anybody. What failed is not tried
 // again, since nobody knows how much of it is on the disk.
 func (p *pebbleEngine) land(f *flight) error {
-	if len(f.record) > 0 && p.failure.Load() == nil {
+	if f.record != nil && p.failure.Load() == nil {
 		p.syncing.began.Store(p.opts.Now())
 		err := p.persist(f)
 		p.syncing.began.Store(0)
@@ -355,23 +362,34 @@ func (p *pebbleEngine) persist(f *flight) error {
 			return err
 		}
 	}
-	if err := p.disk.append(f.record, f.offset); err != nil {
+	if err := p.disk.append(*f.record, f.offset); err != nil {
 		return err
 	}
+	p.out.spare.Put(f.record)
 	return p.durable.write(f.seq)
 }
 
 // apply is the applier. It ends when the syncer has and every batch is in the state.
 func (p *pebbleEngine) apply() {
+	idle := time.NewTimer(idleAfter)
+	defer idle.Stop()
+	unflushed := uint64(0) // payments, at most
 	for {
 		select {
 		case f, ok := <-p.landings:
 			if !ok {
 				return
 			}
+			unflushed += f.paid
 			p.applyFlight(&f)
+			idle.Reset(idleAfter)
 		case e := <-p.erasures:
 			e.done <- p.erase(e)
+		case <-idle.C:
+			if unflushed > idleTail {
+				_, _ = p.db.AsyncFlush() // what fails is told to background
+				unflushed = 0
+			}
 		}
 	}
 }

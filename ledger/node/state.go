@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
@@ -167,21 +168,27 @@ type stateWriter struct {
 	digest   uint64
 	end      place // of the journal
 	chain    uint64
-	key, row []byte // scratch
+	key, row []byte    // scratch
+	spare    sync.Pool // of *[]byte: records that the journal has
 }
 
 // record makes the group's record. opens is not nil where a segment begins with it.
-func (w *stateWriter) record(group []*receiptRow) (opens *header, data []byte, begin place, entries []int64) {
+func (w *stateWriter) record(group []*receiptRow) (opens *header, data *[]byte, begin place, entries []int64) {
 	if w.end.offset == 0 || w.end.offset >= w.segment {
 		opens = &header{w.ledger, group[0].seq, w.end, w.chain}
 		w.end = place{group[0].seq, headerSize}
 	}
 	begin = w.end
-	data, chain, places := appendRecord(nil, group, w.chain)
+	data, ok := w.spare.Get().(*[]byte)
+	if !ok {
+		data = new([]byte)
+	}
+	record, chain, places := appendRecord((*data)[:0], group, w.chain)
+	*data = record
 	for _, at := range places {
 		entries = append(entries, begin.offset+int64(at))
 	}
-	w.end.offset += int64(len(data))
+	w.end.offset += int64(len(record))
 	w.chain = chain
 	return opens, data, begin, entries
 }
