@@ -107,7 +107,7 @@ func (r *accountRow) decode(b []byte) error {
 	return nil
 }
 
-func (r *balanceRow) append(dst []byte) []byte { //nolint:unparam // saveState gives it a buffer
+func (r *balanceRow) append(dst []byte) []byte {
 	dst = appendAmount(dst, r.amount)
 	dst = binary.BigEndian.AppendUint64(dst, r.seq)
 	for _, d := range r.daily {

@@ -246,7 +246,7 @@ func (r *record) each(file string, on func(i int, offset int64, receipt *receipt
 	for i := range r.count {
 		offset := r.begin + recordHead + int64(len(r.entries)-len(rest))
 		receipt, size, err := entryAt(rest)
-		if err != nil || receipt.seq != r.first+uint64(i) { //nolint:gosec // small
+		if err != nil || receipt.seq != r.first+uint64(i) {
 			return damagef(file, "entry %d of the record at %d is not a receipt", i, r.begin)
 		}
 		if err := on(i, offset, receipt); err != nil {

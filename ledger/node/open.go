@@ -235,7 +235,7 @@ func readHeader(fs vfs.FS, name string) (g segment, err error) {
 		}
 		return g, err
 	}
-	return g, g.header.decode(b)
+	return g, g.decode(b)
 }
 
 // noRecords refuses a file that is no torn beginning, because there is something in it.

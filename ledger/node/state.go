@@ -218,7 +218,7 @@ func (w *stateWriter) rows(b *pebble.Batch, books *books, entries []int64) {
 		w.key = appendKeyKey(w.key[:0], keyName{r.Holder(), r.Idem})
 		_ = b.Set(w.key, r.TxID[:], nil)
 		if i%placeEvery == 0 {
-			at := indexRow{place{w.end.segment, entries[i/placeEvery]}, byte(min(placeEvery, len(books.receipts)-i))}
+			at := indexRow{place{w.end.segment, entries[i/placeEvery]}, byte(min(placeEvery, len(books.receipts)-i))} //nolint:gosec // at most placeEvery
 			w.key, w.row = appendPlaceKey(w.key[:0], r.TxID), at.append(w.row[:0])
 			_ = b.Set(w.key, w.row, nil)
 		}

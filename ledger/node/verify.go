@@ -181,7 +181,7 @@ func (c *checker) record(db pebble.Reader, it *pebble.Iterator, g *segment, rec 
 			return nil // it is being pruned, with its rows
 		}
 		if i%placeEvery == 0 {
-			want := indexRow{place{g.first, offset}, byte(min(placeEvery, rec.count-i))}
+			want := indexRow{place{g.first, offset}, byte(min(placeEvery, rec.count-i))} //nolint:gosec // at most placeEvery
 			c.index(it, paid, &want, first && i == 0)
 		}
 		id, err := load[txidRow](db, appendKeyKey(nil, keyName{paid.Holder(), paid.Idem}))
