@@ -2,8 +2,6 @@ package node
 
 import (
 	"errors"
-	"math"
-	"time"
 
 	"svc-wallet/ledger/ledgerpb"
 	"svc-wallet/wallet"
@@ -62,8 +60,6 @@ func originFromWire(p *ledgerpb.Transfer) (o wallet.Origin) {
 	o.Trace, _ = wallet.ParseTrace(p.GetTraceparent())
 	return o
 }
-
-const maxMillis = math.MaxInt64 / uint64(time.Millisecond) // of a time.Duration
 
 func rulesFromWire(p *ledgerpb.Rules) wallet.Rules {
 	return wallet.Rules{
