@@ -321,20 +321,37 @@ func (r *Reader) fill(b *lookups) bool {
 }
 
 func (r *Reader) run(b *lookups) {
-	var at int64
-	ctx := withOrigins(context.Background(), b.origins)
-	err := r.caller.do(ctx, OpLookup, b.deadline, func(ctx context.Context) error {
-		at = r.opts.Now()
-		return r.ledger.Lookup(ctx, b.keys, b.figures)
-	})
-	l := r.lease.Load()
-	for i, p := range b.items {
-		if err != nil {
-			r.cache.fail(p, wallet.UpstreamUnavailable)
-			continue
+	at, err := r.look(b, 0, len(b.items))
+	if errors.Is(err, errDamaged) && len(b.items) > 1 {
+		// One row that cannot be read fails the whole call, so each balance is asked for by itself.
+		for i := range b.items {
+			at, err := r.look(b, i, i+1)
+			r.end(b, i, at, err)
 		}
-		r.cache.answer(p, &b.figures[i], at, l)
+		return
 	}
+	for i := range b.items {
+		r.end(b, i, at, err)
+	}
+}
+
+// look asks for some of the figures. at is when the last attempt began.
+func (r *Reader) look(b *lookups, from, to int) (at int64, err error) {
+	ctx := withOrigins(context.Background(), b.origins[from:to])
+	err = r.caller.do(ctx, OpLookup, b.deadline, func(ctx context.Context) error {
+		at = r.opts.Now()
+		return r.ledger.Lookup(ctx, b.keys[from:to], b.figures[from:to])
+	})
+	return at, err
+}
+
+// end gives an item its answer.
+func (r *Reader) end(b *lookups, i int, at int64, err error) {
+	if err != nil {
+		r.cache.fail(b.items[i], wallet.UpstreamUnavailable)
+		return
+	}
+	r.cache.answer(b.items[i], &b.figures[i], at, r.lease.Load())
 }
 
 // Transaction returns a receipt and a version that it holds, which is minSeq at least; or

@@ -3,6 +3,8 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,6 +128,37 @@ func TestReaderLease(t *testing.T) {
 		if ok, failed := r.Conservation(); !r.Healthy() || ok != 7 || failed != 1 || r.Seq() != 60 {
 			t.Fatalf("healthy %v, conservation %d/%d, version %d", r.Healthy(), ok, failed, r.Seq())
 		}
+	})
+}
+
+// Goal: a balance that cannot be read in the node's store fails alone. Method: in a bubble, lookups are
+// held until ten balances wait, which then go as one call; the call of any that holds the damaged one
+// fails.
+func TestDamagedBalanceFailsAlone(t *testing.T) {
+	withReader(t, nil, func(t *testing.T, k *beating, r *Reader, _ *config.Live) {
+		held := make(chan struct{})
+		k.lookup = func(_ context.Context, keys []wallet.BalanceKey) error {
+			<-held
+			if slices.Contains(keys, ronOf(3)) {
+				return fmt.Errorf("a row: %w", errDamaged)
+			}
+			return nil
+		}
+		var reads sync.WaitGroup
+		for i := range lookupWorkers + 10 {
+			reads.Go(func() {
+				want := wallet.OK
+				if i == 3 {
+					want = wallet.UpstreamUnavailable
+				}
+				if _, _, code := r.Balance(ronOf(i), r.live.Load(), 0, wallet.Origin{}, soon()); code != want {
+					t.Errorf("balance %d: %v, want %v", i, code, want)
+				}
+			})
+		}
+		synctest.Wait()
+		close(held)
+		reads.Wait()
 	})
 }
 

@@ -167,6 +167,28 @@ func (s *stub) Watch(ctx context.Context, from uint64, on func(wallet.Change)) e
 func (s *stub) Seq() uint64                 { return s.seq.Load() }
 func (s *stub) Conservation() (_, _ uint64) { return 5, 2 }
 
+// TestCommitOfUnreadRows: a batch of which nothing could be judged is answered as damage, which no
+// caller takes for a failing node; one of which something could is answered with what there is.
+func TestCommitOfUnreadRows(t *testing.T) {
+	for _, judged := range []int{0, 1} {
+		e := &stub{commit: func(_ context.Context, _ []wallet.Transfer, out []wallet.Result) error {
+			for i := range judged {
+				out[i].Code = wallet.InsufficientFunds
+			}
+			return nil
+		}}
+		client := ledgerpb.NewLedgerNodeClient(raw(t, e, node.ServeOptions{}))
+		res, err := client.Commit(within(t), &ledgerpb.CommitRequest{Transfers: []*ledgerpb.Transfer{good(), good()}})
+		switch {
+		case judged == 0 && status.Code(err) != codes.DataLoss:
+			t.Errorf("nothing was judged: %v, %v", res, err)
+		case judged == 1 && (err != nil || res.GetResults()[0].GetVerdict() != ledgerpb.Verdict_VERDICT_INSUFFICIENT_FUNDS ||
+			res.GetResults()[1].GetVerdict() != ledgerpb.Verdict_VERDICT_UNSPECIFIED):
+			t.Errorf("one was judged: %v, %v", res, err)
+		}
+	}
+}
+
 // raw serves e on a socket and returns a plain connection to it.
 func raw(t *testing.T, e node.Engine, opts node.ServeOptions) *grpc.ClientConn {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -159,6 +160,9 @@ func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledg
 	}
 	if err := s.engine.Commit(ctx, batch, out); err != nil {
 		return nil, s.status("commit", err)
+	}
+	if n > 0 && !slices.ContainsFunc(out, func(r wallet.Result) bool { return r.Code != wallet.Uncertain }) {
+		return nil, s.status("commit", ErrDamaged) // what none of them could be judged by
 	}
 	res := resultsToWire(out)
 	res.Clock = clock
