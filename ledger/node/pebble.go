@@ -24,7 +24,7 @@ const (
 
 	// stuckAfter is how long a sync may take before the disk counts as stalled: longer than the
 	// slow ones of a healthy disk, shorter than a client's patience.
-	stuckAfter = 250 * time.Millisecond
+	stuckAfter = 150 * time.Millisecond
 
 	damageEvery = time.Second // between two lines that tell of damage
 
