@@ -262,7 +262,7 @@ func TestStrayCallbacks(t *testing.T) {
 func TestPanic(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	err := r.plane.stream(nil, nil, nil, func(any, grpc.ServerStream) error { panic("of the test") })
-	if status.Code(err) != codes.Internal || !r.log.has("stream_panicked: of the test") {
+	if status.Code(err) != codes.Internal || !r.log.has(`msg=stream_panicked reason="of the test"`) {
 		t.Error(err, r.log)
 	}
 }
