@@ -27,7 +27,7 @@ func TestControlUsage(t *testing.T) {
 		{"--help", exitOK, "--limits"},
 		{"", exitUsage, "--limits is needed"},
 		{"--limits " + empty, exitUsage, "--listen is needed"},
-		{"--limits " + empty + " --listen 127.0.0.1:0 extra", exitUsage, "unknown command or argument"},
+		{"--limits " + empty + " --listen 127.0.0.1:0 extra", exitUsage, "no command or argument"},
 		{"--nope", exitUsage, "unknown flag: --nope"},
 		{"--limits " + empty + " --listen 127.0.0.1:0 --log-level loud", exitUsage, "log level"},
 		{"--limits " + empty + " --listen 127.0.0.1:0 --tls-cert a", exitUsage, "go together"},

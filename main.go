@@ -111,9 +111,18 @@ func newRoot(hup <-chan os.Signal) *cobra.Command {
 // noArgs refuses positional arguments as a usage error.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s: unknown command or argument %.80q", cmd.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%s%.80q is no command or argument", within(cmd), args[0])}
 	}
 	return nil
+}
+
+// within names the subcommand that an error is of; main says the program's name.
+func within(cmd *cobra.Command) string {
+	_, sub, ok := strings.Cut(cmd.CommandPath(), " ")
+	if !ok {
+		return ""
+	}
+	return sub + ": "
 }
 
 // newLogger writes one JSON object a line (or text for a person) with the names of CONTRACT §6.

@@ -173,7 +173,7 @@ func inspectCommand() *cobra.Command {
 
 func atMostOneToken(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return usageError{fmt.Errorf("%s: takes one token", cmd.CommandPath())}
+		return usageError{fmt.Errorf("%stakes one token", within(cmd))}
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func readToken(cmd *cobra.Command, args []string) (string, error) {
 func required(cmd *cobra.Command, flags ...string) error {
 	for _, f := range flags {
 		if !cmd.Flags().Changed(f) {
-			return usageError{fmt.Errorf("%s: --%s is needed", cmd.CommandPath(), f)}
+			return usageError{fmt.Errorf("%s--%s is needed", within(cmd), f)}
 		}
 	}
 	return nil
