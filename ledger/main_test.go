@@ -32,7 +32,7 @@ func soon() int64 { return clock() + int64(10*time.Second) }
 
 func testLimits() config.Limits {
 	return config.Limits{
-		Queue: 512, BatchMax: 256, StalenessWindow: 250 * time.Millisecond,
+		InFlight: 256, Queue: 512, BatchMax: 256, StalenessWindow: 250 * time.Millisecond,
 		LedgerTimeout: time.Second, Retries: 3,
 		BreakerErrors: 20, BreakerOpenFor: 5 * time.Second, BreakerProbes: 10,
 	}
@@ -91,6 +91,7 @@ type bank struct {
 	batches []int
 	on      func(wallet.Change)
 	lookup  func(ctx context.Context, keys []wallet.BalanceKey) error
+	find    func(ctx context.Context) error
 	lookups int
 	looked  []wallet.Origin
 }
@@ -188,12 +189,15 @@ func (k *bank) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []walle
 	return nil
 }
 
-func (k *bank) Transaction(context.Context, wallet.TxID) (wallet.Receipt, uint64, error) {
+func (k *bank) Transaction(ctx context.Context, _ wallet.TxID) (wallet.Receipt, uint64, error) {
+	if k.find != nil {
+		return wallet.Receipt{}, 0, k.find(ctx)
+	}
 	return wallet.Receipt{}, 0, wallet.NotFound
 }
 
-func (k *bank) Payment(context.Context, wallet.Account, wallet.IdemKey) (wallet.Receipt, uint64, error) {
-	return wallet.Receipt{}, 0, wallet.NotFound
+func (k *bank) Payment(ctx context.Context, _ wallet.Account, _ wallet.IdemKey) (wallet.Receipt, uint64, error) {
+	return k.Transaction(ctx, wallet.TxID{})
 }
 
 func (k *bank) Watch(ctx context.Context, _ uint64, on func(wallet.Change)) error {

@@ -28,8 +28,9 @@ const (
 	// through another sidecar may be ahead of this one by what is on its way. It waits for no longer
 	// than that takes, few wait at once, and what cannot be on its way is not waited for.
 	outrunWait  = time.Second
-	outrunMost  = 64
-	outrunReach = 1 << 18 // versions: more than a node commits in outrunWait
+	outrunMost  = 64   // at once, and no more than one for each outrunShare
+	outrunShare = 4    // of the places in flight
+	outrunBatch = 4096 // versions of the largest batch: what is on its way after a rest
 
 	reconnectFirst = 20 * time.Millisecond // less where the connection is back before
 	reconnectMost  = time.Second
@@ -52,15 +53,17 @@ type Reader struct {
 	opts   ReaderOptions
 	cache  *cache
 
-	lease    atomic.Pointer[lease]  // written by Run's goroutine only
-	healthy  atomic.Bool            // the stream is up and heartbeats arrive
-	stalled  atomic.Bool            // the stream is up and heartbeats do not arrive
+	lease    atomic.Pointer[lease] // written by Run's goroutine only
+	healthy  atomic.Bool           // the stream is up and heartbeats arrive
+	stalled  atomic.Bool           // the stream is up and heartbeats do not arrive
+	hush     hush
 	why      atomic.Pointer[string] // not healthy, in words; nil: healthy, or nothing is known yet
 	causes   causes
 	outcomes [NumCacheOutcomes]atomic.Uint64
 
 	lagged, reconnects, conservationOK, conservationFailed atomic.Uint64
-	outrun                                                 atomic.Int64 // reads that wait for a version
+	outrun                                                 atomic.Int64  // reads that wait for a version
+	stride                                                 atomic.Uint64 // versions that the stream passed in the last second
 
 	mu          sync.Mutex // guards the queue of lookups
 	first, last *pendingLookup
@@ -126,6 +129,7 @@ func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Rea
 		cache: newCache(opts.Shards, opts.Entries),
 	}
 	r.lease.Store(&lease{})
+	r.hush.turn(false)
 	return r
 }
 
@@ -145,7 +149,6 @@ func (r *Reader) Balance(
 			if r.stalled.Load() { // a lookup would hang like the heartbeats
 				return r.serve(&f, CacheStale)
 			}
-			deadline = min(deadline, r.opts.Now()+int64(brief))
 		}
 	}
 	if r.beyond(minSeq) {
@@ -154,28 +157,41 @@ func (r *Reader) Balance(
 	return r.lookup(key, l, minSeq, origin, deadline)
 }
 
+// patience is until when a read waits for the ledger: little where it is known to be away.
+func (r *Reader) patience(deadline int64) int64 {
+	if r.healthy.Load() || r.why.Load() == nil {
+		return deadline
+	}
+	return min(deadline, r.opts.Now()+int64(brief))
+}
+
 // beyond says that the ledger cannot reach version seq soon: its stream is current, and further
-// below than what can be on its way.
+// below than what can be on its way, which is a second's worth at the pace of late, and a batch.
 func (r *Reader) beyond(seq uint64) bool {
-	at := r.Seq()
-	return at > 0 && seq > at && seq-at > outrunReach && r.Healthy()
+	l := r.lease.Load()
+	return l.epoch > 0 && seq > l.seq && seq-l.seq > r.stride.Load()+outrunBatch && r.Healthy()
+}
+
+// outrunRoom is how many reads may wait for a version under l.
+func outrunRoom(l *config.Limits) int64 {
+	return int64(min(outrunMost, max(1, l.InFlight/outrunShare)))
 }
 
 // reach waits for the stream to come to version seq; false where that does not happen soon.
-func (r *Reader) reach(seq uint64, deadline int64) bool {
+func (r *Reader) reach(seq uint64, l *config.Limits, deadline int64) bool {
+	lost := r.hush.now()
 	if r.Seq() >= seq {
 		return true
 	}
 	defer r.outrun.Add(-1)
-	if r.outrun.Add(1) > outrunMost || r.beyond(seq) {
+	if r.outrun.Add(1) > outrunRoom(l) || r.beyond(seq) {
 		return false
 	}
-	deadline = min(deadline, r.opts.Now()+int64(outrunWait))
+	deadline = min(r.patience(deadline), r.opts.Now()+int64(outrunWait))
 	for wait := againFirst; r.Seq() < seq; wait = min(2*wait, againMost) {
-		if r.opts.Now()+int64(wait) >= deadline {
+		if r.opts.Now()+int64(wait) >= deadline || !sleep(lost, wait) {
 			return false
 		}
-		sleep(context.Background(), wait)
 	}
 	return true
 }
@@ -191,17 +207,23 @@ func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet
 	return f.balance, f.asOf, wallet.OK
 }
 
-// lookup asks the ledger, again while its answers are too old and there is time.
+// lookup asks the ledger, again while its answers are too old and there is time. A silent one is not
+// asked: that would take a place in flight, and what is in memory needs those.
 func (r *Reader) lookup(
 	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Balance, int64, wallet.Code) {
 	begun := r.opts.Now()
 	for wait := againFirst; ; wait = min(2*wait, againMost) {
+		lost := r.hush.now()
+		if lost.Err() != nil {
+			return r.fallBack(&key, minSeq, wallet.UpstreamUnavailable)
+		}
+		deadline = r.patience(deadline)
 		p, mine := r.cache.join(key, origin, deadline)
 		if mine {
 			r.enqueue(p, l.Queue)
 		}
-		code := r.await(p, deadline)
+		code := r.await(p, lost, minSeq, deadline)
 		if code != wallet.OK {
 			return r.fallBack(&key, minSeq, code)
 		}
@@ -213,35 +235,52 @@ func (r *Reader) lookup(
 		}
 		if !p.tooOld { // below minSeq; without a stream only another lookup tells more
 			deadline = min(deadline, begun+int64(outrunWait))
-			if r.Healthy() && !r.reach(minSeq, deadline) {
+			if r.Healthy() && !r.reach(minSeq, l, deadline) {
 				return r.outran(max(r.Seq(), p.figure.balance.Seq))
 			}
 		}
 		if r.opts.Now()+int64(wait) >= deadline {
 			return r.outran(max(r.Seq(), p.figure.balance.Seq))
 		}
-		sleep(context.Background(), wait)
+		sleep(lost, wait)
 	}
 }
 
 // await waits for the end of a lookup. A read changes nothing, so one whose time runs out is
-// refused, not uncertain.
-func (r *Reader) await(p *pendingLookup, deadline int64) wallet.Code {
-	t := time.NewTimer(time.Duration(deadline - r.opts.Now()))
-	defer t.Stop()
-	select {
-	case <-p.done:
-		return p.code
-	case <-t.C:
-		return wallet.UpstreamUnavailable
+// refused, not uncertain. lost was taken before the lookup was begun. Where it ends, nothing more is
+// hoped for that could be answered from memory, or of a ledger that is silent; one that is gone may
+// still answer a lookup, so the others wait a little.
+func (r *Reader) await(p *pendingLookup, lost context.Context, minSeq uint64, deadline int64) wallet.Code {
+	for {
+		t := time.NewTimer(time.Duration(deadline - r.opts.Now()))
+		select {
+		case <-p.done:
+			t.Stop()
+			return p.code
+		case <-t.C:
+			return wallet.UpstreamUnavailable
+		case <-lost.Done():
+			t.Stop()
+		}
+		if lost = r.hush.now(); lost.Err() != nil {
+			return wallet.UpstreamUnavailable
+		}
+		if _, ok := r.held(&p.key, minSeq); ok {
+			return wallet.UpstreamUnavailable
+		}
+		deadline = r.patience(deadline)
 	}
+}
+
+// held is the figure in memory that may be served while the ledger cannot be asked.
+func (r *Reader) held(key *wallet.BalanceKey, minSeq uint64) (figure, bool) {
+	f, ok := r.cache.get(key, r.lease.Load())
+	return f, ok && f.balance.Seq >= minSeq && r.opts.Now()-f.asOf <= int64(r.opts.MaxStale)
 }
 
 // fallBack serves what is in memory, with its true age, where the ledger could not be asked.
 func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Code) (wallet.Balance, int64, wallet.Code) {
-	f, ok := r.cache.get(key, r.lease.Load())
-	if ok && code == wallet.UpstreamUnavailable && f.balance.Seq >= minSeq &&
-		r.opts.Now()-f.asOf <= int64(r.opts.MaxStale) {
+	if f, ok := r.held(key, minSeq); ok && code == wallet.UpstreamUnavailable {
 		return r.serve(&f, CacheStale)
 	}
 	r.outcomes[CacheFailed].Add(1)
@@ -358,31 +397,38 @@ func (r *Reader) end(b *lookups, i int, at int64, err error) {
 // wallet.NotFound, RetryLater (the ledger has not reached minSeq, and the version is where it is),
 // UpstreamUnavailable.
 func (r *Reader) Transaction(
-	txid wallet.TxID, minSeq uint64, origin wallet.Origin, deadline int64,
+	txid wallet.TxID, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Receipt, uint64, wallet.Code) {
-	return r.find(minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
+	return r.find(l, minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
 		return r.ledger.Transaction(ctx, txid)
 	})
 }
 
 // Payment is Transaction by the nonce-bearing account and the key that it paid under.
 func (r *Reader) Payment(
-	account wallet.Account, key wallet.IdemKey, minSeq uint64, origin wallet.Origin, deadline int64,
+	account wallet.Account, key wallet.IdemKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Receipt, uint64, wallet.Code) {
-	return r.find(minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
+	return r.find(l, minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
 		return r.ledger.Payment(ctx, account, key)
 	})
 }
 
 // find asks the ledger for a receipt once it has reached minSeq.
 func (r *Reader) find(
-	minSeq uint64, origin wallet.Origin, deadline int64, ask func(context.Context) (wallet.Receipt, uint64, error),
+	l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
+	ask func(context.Context) (wallet.Receipt, uint64, error),
 ) (receipt wallet.Receipt, seq uint64, code wallet.Code) {
-	if !r.reach(minSeq, deadline) {
+	lost := r.hush.now()
+	switch deadline = r.patience(deadline); {
+	case lost.Err() != nil:
+		return wallet.Receipt{}, minSeq, wallet.UpstreamUnavailable
+	case !r.reach(minSeq, l, deadline):
 		return wallet.Receipt{}, r.Seq(), wallet.RetryLater
 	}
 	code = wallet.OK
-	ctx := withOrigins(context.Background(), []wallet.Origin{origin})
+	ctx, cancel := context.WithCancel(withOrigins(context.Background(), []wallet.Origin{origin}))
+	defer cancel()
+	defer context.AfterFunc(lost, func() { r.linger(ctx); cancel() })()
 	err := r.caller.do(ctx, OpTransaction, deadline, func(ctx context.Context) (err error) {
 		receipt, seq, err = ask(ctx)
 		if errors.Is(err, wallet.NotFound) {
@@ -395,6 +441,13 @@ func (r *Reader) find(
 		code = wallet.UpstreamUnavailable
 	}
 	return receipt, max(seq, minSeq), code
+}
+
+// linger waits, once the ledger is lost, for as long as one that is not silent may still answer.
+func (r *Reader) linger(ctx context.Context) {
+	if r.hush.now().Err() == nil {
+		sleep(ctx, brief)
+	}
 }
 
 // Learn takes in the result of a payment before its client is answered, so that the client reads
@@ -439,6 +492,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		failed := !moved && !startOver
 		if failed || ctx.Err() != nil {
 			r.stalled.Store(false)
+			r.hush.turn(false)
 			r.away(cause(err), ctx.Err() == nil)
 		}
 		if ctx.Err() != nil {
@@ -488,9 +542,14 @@ func (r *Reader) away(why string, tell bool) {
 	if tell {
 		r.causes.tell(r.opts.Log, why, r.opts.Now())
 	}
-	if r.healthy.Swap(false) {
-		r.turned()
+	if !r.healthy.Swap(false) {
+		return
 	}
+	if r.hush.now().Err() == nil { // reads that wait are told, later ones may ask
+		r.hush.turn(true)
+		r.hush.turn(false)
+	}
+	r.turned()
 }
 
 func (r *Reader) turned() {
@@ -514,6 +573,7 @@ type stream struct {
 	seq     uint64 // and this is it
 	asOf    int64
 	current bool // this connection has brought something
+	stride  stride
 }
 
 // follow watches until the stream breaks. The next one goes on where it ended, so the cache stays
@@ -533,7 +593,7 @@ func (s *stream) follow(ctx context.Context) error {
 func (s *stream) restart() {
 	s.reader.lease.Store(&lease{})
 	s.reader.cache.clear()
-	s.epoch, s.based, s.seq, s.asOf = s.epoch+1, false, 0, 0
+	s.epoch, s.based, s.seq, s.asOf, s.stride = s.epoch+1, false, 0, 0, stride{}
 }
 
 func (s *stream) change(c wallet.Change) {
@@ -549,6 +609,7 @@ func (s *stream) beat(b Beat) {
 	s.reader.conservationOK.Store(b.ConservationOK)
 	s.reader.conservationFailed.Store(b.ConservationFailed)
 	s.reader.stalled.Store(b.Stalled)
+	s.reader.hush.turn(false)
 	if b.Stalled {
 		s.reader.away(causeDisk, true)
 		return
@@ -569,7 +630,26 @@ func (s *stream) reach(seq uint64) {
 
 // publish lets reads see the position, after the cache holds what it says.
 func (s *stream) publish() {
+	s.reader.stride.Store(s.stride.pass(s.seq, s.reader.opts.Now()))
 	s.reader.lease.Store(&lease{epoch: s.epoch, asOf: s.asOf, seq: s.seq})
+}
+
+// stride measures how many versions the stream passes in a second.
+type stride struct {
+	since  int64  // when the present second began
+	from   uint64 // and at which version
+	before uint64 // versions that the last one brought
+}
+
+// pass notes the position, and returns how many versions a second has brought of late.
+func (s *stride) pass(seq uint64, now int64) uint64 {
+	switch passed := now - s.since; {
+	case s.since == 0:
+		*s = stride{since: now, from: seq}
+	case passed >= int64(outrunWait):
+		*s = stride{since: now, from: seq, before: seq - s.from}
+	}
+	return max(s.before, seq-s.from)
 }
 
 // tick is called by the goroutine that sends the ticks. The last half of a tick is forgiven, so
@@ -577,6 +657,7 @@ func (s *stream) publish() {
 func (s *stream) tick(silent time.Duration) {
 	if silent+tickEvery/2 >= s.reader.opts.StallAfter {
 		s.reader.stalled.Store(true)
+		s.reader.hush.turn(true)
 		s.reader.away(causeStall, true)
 	}
 }

@@ -20,6 +20,7 @@ type beating struct {
 	*bank
 	mu      sync.Mutex
 	stalled bool
+	disk    bool
 	cut     context.CancelCauseFunc
 	froms   []uint64
 }
@@ -27,6 +28,12 @@ type beating struct {
 func (k *beating) stall(on bool) {
 	k.mu.Lock()
 	k.stalled = on
+	k.mu.Unlock()
+}
+
+func (k *beating) diskStall(on bool) {
+	k.mu.Lock()
+	k.disk = on
 	k.mu.Unlock()
 }
 
@@ -53,11 +60,11 @@ func (k *beating) WatchBeat(
 	for unanswered := 0; ; unanswered++ {
 		tick(time.Duration(unanswered) * tickEvery)
 		k.mu.Lock()
-		stalled := k.stalled
+		stalled, disk := k.stalled, k.disk
 		k.mu.Unlock()
 		if !stalled {
 			k.bank.mu.Lock()
-			beat(Beat{AsOf: clock(), Seq: k.seq, ConservationOK: 7, ConservationFailed: 1})
+			beat(Beat{AsOf: clock(), Seq: k.seq, ConservationOK: 7, ConservationFailed: 1, Stalled: disk})
 			k.bank.mu.Unlock()
 			unanswered = -1
 		}
@@ -212,6 +219,7 @@ func TestReaderStall(t *testing.T) {
 		if _, _, code := r.Balance(ronOf(2), r.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("not cached: %v", code)
 		}
+		time.Sleep(10 * time.Second)
 		if _, _, code := r.Balance(ronOf(1), r.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("older than MaxStale: %v", code)
 		}
@@ -413,11 +421,11 @@ func TestReadThatOutranTheLedger(t *testing.T) {
 				return b.Seq, code
 			},
 			"by id": func(minSeq uint64) (uint64, wallet.Code) {
-				_, seq, code := r.Transaction(wallet.TxID{1}, minSeq, wallet.Origin{}, clock()+patience)
+				_, seq, code := r.Transaction(wallet.TxID{1}, r.live.Load(), minSeq, wallet.Origin{}, clock()+patience)
 				return seq, code
 			},
 			"by key": func(minSeq uint64) (uint64, wallet.Code) {
-				_, seq, code := r.Payment(account(1), payment(1, 1).Idem, minSeq, wallet.Origin{}, clock()+patience)
+				_, seq, code := r.Payment(account(1), payment(1, 1).Idem, r.live.Load(), minSeq, wallet.Origin{}, clock()+patience)
 				return seq, code
 			},
 		}
@@ -428,7 +436,7 @@ func TestReadThatOutranTheLedger(t *testing.T) {
 			for _, c := range []struct {
 				ahead uint64
 				waits time.Duration
-			}{{2 * outrunReach, 0}, {1 << 63, 0}, {5, outrunWait}} {
+			}{{2 * outrunBatch, 0}, {1 << 63, 0}, {5, outrunWait}} {
 				start, calls := clock(), looked()
 				seq, code := read(version + c.ahead)
 				waited := time.Duration(clock() - start)
@@ -458,6 +466,183 @@ func TestReadThatOutranTheLedger(t *testing.T) {
 		if n := r.outrun.Load(); n != 0 {
 			t.Errorf("%d reads are counted as waiting", n)
 		}
+	})
+}
+
+// Goal: reads that wait for a version leave three quarters of the places in flight to others, by the
+// limits that their exchange brought. Method: in a bubble, many wait under limits of few places; those
+// that are answered at the same instant did not wait.
+func TestReadsThatOutranLeaveRoom(t *testing.T) {
+	withReader(t, nil, func(t *testing.T, k *beating, r *Reader, live *config.Live) {
+		k.pay(1, 1)
+		mustRead(t, r, 1, 1)
+		for _, c := range []struct{ places, room int }{{32, 8}, {4, 1}, {1, 1}, {100_000, outrunMost}} {
+			few := *live.Load()
+			few.InFlight = c.places
+			var waiting sync.WaitGroup
+			var waited atomic.Int64
+			start := clock()
+			for i := range 2 * outrunMost {
+				waiting.Go(func() {
+					var code wallet.Code
+					if i%2 == 0 {
+						_, _, code = r.Transaction(wallet.TxID{1}, &few, 3, wallet.Origin{}, soon())
+					} else {
+						_, _, code = r.Balance(ronOf(1), &few, 3, wallet.Origin{}, soon())
+					}
+					if code != wallet.RetryLater {
+						t.Errorf("%d places: %v", c.places, code)
+					}
+					if clock() > start {
+						waited.Add(1)
+					}
+				})
+			}
+			waiting.Wait()
+			if waited.Load() != int64(c.room) {
+				t.Errorf("%d places: %d reads waited, want %d", c.places, waited.Load(), c.room)
+			}
+		}
+	})
+}
+
+// Goal: a version is waited for if it can be on its way: a batch above the stream after a rest, and as
+// much more as the stream passed in the last second; nothing of it is left after a rest. An empty ledger
+// is no exception. Method: in a bubble, reads above a ledger that is empty, moves by steps and rests.
+func TestReadWaitsForWhatIsOnItsWay(t *testing.T) {
+	withReader(t, nil, func(t *testing.T, k *beating, r *Reader, live *config.Live) {
+		check := func(when string, ahead uint64, waits bool) {
+			start, seq := clock(), r.Seq()
+			if _, at, code := r.Transaction(wallet.TxID{1}, live.Load(), seq+ahead, wallet.Origin{}, soon()); code != wallet.RetryLater || at != seq {
+				t.Errorf("%s, %d ahead: %v at version %d", when, ahead, code, at)
+			}
+			if (clock() > start) != waits {
+				t.Errorf("%s, %d ahead: waited %v", when, ahead, time.Duration(clock()-start))
+			}
+		}
+		time.Sleep(tickEvery)
+		check("empty", 1<<63, false)
+		check("empty", outrunBatch+1, false)
+		check("empty", outrunBatch, true)
+		const step, steps = 1000, 20
+		for range steps {
+			k.bank.mu.Lock()
+			k.seq += step
+			k.bank.mu.Unlock()
+			time.Sleep(2 * tickEvery)
+		}
+		const most = outrunBatch + 2*step*steps // the pace of a second begun, and of the one before
+		check("moving", most+1, false)
+		check("moving", outrunBatch+step*steps/2, true)
+		time.Sleep(2 * outrunWait)
+		check("at rest", outrunBatch+1, false)
+	})
+}
+
+// hanging makes every call for a read hang until it is given up.
+func (k *beating) hanging() {
+	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	k.bank.mu.Lock()
+	k.lookup = func(ctx context.Context, _ []wallet.BalanceKey) error { return hang(ctx) }
+	k.find = hang
+	k.bank.mu.Unlock()
+}
+
+// Goal: once a stall or a loss of the ledger is known, no read waits out its own time: what is in memory
+// is served at once with its true age, all else is refused, at once in a stall, and soon where the ledger
+// may still answer. Method: in a bubble, calls hang; reads begin before anything is known, all answers
+// are timed by when it is.
+func TestReadsAreGivenUpWhenTheLedgerIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose  func(k *beating)
+		grace time.Duration
+	}{
+		"stalled":      {func(k *beating) { k.stall(true) }, 0},
+		"disk stalled": {func(k *beating) { k.diskStall(true) }, brief},
+		"gone":         {func(k *beating) { k.cut(errors.New("connection lost")) }, brief},
+	} {
+		t.Run(name, func(t *testing.T) {
+			few := func(l *config.Limits) { l.BreakerErrors, l.StalenessWindow = 1000, time.Nanosecond }
+			withReader(t, few, func(t *testing.T, k *beating, r *Reader, live *config.Live) {
+				mustRead(t, r, 1, 0)
+				time.Sleep(tickEvery / 2)
+				k.hanging()
+				var known atomic.Int64
+				r.opts.OnTurn = func() {
+					if !r.Healthy() {
+						known.CompareAndSwap(0, clock())
+					}
+				}
+				var reads sync.WaitGroup
+				read := func(what string, want wallet.Code, grace time.Duration, ask func() wallet.Code) {
+					reads.Go(func() {
+						code, end := ask(), clock()
+						time.Sleep(time.Nanosecond) // the one who told it notes when
+						if late := time.Duration(end - known.Load()); code != want || late < 0 || late > grace {
+							t.Errorf("%s: %v %v after it was known", what, code, late)
+						}
+					})
+				}
+				balance := func(i int) func() wallet.Code {
+					return func() wallet.Code {
+						_, _, code := r.Balance(ronOf(i), live.Load(), 0, wallet.Origin{}, soon())
+						return code
+					}
+				}
+				read("held", wallet.OK, 0, balance(1))
+				read("not held", wallet.UpstreamUnavailable, c.grace, balance(2))
+				read("by id", wallet.UpstreamUnavailable, c.grace, func() wallet.Code {
+					_, _, code := r.Transaction(wallet.TxID{1}, live.Load(), 0, wallet.Origin{}, soon())
+					return code
+				})
+				read("ahead", wallet.RetryLater, 0, func() wallet.Code {
+					_, _, code := r.Payment(account(1), payment(1, 1).Idem, live.Load(), 1, wallet.Origin{}, soon())
+					return code
+				})
+				synctest.Wait()
+				c.lose(k)
+				reads.Wait()
+				if n := r.CacheCount(CacheStale); n != 1 {
+					t.Errorf("%d reads came from memory as stale", n)
+				}
+			})
+		})
+	}
+}
+
+// Goal: while the ledger is known to be stalled, reads of what is not in memory take no time, and so no
+// places in flight, and no call; afterwards they are answered. Method: in a bubble, many reads of all
+// kinds during a stall.
+func TestReadsOfAStalledLedgerTakeNoTime(t *testing.T) {
+	withReader(t, nil, func(t *testing.T, k *beating, r *Reader, live *config.Live) {
+		k.pay(1, 1)
+		mustRead(t, r, 1, 0)
+		k.hanging()
+		k.stall(true)
+		for r.Healthy() {
+			time.Sleep(tickEvery)
+		}
+		start, calls := clock(), k.lookups
+		for i := range 300 {
+			_, _, unseen := r.Balance(ronOf(10+i), live.Load(), 0, wallet.Origin{}, soon())
+			_, _, ahead := r.Balance(ronOf(1), live.Load(), 5, wallet.Origin{}, soon())
+			_, _, byID := r.Transaction(wallet.TxID{1}, live.Load(), 0, wallet.Origin{}, soon())
+			_, _, byKey := r.Payment(account(1), payment(1, 1).Idem, live.Load(), 5, wallet.Origin{}, soon())
+			for _, code := range []wallet.Code{unseen, ahead, byID, byKey} {
+				if code != wallet.UpstreamUnavailable {
+					t.Fatalf("read %d: %v, %v, %v, %v", i, unseen, ahead, byID, byKey)
+				}
+			}
+		}
+		if clock() != start || k.lookups != calls {
+			t.Errorf("the reads took %v and %d calls", time.Duration(clock()-start), k.lookups-calls)
+		}
+		k.bank.mu.Lock()
+		k.lookup = nil
+		k.bank.mu.Unlock()
+		k.stall(false)
+		time.Sleep(2 * tickEvery)
+		mustRead(t, r, 2, 0)
 	})
 }
 
@@ -526,11 +711,11 @@ func TestReaderReconnects(t *testing.T) {
 func TestReaderTransaction(t *testing.T) {
 	live := liveLimits(nil)
 	r := NewReader(newBank(), newTestBreaker(live, clock), live, ReaderOptions{Now: clock})
-	if _, _, code := r.Transaction(wallet.TxID{1}, 0, wallet.Origin{}, soon()); code != wallet.NotFound {
+	if _, _, code := r.Transaction(wallet.TxID{1}, live.Load(), 0, wallet.Origin{}, soon()); code != wallet.NotFound {
 		t.Fatalf("none: %v", code)
 	}
 	live.Store(new(config.Limits))
-	if _, _, code := r.Transaction(wallet.TxID{1}, 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
+	if _, _, code := r.Transaction(wallet.TxID{1}, live.Load(), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 		t.Fatalf("denied: %v", code)
 	}
 }

@@ -170,7 +170,7 @@ func (s *Server) outran(x *filters.Exchange, code wallet.Code) wallet.Code {
 
 // transaction finds a receipt. One that the capability may not see does not exist for it.
 func (s *Server) transaction(x *filters.Exchange) wallet.Code {
-	r, seq, code := s.deps.Reader.Transaction(x.TxID, x.MinSeq, x.Origin, x.Deadline)
+	r, seq, code := s.deps.Reader.Transaction(x.TxID, x.Limits, x.MinSeq, x.Origin, x.Deadline)
 	if code != wallet.OK {
 		x.Seq = seq
 		return s.outran(x, code)
@@ -184,7 +184,7 @@ func (s *Server) transaction(x *filters.Exchange) wallet.Code {
 
 // payment finds a receipt by the account and the key that it was paid under.
 func (s *Server) payment(x *filters.Exchange) wallet.Code {
-	r, seq, code := s.deps.Reader.Payment(x.Balance.Account, x.Idem, x.MinSeq, x.Origin, x.Deadline)
+	r, seq, code := s.deps.Reader.Payment(x.Balance.Account, x.Idem, x.Limits, x.MinSeq, x.Origin, x.Deadline)
 	x.Seq = seq
 	if code != wallet.OK {
 		return s.outran(x, code)

@@ -70,7 +70,7 @@ const errorsGuide = `
 | code | member | what it says |
 |---|---|---|
 | ` + "`RETRY_LATER`" + ` | ` + "`outcome`" + ` | ` + "`unknown`" + `: this attempt may have moved money, or may still do so. Absent: it did nothing |
-| | ` + "`ledger_seq`" + ` | a read asked for a later version by ` + "`X-Min-Ledger-Seq`" + `; the ledger is at this one. A version that may be on its way is waited for, a second at most |
+| | ` + "`ledger_seq`" + ` | a read asked for a later version by ` + "`X-Min-Ledger-Seq`" + `; the ledger is at this one. A version that may be on its way is waited for, a second at most, by few reads at once |
 | ` + "`NONCE_CONFLICT`" + ` | ` + "`reason`" + ` | ` + "`too_low`" + `: at or below the account's last one. ` + "`beyond_gap`" + `: further above it than is allowed (in contiguous mode: not the next one). ` + "`reserved`" + `: another request was under way with it, and has spent it. ` + "`lane_ended`" + `: the account has spent 2^64-1, and no nonce is left in this lane |
 | | ` + "`next_nonce`" + ` | the lowest that will do; absent with ` + "`lane_ended`" + ` |
 | ` + "`LIMITS_EXCEEDED`" + ` | ` + "`limit`" + ` | which one, see below |
