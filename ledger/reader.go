@@ -223,7 +223,7 @@ func (r *Reader) lookup(
 		if mine {
 			r.enqueue(p, l.Queue)
 		}
-		code := r.await(p, lost, minSeq, deadline)
+		code := r.await(lost, p, minSeq, deadline)
 		if code != wallet.OK {
 			return r.fallBack(&key, minSeq, code)
 		}
@@ -250,7 +250,7 @@ func (r *Reader) lookup(
 // refused, not uncertain. lost was taken before the lookup was begun. Where it ends, nothing more is
 // hoped for that could be answered from memory, or of a ledger that is silent; one that is gone may
 // still answer a lookup, so the others wait a little.
-func (r *Reader) await(p *pendingLookup, lost context.Context, minSeq uint64, deadline int64) wallet.Code {
+func (r *Reader) await(lost context.Context, p *pendingLookup, minSeq uint64, deadline int64) wallet.Code { //nolint:contextcheck // lost is none of a call
 	for {
 		t := time.NewTimer(time.Duration(deadline - r.opts.Now()))
 		select {
@@ -492,8 +492,8 @@ func (r *Reader) Run(ctx context.Context) error {
 		failed := !moved && !startOver
 		if failed || ctx.Err() != nil {
 			r.stalled.Store(false)
-			r.hush.turn(false)
-			r.away(cause(err), ctx.Err() == nil)
+			r.hush.turn(false)                   //nolint:contextcheck // reads wait on it, which are not Run's
+			r.away(cause(err), ctx.Err() == nil) //nolint:contextcheck // the same
 		}
 		if ctx.Err() != nil {
 			return nil
