@@ -38,7 +38,7 @@ func (p *pebbleEngine) openStore() error {
 	if err != nil {
 		return errors.Join(p.refuse("cannot open the store", err), lock.Close())
 	}
-	if err := p.takeOver(s); err != nil {
+	if err := p.untilFailure(func() error { return p.takeOver(s) }); err != nil {
 		return p.refuse("cannot open the store", errors.Join(err, p.letGo()))
 	}
 	p.opened.Store(true) // first, so that a failure of this very moment is told by one of the two
@@ -55,12 +55,27 @@ func (p *pebbleEngine) letGo() error {
 		return p.closeAll()
 	}
 	go func() {
-		if p.redone != nil {
-			<-p.redone
-		}
+		<-p.taken
 		_ = p.closeAll()
 	}()
 	return nil
+}
+
+// untilFailure gives up on take as soon as Pebble tells that it cannot write: Pebble would try again
+// for ever, in its own opening too.
+func (p *pebbleEngine) untilFailure(take func() error) error {
+	p.taken = make(chan struct{})
+	var err error
+	go func() {
+		defer close(p.taken)
+		err = take()
+	}()
+	select {
+	case <-p.taken:
+		return err
+	case <-p.failed:
+		return *p.failure.Load()
+	}
 }
 
 func (p *pebbleEngine) closeAll() error {
@@ -384,6 +399,7 @@ func (p *pebbleEngine) takeOver(s survey) error {
 	if p.db, err = pebble.Open(p.fs.PathJoin(p.dir, stateDir), pebbleOptions(p)); err != nil {
 		return err
 	}
+	p.compacts.Store(true)
 	p.store = &stateStore{db: p.db, journal: p.journal}
 	p.books = newBooks(p.store, &p.opts, s.state.head)
 	p.out.ledger, p.out.segment, p.out.digest = s.ledger, p.opts.segment, s.state.digest
@@ -413,7 +429,7 @@ func (p *pebbleEngine) takeOver(s survey) error {
 	return p.durable.write(s.seq)
 }
 
-// catchUp does the tail again, and gives up where Pebble cannot write: it would wait for ever.
+// catchUp does the tail again.
 func (p *pebbleEngine) catchUp(s *survey) error {
 	if s.tail == 0 {
 		return nil
@@ -421,21 +437,14 @@ func (p *pebbleEngine) catchUp(s *survey) error {
 	if s.state.seq == 0 {
 		p.opts.Log.WithField("payments", s.seq).Info("state_rebuilt")
 	}
-	p.redone = make(chan struct{})
-	var err error
-	go func() {
-		defer close(p.redone)
-		err = p.redo(s)
-	}()
-	select {
-	case <-p.redone:
-		return err
-	case <-p.failed:
-		return *p.failure.Load()
-	}
+	return p.redo(s)
 }
 
+// redo reads the state through one iterator for many records, since one for each is most of the work.
+// The books keep what was changed since that iterator was made.
 func (p *pebbleEngine) redo(s *survey) error {
+	defer p.store.rest()
+	seen, unseen := p.books.group(), 0 // the last group that the iterator has; payments since
 	at := slices.IndexFunc(s.segments, func(g segment) bool { return g.first == p.out.end.segment })
 	for i := at; i < len(s.segments); i++ {
 		g := &s.segments[i]
@@ -458,6 +467,11 @@ func (p *pebbleEngine) redo(s *survey) error {
 				done()
 				return err
 			}
+			if unseen += rec.count; unseen >= maxGroup {
+				p.store.rest()
+				seen, unseen = p.books.group(), 0
+			}
+			p.books.settle(seen)
 		}
 		done()
 	}
@@ -473,7 +487,6 @@ func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
 		}
 		return p.books.redo(paid)
 	})
-	p.store.rest()
 	if err == nil && !p.books.balanced() {
 		err = damagef(g.name, "the record at %d makes or loses money", rec.begin)
 	}
@@ -484,9 +497,7 @@ func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
 	p.out.end, p.out.chain = place{g.first, rec.end}, rec.chain
 	b := p.db.NewBatch()
 	p.out.rows(b, p.books, entries)
-	err = p.db.Apply(b, pebble.NoSync)
-	p.books.settle(p.books.group())
-	return errors.Join(err, b.Close())
+	return errors.Join(p.db.Apply(b, pebble.NoSync), b.Close())
 }
 
 // makeFolder makes a folder that is there after a crash, too.

@@ -75,7 +75,8 @@ type pebbleEngine struct {
 	syncing, applying stopwatch
 	failure           atomic.Pointer[error] // after it nothing is acknowledged
 	failed            chan struct{}         // closed then
-	redone            chan struct{}         // closed when openStore's catching up has ended; nil: there was none
+	taken             chan struct{}         // closed when takeOver has ended
+	compacts          atomic.Bool           // Pebble is open, and may compact
 	opened            atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
 	conserved, fails  atomic.Uint64
 	sound, unsound    atomic.Uint64 // checks of the whole store

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
@@ -114,7 +115,30 @@ func load[R any, P interface {
 }
 
 func unreadable(key []byte, err error) error {
-	return damagef("state", "row %q: %s", key, firstLine(err.Error()))
+	return damagef("state", "%s cannot be read: %s", rowName(key), firstLine(err.Error()))
+}
+
+// rowName is a row's key in words.
+func rowName(key []byte) string {
+	name := key[min(1, len(key)):]
+	switch kind := string(key[:len(key)-len(name)]); {
+	case string(key) == headKey:
+		return "the head"
+	case string(key) == prunedKey:
+		return "the row of what was pruned"
+	case kind == string(kindAccount):
+		return fmt.Sprintf("the nonces of account %.80q", name)
+	case kind == string(kindBalance) && len(name) > 0 && len(name) > int(name[0]):
+		return fmt.Sprintf("the balance of %.80q in %.80q", name[1:1+name[0]], name[1+name[0]:])
+	case kind == string(kindSupply):
+		return fmt.Sprintf("the supply of %.80q", name)
+	case kind == string(kindKey):
+		return fmt.Sprintf("the key with hash %.80x", name)
+	case kind == string(kindPlace) && len(name) == len(wallet.TxID{}):
+		return "the index of transaction " + wallet.TxID(name).String()
+	default:
+		return fmt.Sprintf("row %.80q", key)
+	}
 }
 
 // journal is where receipts are read.
@@ -272,10 +296,27 @@ func pebbleOptions(p *pebbleEngine) *pebble.Options {
 			DataCorruption:  func(i pebble.DataCorruptionInfo) { p.damaged(i.Details) }, // by default it ends the process
 		},
 	}
+	o.Experimental.CompactionScheduler = &lateScheduler{pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(), &p.compacts}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most keys asked for are new
 	}
 	return o
+}
+
+// lateScheduler lets nothing be compacted before Pebble is open: an opening that fails, on a full disk,
+// takes the tables from under a compaction that is on its way, which then panics. Its other parts are
+// Pebble's own, but for a look every 100 ms, which only matters where several compactions may run at once.
+type lateScheduler struct {
+	*pebble.ConcurrencyLimitScheduler
+	open *atomic.Bool
+}
+
+// TrySchedule implements pebble.CompactionScheduler.
+func (s *lateScheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
+	if !s.open.Load() {
+		return false, nil
+	}
+	return s.ConcurrencyLimitScheduler.TrySchedule()
 }
 
 // background is told when Pebble could not flush or compact. It would try again, for ever and at
