@@ -100,7 +100,11 @@ func tellReport(w io.Writer, data string, r *node.Report, asJSON bool) error {
 		for _, f := range r.Told {
 			_, _ = fmt.Fprintln(w, f)
 		}
-		_, _ = fmt.Fprintf(w, "%d payments in %d bytes of journal, %d rows of state: %d faults\n", r.Payments, r.JournalBytes, r.StateRows, r.Faults)
+		for _, u := range r.Unjudged {
+			_, _ = fmt.Fprintln(w, "not judged:", u)
+		}
+		_, _ = fmt.Fprintf(w, "%d payments in %d bytes of journal, %d rows of state, %d payments that cannot be read: %d faults\n",
+			r.Payments, r.JournalBytes, r.StateRows, r.Unread, r.Faults)
 	}
 	if r.Faults > 0 {
 		return fmt.Errorf("%s: the store is damaged: %d faults, the first: %s", data, r.Faults, r.Told[0])

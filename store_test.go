@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -34,6 +35,12 @@ func smallDisk(t *testing.T, megabytes string) string {
 // fill takes what is left of the disk.
 func fill(t *testing.T, dir string) (ballast string) {
 	t.Helper()
+	return fillBut(t, dir, 0)
+}
+
+// fillBut takes what is left of the disk but some bytes, whole pages of it.
+func fillBut(t *testing.T, dir string, free int64) (ballast string) {
+	t.Helper()
 	ballast = filepath.Join(dir, "ballast")
 	f, err := os.Create(ballast)
 	if err != nil {
@@ -47,7 +54,13 @@ func fill(t *testing.T, dir string) (ballast string) {
 			t.Fatal(err)
 		}
 	}
-	_ = f.Close()
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err == nil {
+		err = errors.Join(f.Truncate(max(0, at-free)), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return ballast
 }
 
@@ -125,6 +138,58 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestFullDiskAtARestart: over a store that a kill left, a node that finds the disk full, or nearly so,
+// either serves or says so in one line and ends with 1, and stops in good order or the same way. With
+// room again it has everything. Method: one store on disks with less and less room. A start that spins
+// ends never.
+func TestFullDiskAtARestart(t *testing.T) {
+	disk := smallDisk(t, "8")
+	data, kept := filepath.Join(disk, "data"), filepath.Join(t.TempDir(), "kept")
+	p := newPair(t)
+	p.ledgerArgs = []string{"ledger", "--data", data, "--listen", p.ledgerAddr}
+	p.start()
+	for n := range 20 {
+		if a := p.post(t, "/v1/issue", fmt.Sprint("key", n), fmt.Sprintf(`{"to":"alice","asset":"ron","amount_minor":"5","nonce":%d}`, n+1)); a.status != 200 {
+			t.Fatal(a)
+		}
+	}
+	p.node.kill()
+	if err := os.CopyFS(kept, os.DirFS(data)); err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for _, free := range []int64{0, 4 << 10, 8 << 10, 12 << 10, 16 << 10, 24 << 10, 40 << 10, 100 << 10, 1 << 20, 2 << 20} {
+		if err := errors.Join(os.RemoveAll(data), os.CopyFS(data, os.DirFS(kept))); err != nil {
+			t.Fatal(err)
+		}
+		ballast := fillBut(t, disk, free)
+		p.startNode()
+		eventually(t, "its end or its serving", func() bool {
+			return !p.running() || strings.Contains(p.node.everything(), `"listening"`)
+		})
+		if p.running() {
+			p.node.signal(syscall.SIGTERM)
+		} else {
+			refused++
+		}
+		if code, said := ended(t, p.node); code != 0 && (code != 1 || !strings.Contains(last(said), "no space left on device")) ||
+			code == 0 && !strings.Contains(said, `"listening"`) || strings.Contains(said, "goroutine") {
+			t.Errorf("with %d bytes free it ended with %d after it said\n%s", free, code, said)
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Error("no start met the full disk")
+	}
+	p.startNode()
+	p.ready(t)
+	if a := p.post(t, "/v1/issue", "key19", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":20}`); a.status != 200 || a.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("the last payment is %v", a)
+	}
+}
+
 func (p *pair) running() bool {
 	select {
 	case <-p.node.exited:
@@ -190,7 +255,7 @@ func TestLedgerVerify(t *testing.T) {
 	}
 	var r node.Report
 	code, out, said := verify("--json")
-	if err := json.Unmarshal([]byte(out), &r); code != 0 || said != "" || err != nil || r.Payments != 2 || r.Last != 2 || r.Faults != 0 {
+	if err := json.Unmarshal([]byte(out), &r); code != 0 || said != "" || err != nil || r.Payments != 2 || r.Last != 2 || r.Faults != 0 || !strings.Contains(out, `"fault_list":[],"not_judged":[]`) {
 		t.Errorf("sound, as JSON: %d, %s, %s", code, out, said)
 	}
 	segments, err := filepath.Glob(filepath.Join(data, "journal", "*.log"))
@@ -212,5 +277,8 @@ func TestLedgerVerify(t *testing.T) {
 	data = t.TempDir()
 	if code, _, said := verify(); code != 1 || !strings.Contains(said, "there is no store") {
 		t.Errorf("nothing there: %d, %s", code, said)
+	}
+	if left, err := os.ReadDir(data); err != nil || len(left) > 0 {
+		t.Errorf("the check made %v, %v", left, err)
 	}
 }

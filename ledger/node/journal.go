@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -286,6 +287,7 @@ type journalReader struct {
 	at    int64
 	seq   uint64 // of the last payment before
 	chain uint64
+	gap   bool // the next record follows nothing that could be read
 	buf   []byte
 }
 
@@ -312,11 +314,29 @@ func (r *journalReader) next() (rec record, err error) {
 		return rec, damagef(r.name, "the record at %d does not check", r.at)
 	}
 	rec.begin, rec.end = r.at, r.at+int64(size)
-	if rec.first != r.seq+1 || rec.chain != chainOn(r.chain, r.buf[:size-recordTail]) {
+	if rec.first != r.seq+1 || (!r.gap && rec.chain != chainOn(r.chain, r.buf[:size-recordTail])) {
 		return rec, damagef(r.name, "the record at %d, payment %d, does not follow payment %d", r.at, rec.first, r.seq)
 	}
-	r.at, r.seq, r.chain = rec.end, r.seq+uint64(rec.count), rec.chain //nolint:gosec // small
+	r.at, r.seq, r.chain, r.gap = rec.end, r.seq+uint64(rec.count), rec.chain, false //nolint:gosec // small
 	return rec, nil
+}
+
+// skip goes on at the next whole record behind damage, before end and with payments up to last. Where
+// there is none it says so. It takes the rest of the segment into memory for it.
+func (r *journalReader) skip(end int64, last uint64) (found bool, err error) {
+	rest, err := readFrom(r.file, r.at)
+	if err != nil {
+		return false, err
+	}
+	rest = rest[:min(max(0, end-r.at), int64(len(rest)))]
+	at, rec := nextRecord(rest[min(1, len(rest)):], r.seq+1, last)
+	if at < 0 {
+		return false, nil
+	}
+	rest = rest[at+1:]
+	r.at, r.seq, r.gap = r.at+int64(at)+1, rec.first-1, true
+	r.from = bytes.NewReader(rest)
+	return true, nil
 }
 
 // rest is what lies behind the last record.
@@ -338,17 +358,24 @@ func recordOf(b []byte) record {
 
 // goodRecord says whether a whole record lies anywhere in b: what lies before it is no torn end.
 func goodRecord(b []byte) bool {
-	for {
-		at := bytes.Index(b, []byte(recordMagic))
-		if at < 0 || len(b)-at < recordHead+recordTail {
-			return false
+	at, _ := nextRecord(b, 0, math.MaxUint64)
+	return at >= 0
+}
+
+// nextRecord finds the first whole record in b that begins with one of the payments first to last; -1
+// where there is none.
+func nextRecord(b []byte, first, last uint64) (at int, rec record) {
+	for at = 0; ; at++ {
+		skip := bytes.Index(b[at:], []byte(recordMagic))
+		if at += max(0, skip); skip < 0 || len(b)-at < recordHead+recordTail {
+			return -1, record{}
 		}
-		b = b[at:]
-		length := int64(binary.BigEndian.Uint32(b[4:]))
-		if size := recordHead + length + recordTail; length <= maxEntries && size <= int64(len(b)) && recordOf(b[:size]).count > 0 {
-			return true
+		length := int64(binary.BigEndian.Uint32(b[at+4:]))
+		if size := recordHead + length + recordTail; length <= maxEntries && size <= int64(len(b)-at) {
+			if rec = recordOf(b[at:][:size]); rec.count > 0 && rec.first >= first && rec.first <= last {
+				return at, rec
+			}
 		}
-		b = b[1:]
 	}
 }
 

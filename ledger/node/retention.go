@@ -29,6 +29,7 @@ type erasure struct {
 // prune is the pruner of a ledger that keeps payments for a limited time only. It removes whole
 // segments, the oldest first, when all payments in one are old enough.
 func (p *pebbleEngine) prune() {
+	p.opts.Log.WithField("older_than", p.opts.Retention.String()).Info("pruning")
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,7 +20,7 @@ import (
 
 // Times and bounds of checks of a whole store.
 const (
-	maxFaults  = 100            // that a report tells; all are counted
+	maxAlike   = 10             // faults of a kind that a report tells; all are counted
 	checkRate  = 4 << 20        // bytes a second that a running node's own check reads
 	checkFirst = time.Minute    // after the opening
 	checkRest  = 24 * time.Hour // between two
@@ -35,13 +36,45 @@ type Report struct {
 	JournalBytes int64    `json:"journal_bytes"`
 	StateRows    uint64   `json:"state_rows"`
 	Faults       uint64   `json:"faults"`
-	Told         []string `json:"fault_list"` // the first of them, each with its place
+	Unread       uint64   `json:"payments_unread"` // lie where the journal is damaged
+	Told         []string `json:"fault_list"`      // the first of each kind, each with its place, and how many more
+	Unjudged     []string `json:"not_judged"`      // what could not be judged because of faults, and is none itself
+
+	kinds []alike
 }
 
+// alike are the faults of one kind.
+type alike struct {
+	format, first string
+	n             uint64
+}
+
+func newReport() *Report { return &Report{Told: []string{}, Unjudged: []string{}} }
+
+// fault counts a fault. Those with one format are of one kind.
 func (r *Report) fault(format string, args ...any) {
-	if r.Faults++; len(r.Told) < maxFaults {
+	r.Faults++
+	i := slices.IndexFunc(r.kinds, func(k alike) bool { return k.format == format })
+	if i < 0 {
+		i = len(r.kinds)
+		r.kinds = append(r.kinds, alike{format, fmt.Sprintf(format, args...), 0})
+	}
+	if r.kinds[i].n++; r.kinds[i].n <= maxAlike {
 		r.Told = append(r.Told, fmt.Sprintf(format, args...))
 	}
+}
+
+// sumUp tells of the faults that were only counted.
+func (r *Report) sumUp() {
+	for _, k := range r.kinds {
+		if k.n > maxAlike {
+			r.Told = append(r.Told, fmt.Sprintf("%d more like: %s", k.n-maxAlike, k.first))
+		}
+	}
+}
+
+func (r *Report) unjudged(format string, args ...any) {
+	r.Unjudged = append(r.Unjudged, fmt.Sprintf(format, args...))
 }
 
 // VerifyPebble reads the whole store in dir, which no node may have open, and changes nothing: every
@@ -60,6 +93,9 @@ func verifyPebble(ctx context.Context, dir string, fs vfs.FS, progress func(done
 	if _, err := fs.Stat(dir); err != nil {
 		return nil, p.refuse("there is no store", err)
 	}
+	if err := p.seemsStore(); err != nil {
+		return nil, p.refuse("there is no store", err)
+	}
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
 		return nil, p.refuse("a node uses the folder, stop it first", err)
@@ -68,13 +104,25 @@ func verifyPebble(ctx context.Context, dir string, fs vfs.FS, progress func(done
 	return report, errors.Join(err, lock.Close())
 }
 
+// seemsStore keeps the check from making a lock in a folder that is none of a store.
+func (p *pebbleEngine) seemsStore() error {
+	names, err := p.fs.List(p.dir)
+	if err == nil && !slices.ContainsFunc(names, func(n string) bool {
+		return n == journalDir || n == stateDir || strings.HasPrefix(n, "MANIFEST-") // of format 1
+	}) {
+		err = errors.New("the folder has no journal")
+	}
+	return err
+}
+
 func (p *pebbleEngine) verify(ctx context.Context, progress func(done, total int64)) (*Report, error) {
-	c := &checker{fs: p.fs, report: &Report{}, sums: make(map[wallet.Asset]supplyRow)}
+	c := &checker{fs: p.fs, report: newReport(), sums: make(map[wallet.Asset]supplyRow)}
 	s, err := p.survey()
 	c.report.Ledger = hex.EncodeToString(s.ledger[:])
 	var bad *damageError
 	if errors.As(err, &bad) || pebble.IsCorruptionError(err) {
 		c.report.fault("%s", firstLine(err.Error()))
+		c.report.unjudged("payments and state: a start refuses the store, and more than it reads was not read")
 		return c.report, nil
 	}
 	if err != nil {
@@ -102,7 +150,8 @@ func (p *pebbleEngine) verify(ctx context.Context, progress func(done, total int
 	}
 	s.segments[len(s.segments)-1].end = s.end.offset
 	c.kept = max(s.pruned.first, 1)
-	err = errors.Join(c.journal(db, s.segments, s.state.seq), c.state(db))
+	err = errors.Join(c.journal(db, s.segments, s.state.seq, s.seq), c.state(db))
+	c.report.sumUp()
 	return c.report, errors.Join(err, db.Close())
 }
 
@@ -115,24 +164,29 @@ type checker struct {
 	upTo   uint64                     // the last payment that sums has
 	sums   map[wallet.Asset]supplyRow // of the journal
 	txid   wallet.TxID                // of the last payment read
+	seek   bool                       // the next row of the index is to be looked for
 	unread int64                      // bytes that spend was not told of yet
 }
 
-// journal reads every record of the segments, and the rows of payments up to version upTo.
-func (c *checker) journal(db pebble.Reader, segments []segment, upTo uint64) error {
+// journal reads every record of the segments, which end with payment last, and the rows of payments up
+// to version upTo.
+func (c *checker) journal(db pebble.Reader, segments []segment, upTo, last uint64) error {
 	c.upTo = upTo
 	c.report.First, c.report.Last = c.kept, upTo
 	for i := range segments {
-		if err := c.segment(db, &segments[i]); err != nil {
+		end := last
+		if i+1 < len(segments) {
+			end = segments[i+1].first - 1
+		}
+		if err := c.segment(db, &segments[i], end); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// segment goes on with the next one where a record does not check, since what is behind it cannot
-// be told apart from damage.
-func (c *checker) segment(db pebble.Reader, g *segment) error {
+// segment goes on at the next whole record where one does not check, and counts what lies between.
+func (c *checker) segment(db pebble.Reader, g *segment, last uint64) error {
 	r, done, err := openSegment(c.fs, g, headerSize, g.first-1, g.chain)
 	if err != nil {
 		return err
@@ -143,30 +197,53 @@ func (c *checker) segment(db pebble.Reader, g *segment) error {
 		return err
 	}
 	defer func() { _ = it.Close() }()
-	var bad *damageError
-	for first := true; ; first = false {
+	c.seek = true
+	for {
 		rec, err := r.next()
 		if errors.Is(err, io.EOF) && r.at == g.end {
 			return nil
 		}
 		if err == nil {
-			err = c.record(db, it, g, &rec, first)
+			if err := c.record(db, it, g, &rec); err != nil {
+				return err
+			}
+			continue
 		}
-		switch {
-		case errors.Is(err, io.EOF):
-			c.report.fault("%s: its records end at %d instead of %d", g.name, r.at, g.end)
-			return nil
-		case errors.As(err, &bad):
-			c.report.fault("%s; what follows in this segment was not read", bad)
-			return nil
-		case err != nil:
+		if errors.Is(err, io.EOF) {
+			err = damagef(g.name, "its records end at %d instead of %d", r.at, g.end)
+		}
+		if more, err := c.skip(r, g, last, err); !more {
 			return err
 		}
 	}
 }
 
+// skip tells of damage and goes on behind it.
+func (c *checker) skip(r *journalReader, g *segment, last uint64, damage error) (more bool, err error) {
+	if !errors.As(damage, new(*damageError)) {
+		return false, damage
+	}
+	from, to, at := r.seq+1, last, r.at
+	if more, err = r.skip(g.end, last); err != nil {
+		return false, err
+	}
+	if more {
+		to = r.seq
+	}
+	c.seek = true
+	c.report.Unread += to + 1 - min(from, to+1)
+	switch {
+	case from <= to:
+		c.report.fault("%s; payments %d to %d cannot be read", damage, from, to)
+	default:
+		c.report.fault("%s; no payment is missing between %d and what follows", damage, at)
+	}
+	return more, c.read(r.at - at)
+}
+
 // record holds a record's payments against their rows. it walks the index beside the journal.
-func (c *checker) record(db pebble.Reader, it *pebble.Iterator, g *segment, rec *record, first bool) error {
+func (c *checker) record(db pebble.Reader, it *pebble.Iterator, g *segment, rec *record) error {
+	read := c.report.Payments
 	err := rec.each(g.name, func(i int, offset int64, paid *receiptRow) error {
 		c.report.Payments++
 		if bytes.Compare(paid.TxID[:], c.txid[:]) <= 0 {
@@ -182,29 +259,36 @@ func (c *checker) record(db pebble.Reader, it *pebble.Iterator, g *segment, rec 
 		}
 		if i%placeEvery == 0 {
 			want := indexRow{place{g.first, offset}, byte(min(placeEvery, rec.count-i))} //nolint:gosec // at most placeEvery
-			c.index(it, paid, &want, first && i == 0)
+			c.index(it, paid, &want)
 		}
 		id, err := load[txidRow](db, appendKeyKey(nil, keyName{paid.Holder(), paid.Idem}))
 		if err != nil {
-			c.report.fault("%v", err)
+			c.report.fault("payment %d: %v", paid.seq, err)
 		} else if id.TxID != paid.TxID {
 			c.report.fault("state: the key of payment %d, %s, tells of %s", paid.seq, paid.TxID, id.TxID)
 		}
 		return nil
 	})
+	if errors.As(err, new(*damageError)) {
+		lost := uint64(rec.count) - (c.report.Payments - read) //nolint:gosec // not negative
+		c.report.fault("%v; %d payments behind it cannot be read", err, lost)
+		c.report.Unread += lost
+		c.seek, err = true, nil
+	}
 	c.report.JournalBytes += rec.end - rec.begin
 	return errors.Join(err, c.read(rec.end-rec.begin))
 }
 
 // index holds the next row of the index against the entry that it must point to.
-func (c *checker) index(it *pebble.Iterator, paid *receiptRow, want *indexRow, first bool) {
+func (c *checker) index(it *pebble.Iterator, paid *receiptRow, want *indexRow) {
 	key := appendPlaceKey(nil, paid.TxID)
 	ok := false
-	if first {
+	if c.seek {
 		ok = it.SeekGE(key)
 	} else {
 		ok = it.Next()
 	}
+	c.seek = it.Error() != nil
 	switch {
 	case it.Error() != nil:
 		c.report.fault("state: index of payment %d: %s", paid.seq, firstLine(it.Error().Error()))
@@ -242,6 +326,7 @@ func (c *checker) state(db pebble.Reader) error {
 	head, err := load[headRow](db, []byte(headKey))
 	if err != nil {
 		c.report.fault("%v", err)
+		c.report.unjudged("the rows of the state, and its sums: they cannot be counted without the head")
 		return nil
 	}
 	it, err := db.NewIter(nil)
@@ -252,14 +337,16 @@ func (c *checker) state(db pebble.Reader) error {
 	for ok := it.First(); ok; ok = it.Next() {
 		c.report.StateRows++
 		if err := a.add(it.Key(), it.Value()); err != nil {
-			c.report.fault("state: row %q: %v", it.Key(), err)
+			a.misread++
+			c.report.fault("state: %s: %v", rowName(it.Key()), err)
 		}
 		if err := c.read(int64(len(it.Key()) + len(it.Value()))); err != nil {
 			return errors.Join(err, it.Close())
 		}
 	}
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		c.report.fault("state: %s", firstLine(err.Error()))
+		c.report.fault("state: row %d and those behind it cannot be read: %s", c.report.StateRows+1, firstLine(err.Error()))
+		c.report.unjudged("the sums of the state, its digest and the numbers of its rows: it was not read to its end")
 		return nil
 	}
 	if a.digest != head.digest {
@@ -271,7 +358,14 @@ func (c *checker) state(db pebble.Reader) error {
 	if kept := head.seq + 1 - min(c.kept, head.seq+1); a.indexed != kept {
 		c.report.fault("state: the index leads to %d payments, %d are kept", a.indexed, kept)
 	}
-	c.balance(&a, head.seq == c.upTo && c.kept == 1)
+	if a.misread > 0 {
+		c.report.unjudged("the sums: %d rows of the state cannot be read", a.misread)
+		return nil
+	}
+	if c.report.Unread > 0 {
+		c.report.unjudged("the sums of the journal against those of the state: %d payments cannot be read", c.report.Unread)
+	}
+	c.balance(&a, head.seq == c.upTo && c.kept == 1 && c.report.Unread == 0)
 	return nil
 }
 
@@ -306,6 +400,7 @@ type auditor struct {
 	supplies      map[wallet.Asset]supplyRow
 	digest        uint64
 	keys, indexed uint64
+	misread       uint64 // rows
 }
 
 func (a *auditor) add(key, value []byte) error {
@@ -395,8 +490,8 @@ func (p *pebbleEngine) checkStore(spend func(int64) error) error {
 		return damagef(journalDir, "its newest segment is missing")
 	}
 	s.segments[newest].end = at.end.offset
-	c := &checker{fs: p.fs, spend: spend, report: &Report{}, sums: make(map[wallet.Asset]supplyRow), kept: max(s.pruned.first, 1)}
-	if err := c.journal(p.db, s.segments[:newest+1], at.seq); err != nil {
+	c := &checker{fs: p.fs, spend: spend, report: newReport(), sums: make(map[wallet.Asset]supplyRow), kept: max(s.pruned.first, 1)}
+	if err := c.journal(p.db, s.segments[:newest+1], at.seq, at.seq); err != nil {
 		if again, _ := load[prunedRow](p.db, []byte(prunedKey)); again != s.pruned {
 			return nil // it is for the next round
 		}
@@ -410,6 +505,7 @@ func (p *pebbleEngine) checkStore(spend func(int64) error) error {
 	if err := c.state(snap); err != nil {
 		return err
 	}
+	c.report.sumUp()
 	p.checked(c.report)
 	return nil
 }

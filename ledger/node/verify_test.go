@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -140,6 +142,106 @@ func TestVerifyFindsDamage(t *testing.T) {
 		r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {})
 		if err != nil || !strings.Contains(strings.Join(r.Told, "\n"), c.want) {
 			t.Errorf("%s: %v, %+v", name, err, r)
+		}
+	}
+}
+
+// TestVerifyGoesOnBehindDamage: a damaged record costs the report what lies in that record, exactly, and
+// nothing else: neither the records behind it, nor faults that only follow from it. Method: a flipped bit
+// in one entry of every record of every segment but the end of the newest, which a start reads itself, and
+// a stretch of zeros over two records.
+func TestVerifyGoesOnBehindDamage(t *testing.T) {
+	d := newDamaged(t, true)
+	names := d.segmentsOf()
+	for _, name := range names {
+		data := d.files[name]
+		ends := borders(t, data)
+		begin := headerSize
+		for i, end := range ends[:len(ends)-1] {
+			first, count := binary.BigEndian.Uint64(data[begin+8:]), uint64(binary.BigEndian.Uint32(data[begin+16:]))
+			middle := begin + recordHead + 20
+			r, err := d.spoiled(name, func(b []byte) []byte { b[middle] ^= 4; return b }).verified(t)
+			where := fmt.Sprintf("payments %d to %d cannot be read", first, first+count-1)
+			if err != nil || r.Faults != 1 || r.Unread != count || r.Payments != d.seen-count || len(r.Unjudged) != 1 || !strings.Contains(r.Told[0], where) {
+				t.Errorf("%s, record %d of payments from %d: %v, %+v", name, i, first, err, r)
+			}
+			if next := ends[i+1]; i+2 < len(ends) {
+				lost := count + uint64(binary.BigEndian.Uint32(data[end+16:]))
+				r, err := d.spoiled(name, func(b []byte) []byte { clear(b[begin:next]); return b }).verified(t)
+				if err != nil || r.Faults != 1 || r.Unread != lost || r.Payments != d.seen-lost {
+					t.Errorf("%s, two records of zeros from payment %d on: %v, %+v", name, first, err, r)
+				}
+			}
+			begin = end
+		}
+	}
+}
+
+// TestVerifyGroupsFaults: many faults of one kind are told ten times and then counted, in words, and what
+// cannot be judged is no fault. Method: all keys are lost; a block of a table of the state is damaged.
+func TestVerifyGroupsFaults(t *testing.T) {
+	fs := vfs.NewMem()
+	e := mustOpen(t, fs, "db")
+	for at := range 3 {
+		batch := make([]wallet.Transfer, 1000)
+		for n := range batch {
+			batch[n] = ownIssue(1000*at + n)
+		}
+		send(t, e, batch...)
+	}
+	mustClose(t, e)
+	for name, data := range filesOf(t, fs, "db", "") {
+		if strings.HasSuffix(name, ".sst") {
+			flip(t, fs, "db/"+name, len(data)/2) // a block of keys
+		}
+	}
+	r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {})
+	if err != nil || r.Faults < 2*maxAlike || len(r.Told) > 3*maxAlike || len(r.Unjudged) != 1 || r.Unread != 0 {
+		t.Fatalf("%v, %+v", err, r)
+	}
+	told := strings.Join(r.Told, "\n")
+	if !strings.Contains(told, "the key with hash ") || !strings.Contains(told, " more like: payment ") || strings.Contains(told, `\x`) {
+		t.Error(told)
+	}
+}
+
+// TestVerifyMakesNothing: a folder that is no store's is refused, and stays as it was.
+func TestVerifyMakesNothing(t *testing.T) {
+	for _, file := range []string{"", "notes.txt"} {
+		fs := vfs.NewMem()
+		err := fs.MkdirAll("db", 0o700)
+		if err == nil && file != "" {
+			_, err = fs.Create("db/"+file, vfs.WriteCategoryUnspecified)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {}); err == nil || !strings.Contains(err.Error(), "there is no store") {
+			t.Errorf("%q: %+v, %v", file, r, err)
+		}
+		if names, err := fs.List("db"); err != nil || strings.Join(names, "") != file {
+			t.Errorf("%q: afterwards there are %v, %v", file, names, err)
+		}
+	}
+}
+
+// TestRetentionIsTold: a node that prunes says so at its start, and one that does not says nothing.
+func TestRetentionIsTold(t *testing.T) {
+	for retention, want := range map[time.Duration]int{0: 0, MinRetention: 1} {
+		log, hook := logrustest.NewNullLogger()
+		e, err := openPebble("db", small(Options{Log: log, Retention: retention}), vfs.NewMem())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, e)
+		told := 0
+		for _, l := range hook.AllEntries() {
+			if l.Message == "pruning" && l.Data["older_than"] == MinRetention.String() {
+				told++
+			}
+		}
+		if told != want {
+			t.Errorf("retention %s was told %d times", retention, told)
 		}
 	}
 }
@@ -347,6 +449,70 @@ func TestFullDiskAtStart(t *testing.T) {
 			}
 		}
 		mustClose(t, e)
+	}
+}
+
+// TestFullDiskAnywhere: whichever write of an opening or of a close is the first that finds no room, the
+// opening is refused in one line or the engine ends, and neither waits for room. With room again every
+// payment is there. Method: stores that a kill and a close left, and nothing at all, and an n-th write for
+// every n. A wait for room never ends here. Pebble's manifest always has room: a flush that failed there
+// is tried for ever even with room again, which no test can end (TestFullDiskAtARestart has it).
+func TestFullDiskAnywhere(t *testing.T) {
+	stores := map[string]*damaged{"new": {}, "killed": newDamaged(t, false), "closed": newDamaged(t, true)}
+	takesRoom := []errorfs.OpKind{
+		errorfs.OpFileWrite, errorfs.OpFileWriteAt, errorfs.OpCreate, errorfs.OpRename, errorfs.OpLink, errorfs.OpMkdirAll, errorfs.OpReuseForWrite,
+	}
+	blank := newDamaged(t, false)
+	for name := range blank.files {
+		if strings.HasPrefix(name, stateDir) {
+			delete(blank.files, name)
+		}
+	}
+	stores["without a state"] = blank
+	for what, d := range stores {
+		refused, failed := 0, 0
+		for n := int64(0); ; n++ {
+			mem := vfs.NewMem()
+			d.put(t, mem)
+			var writes atomic.Int64
+			var roomy atomic.Bool
+			fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if slices.Contains(takesRoom, op.Kind) && !strings.Contains(op.Path, "MANIFEST") && writes.Add(1) > n && !roomy.Load() {
+					return syscall.ENOSPC
+				}
+				return nil
+			}))
+			e, err := openPebble("db", small(Options{Fatal: func(err error) { saysNoRoom(t, what, n, err) }}), fs)
+			if err != nil {
+				refused++
+				saysNoRoom(t, what, n, err)
+			} else if err := e.Close(); err != nil {
+				failed++
+				saysNoRoom(t, what, n, errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))) // as the node's command has it
+			}
+			met := writes.Load() > n
+			roomy.Store(true) // lets what is stuck in Pebble end, and with it what held the folder
+			for err = errors.New("not yet"); err != nil; {
+				if e, err = openPebble("db", small(Options{}), mem); err == nil && e.Seq() != d.seen {
+					t.Errorf("%s, write %d: with room again there are %d of %d payments", what, n, e.Seq(), d.seen)
+				}
+			}
+			mustClose(t, e)
+			if !met {
+				break
+			}
+		}
+		t.Logf("%s: %d openings and %d closes found no room", what, refused, failed)
+		if refused == 0 {
+			t.Errorf("%s: no opening found no room", what)
+		}
+	}
+}
+
+func saysNoRoom(t *testing.T, what string, n int64, err error) {
+	t.Helper()
+	if strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("%s, write %d: %v", what, n, err)
 	}
 }
 
