@@ -15,6 +15,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/sirupsen/logrus"
+	logrustest "github.com/sirupsen/logrus/hooks/test"
 
 	"svc-wallet/wallet"
 )
@@ -401,6 +403,41 @@ func TestDurableIsLost(t *testing.T) {
 			t.Errorf("%s: it opened at %d of %d", what, e.Seq(), d.seen)
 		}
 		mustClose(t, e)
+	}
+}
+
+// TestDurableIsMissed: with no word of how far the journal was acknowledged, a cut end would pass for
+// one that was never written. So verify calls it a fault and a start tells of it, once: it makes the
+// file anew.
+func TestDurableIsMissed(t *testing.T) {
+	d := newDamaged(t, false)
+	for what, missed := range map[string]struct {
+		change func([]byte) []byte
+		told   bool
+	}{
+		"whole":              {func(b []byte) []byte { return b }, false},
+		"one slot is bad":    {func(b []byte) []byte { b[10] ^= 1; return b }, false},
+		"removed":            {func([]byte) []byte { return nil }, true},
+		"empty":              {func([]byte) []byte { return []byte{} }, true},
+		"both slots are bad": {func(b []byte) []byte { b[10] ^= 1; b[durableApart+10] ^= 1; return b }, true},
+	} {
+		fs := vfs.NewMem()
+		d.spoiled(durableName, missed.change).put(t, fs)
+		r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {})
+		if err != nil || (r.Faults > 0) != missed.told {
+			t.Errorf("%s: verify says %+v, %v", what, r, err)
+		}
+		for _, told := range []bool{missed.told, false} {
+			log, hook := logrustest.NewNullLogger()
+			e, err := openPebble("db", small(Options{Log: log}), fs)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			mustClose(t, e)
+			if events := hook.AllEntries(); slices.ContainsFunc(events, func(l *logrus.Entry) bool { return l.Message == "durable_lost" }) != told {
+				t.Errorf("%s: told is not %v", what, told)
+			}
+		}
 	}
 }
 

@@ -41,6 +41,9 @@ func (p *pebbleEngine) openStore() error {
 	if err := p.untilFailure(func() error { return p.takeOver(s) }); err != nil {
 		return p.refuse("cannot open the store", errors.Join(err, p.letGo()))
 	}
+	if !s.vouched {
+		p.opts.Log.WithField("reason", errUnvouched.Error()).Error("durable_lost")
+	}
 	p.opened.Store(true) // first, so that a failure of this very moment is told by one of the two
 	if failure := p.failure.Load(); failure != nil {
 		return p.refuse("cannot open the store", errors.Join(*failure, p.letGo()))
@@ -131,6 +134,7 @@ type survey struct {
 	end      place
 	chain    uint64
 	tail     int64 // bytes of the journal that the state has not
+	vouched  bool  // the file durable says how far the journal went
 }
 
 func (p *pebbleEngine) survey() (s survey, err error) {
@@ -141,7 +145,7 @@ func (p *pebbleEngine) survey() (s survey, err error) {
 	if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "MANIFEST-") }) {
 		return s, errors.New("the store has format 1, which had no journal and is not read any more; start with a new folder")
 	}
-	durable, err := readDurable(p.fs, p.dir)
+	durable, vouched, err := readDurable(p.fs, p.dir)
 	if err != nil {
 		return s, err
 	}
@@ -157,6 +161,7 @@ func (p *pebbleEngine) survey() (s survey, err error) {
 	if durable > s.seq {
 		return s, damagef(journalDir, "payments are missing: %d had been made durable, it ends at %d", durable, s.seq)
 	}
+	s.vouched = vouched || s.seq == 0
 	return s, nil
 }
 
@@ -426,7 +431,10 @@ func (p *pebbleEngine) takeOver(s survey) error {
 	if p.durable, err = openDurable(p.fs, p.dir); err != nil {
 		return err
 	}
-	return p.durable.write(s.seq)
+	if err := p.durable.write(s.seq); err != nil {
+		return err
+	}
+	return errors.Join(p.durable.file.Sync(), syncFolder(p.fs, p.dir))
 }
 
 // catchUp does the tail again.
@@ -499,6 +507,10 @@ func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
 	p.out.rows(b, p.books, entries)
 	return errors.Join(p.db.Apply(b, pebble.NoSync), b.Close())
 }
+
+// errUnvouched is no reason to refuse a store: what the journal holds is whole. But had its end been
+// cut off as well, nobody would know.
+var errUnvouched = errors.New("the file " + durableName + " is missing or damaged, so that nothing tells whether the journal has lost its end")
 
 // makeFolder makes a folder that is there after a crash, too.
 func makeFolder(fs vfs.FS, dir string) error {

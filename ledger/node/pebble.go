@@ -367,7 +367,10 @@ func (p *pebbleEngine) persist(f *flight) error {
 		return err
 	}
 	p.out.spare.Put(f.record)
-	return p.durable.write(f.seq)
+	if err := p.durable.write(f.seq); err != nil || f.opens == nil {
+		return err
+	}
+	return p.durable.file.Sync()
 }
 
 // apply is the applier. It ends when the syncer has and every batch is in the state.

@@ -128,6 +128,9 @@ func (p *pebbleEngine) verify(ctx context.Context, progress func(done, total int
 	if err != nil {
 		return nil, p.refuse("cannot open the store", err)
 	}
+	if !s.vouched {
+		c.report.fault("%s", errUnvouched)
+	}
 	if len(s.segments) == 0 {
 		return nil, p.refuse("there is no store", errors.New("the folder is empty"))
 	}
