@@ -234,12 +234,11 @@ func (c *checker) skip(r *journalReader, g *segment, last uint64, damage error) 
 		to = r.seq
 	}
 	c.seek = true
-	c.report.Unread += to + 1 - min(from, to+1)
-	switch {
-	case from <= to:
+	if from <= to {
+		c.report.Unread += to - from + 1
 		c.report.fault("%s; payments %d to %d cannot be read", damage, from, to)
-	default:
-		c.report.fault("%s; no payment is missing between %d and what follows", damage, at)
+	} else {
+		c.report.fault("%s; no payment is missing there", damage)
 	}
 	return more, c.read(r.at - at)
 }
