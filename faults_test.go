@@ -262,6 +262,11 @@ func TestStall(t *testing.T) {
 	if a.status != 503 || a.code() != "RETRY_LATER" || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "unknown") {
 		t.Errorf("a payment to a stalled ledger: %s %v", a, a.header)
 	}
+	for _, path := range []string{"/v1/tx/tx_01ARZ3NDEKTSV4RRFFQ69G5FAV", "/v1/tx?account=alice&idem=k1", "/v1/balance?account=bob&asset=ron"} {
+		if a := p.get(t, path); a.code() != "UPSTREAM_UNAVAILABLE" || !strings.Contains(a.body, "the ledger is stalled; nothing was found out, ask again") {
+			t.Errorf("%s of a stalled ledger: %s", path, a)
+		}
+	}
 	first := balance()
 	wait(t, 300*time.Millisecond)
 	second, since := balance(), time.Since(asked)

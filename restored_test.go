@@ -11,8 +11,8 @@ import (
 
 // TestLedgerRestoredUnderASidecar puts an older copy of the ledger's folder, and then an empty one,
 // under a running sidecar. It says so in /readyz, the log and a metric; it refuses payments, and
-// repeats of payments that the copy lacks too, so nothing that it says contradicts the ledger; reads
-// show what the ledger has. POST /ledger/accept ends it, and then repeats are paid by the ledger.
+// repeats of payments that the copy lacks too, and every read, so nothing that it says contradicts what it
+// has said before. POST /ledger/accept ends it, and then repeats are paid by the ledger.
 func TestLedgerRestoredUnderASidecar(t *testing.T) {
 	p := startPair(t)
 	data := flagValue(t, p.ledgerArgs, "--data")
@@ -32,6 +32,7 @@ func TestLedgerRestoredUnderASidecar(t *testing.T) {
 	if paid.status != 200 {
 		t.Fatal(paid)
 	}
+	const balance, byKey = "/v1/balance?account=alice&asset=ron", "/v1/tx?account=alice&idem=k2"
 	_, id, _ := strings.Cut(paid.body, `"txid":"`)
 	receipt := "/v1/tx/" + id[:strings.IndexByte(id, '"')]
 
@@ -53,16 +54,27 @@ func TestLedgerRestoredUnderASidecar(t *testing.T) {
 		if err != nil || repeat.code() != "RETRY_LATER" || strings.Contains(repeat.body, "unknown") {
 			t.Errorf("%s: a repeat is told %s %v", tc.reason, repeat, err)
 		}
-		eventually(t, "the ledger is read as it is", func() bool {
-			return strings.Contains(p.get(t, "/v1/balance?account=alice&asset=ron").body, tc.has)
-		})
-		if a := p.get(t, receipt); a.status != http.StatusNotFound {
-			t.Errorf("%s: the receipt is %s", tc.reason, a)
+		if !strings.Contains(ready, `"degraded":true`) {
+			t.Errorf("%s: /readyz is %s", tc.reason, ready)
+		}
+		for _, path := range []string{balance, receipt, byKey} {
+			for _, least := range []string{"0", "1000"} {
+				a, err := p.do(t.Context(), http.MethodGet, path, "", "X-Min-Ledger-Seq", least)
+				if err != nil || a.code() != "RETRY_LATER" || !strings.Contains(a.body, "went back") || strings.Contains(a.body, "details") {
+					t.Errorf("%s: %s is %s %v", tc.reason, path, a, err)
+				}
+			}
 		}
 		if status, said := admin(t, p.client, http.MethodPost, "/ledger/accept"); status != http.StatusOK || !strings.Contains(said, `"version"`) {
 			t.Fatalf("%s: accept is %d %s", tc.reason, status, said)
 		}
 		p.ready(t)
+		eventually(t, "the ledger is read as it is", func() bool { return strings.Contains(p.get(t, balance).body, tc.has) })
+		for _, path := range []string{receipt, byKey} {
+			if a := p.get(t, path); a.status != http.StatusNotFound {
+				t.Errorf("%s: %s is %s", tc.reason, path, a)
+			}
+		}
 		if status, _ := admin(t, p.client, http.MethodPost, "/ledger/accept"); status != http.StatusConflict {
 			t.Errorf("%s: accepted twice: %d", tc.reason, status)
 		}

@@ -39,7 +39,7 @@ var textCaveats = []struct{ name, help string }{ //nolint:gochecknoglobals // a 
 	{"accounts", "accounts, comma-separated; a trailing * covers a prefix"},
 	{"assets", "assets, comma-separated; a trailing * covers a prefix"},
 	{"max_amount", "largest amount of one payment, in minor units"},
-	{"daily", "largest sum of a day, in minor units"},
+	{"daily", "the most that an account may have moved on the UTC day, by whichever token, when this one is used; minor units"},
 	{"peer", "spiffe:// id that the client certificate must carry"},
 	{"cidr", "network that the client must come from"},
 	{"sub", "name for audit; rates run by the token's id"},

@@ -248,6 +248,8 @@ func (m *tableModel) expectAnswer(t *rapid.T, c, first *client, code wallet.Code
 		next, detail = want.NextNonce, want.Detail
 	case code.Outcome() == wallet.Refused && c.x.Transfer.Fingerprint == first.x.Transfer.Fingerprint && code == first.code:
 		next, detail = 77, "because "+first.reply
+	case code == wallet.Busy:
+		detail = takenUp
 	}
 	x := c.x
 	if !c.done() || c.code != code || string(x.Reply) != reply || x.Seq != seq || x.Detail != detail || x.NextNonce != next {

@@ -74,10 +74,14 @@ func (f *Idempotency) Check(x *Exchange) wallet.Code {
 		case s == timeUp && same:
 			return wallet.Uncertain
 		case s == timeUp || s == full:
-			return wallet.Busy // nothing was done
+			x.Detail = takenUp
+			return wallet.Busy
 		}
 	}
 }
+
+// takenUp is told where a claim could not be had in time.
+const takenUp = "requests with this key or nonce are under way already; nothing was done"
 
 // shares says whether a duplicate gets the answer of the first request. What is applied or unknown
 // is so for both. A refusal that may pass by itself (a full queue, a deadline, a breaker) speaks of

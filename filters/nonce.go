@@ -46,7 +46,8 @@ func (f *Nonce) Check(x *Exchange) wallet.Code {
 			x.conflict(t.Nonce+1, NonceReserved) // zero, for none, after the last one
 			return wallet.NonceConflict
 		case s == timeUp || s == full:
-			return wallet.Busy // nothing was done
+			x.Detail = takenUp
+			return wallet.Busy
 		}
 	}
 }

@@ -220,6 +220,7 @@ func (f *InFlight) Check(x *Exchange) wallet.Code {
 	for {
 		n := f.n.Load()
 		if n >= int64(x.Limits.InFlight) {
+			x.Detail = "as many requests are under way as may be; nothing was done"
 			return wallet.Busy
 		}
 		if f.n.CompareAndSwap(n, n+1) {

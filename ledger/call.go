@@ -36,10 +36,6 @@ var (
 	// errGarbled: the node answered, but no answer can be understood. The node has failed, and
 	// asking again would turn its first answers into replays.
 	errGarbled = errors.New("garbled answer")
-
-	// errDamaged: what was to be read is damaged in the node's store. The node is well, and asking
-	// again would meet the same damage.
-	errDamaged = errors.New("the ledger's store is damaged there")
 )
 
 // caller makes idempotent calls of the ledger node: behind the breaker, each attempt with its own
@@ -66,7 +62,7 @@ func (c *caller) do(ctx context.Context, op Op, deadline int64, call func(contex
 	var lost error // of an attempt that may have taken effect
 	for attempt := 0; ; attempt++ {
 		err := c.try(ctx, op, deadline, call)
-		if err == nil || errors.Is(err, errGarbled) || errors.Is(err, errDamaged) {
+		if err == nil || errors.Is(err, errGarbled) || errors.Is(err, ErrDamaged) || isDoubt(err) {
 			return err
 		}
 		if !errors.Is(err, ErrNotSent) {
@@ -98,7 +94,8 @@ func (c *caller) try(ctx context.Context, op Op, deadline int64, call func(conte
 	ctx, cancel := context.WithTimeout(ctx, min(c.live.Load().LedgerTimeout, time.Duration(deadline-start)))
 	defer cancel()
 	err := call(ctx)
-	if answered = err == nil || errors.Is(err, errDamaged); !answered {
+	// A doubted ledger is there: that it is the wrong one is no business of the breaker.
+	if answered = err == nil || errors.Is(err, ErrDamaged) || isDoubt(err); !answered {
 		c.breaker.blame(err)
 	}
 	c.observer.Call(op, outcome(err), c.now()-start)

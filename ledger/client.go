@@ -157,7 +157,7 @@ func (c *Client) fence(ctx context.Context, l *link, a *attempt) {
 // Lookup implements Ledger.
 func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	req := encodeLookup(keys)
-	return c.call(ctx, OpLookup, func(ctx context.Context, l *link, _ *attempt) error {
+	return c.read(ctx, OpLookup, func(ctx context.Context, l *link) error {
 		res, err := l.node.Lookup(ctx, req)
 		if err != nil {
 			return err
@@ -181,7 +181,7 @@ func (c *Client) Payment(ctx context.Context, account wallet.Account, key wallet
 func (c *Client) transaction(
 	ctx context.Context, req *ledgerpb.TransactionRequest, asked func(*wallet.Receipt) bool,
 ) (r wallet.Receipt, seq uint64, err error) {
-	err = c.call(ctx, OpTransaction, func(ctx context.Context, l *link, _ *attempt) error {
+	err = c.read(ctx, OpTransaction, func(ctx context.Context, l *link) error {
 		res, err := l.node.Transaction(ctx, req)
 		if status.Code(err) == codes.NotFound {
 			return wallet.NotFound
@@ -193,6 +193,23 @@ func (c *Client) transaction(
 		return err
 	})
 	return r, seq, err
+}
+
+// read is call for what is told to a client: only by a ledger that is not in doubt, neither before it
+// is asked nor after. What came back in between may have answered.
+func (c *Client) read(ctx context.Context, op Op, do func(context.Context, *link) error) error {
+	return c.call(ctx, op, func(ctx context.Context, l *link, _ *attempt) error {
+		if err := c.vouched(ctx, l); err != nil {
+			return err
+		}
+		err := do(ctx, l)
+		if err == nil || errors.Is(err, wallet.NotFound) {
+			if barred := c.barred(l); barred != nil {
+				return barred
+			}
+		}
+		return err
+	})
 }
 
 // call makes a unary call. Its error is wallet.NotFound as it is, or says what was attempted and
@@ -219,7 +236,7 @@ func (c *Client) call(ctx context.Context, op Op, do func(context.Context, *link
 	case status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("ledger %s: %w: %w", op, context.DeadlineExceeded, err)
 	case status.Code(err) == codes.DataLoss:
-		return fmt.Errorf("ledger %s: %w: %w", op, errDamaged, err)
+		return fmt.Errorf("ledger %s: %w: %w", op, ErrDamaged, err)
 	default:
 		return fmt.Errorf("ledger %s: %w", op, err)
 	}
@@ -391,11 +408,12 @@ func (c *Client) receive(
 			return fmt.Errorf("%w: heartbeat for a tick that is not due", errWire)
 		}
 		if !judged { // by now the stream has told all that was durable when it was opened
-			if err := c.judge(ctx, l, name, at, known); err != nil {
+			if err := c.judge(ctx, l, name, at, asOf, known); err != nil {
 				return err
 			}
 			judged = true
 		}
+		l.answered.Store(asOf)
 		if h.GetClock() > 0 {
 			l.opening.Store(&opening{name.history, h.GetClock(), asOf})
 		}

@@ -77,7 +77,7 @@ func TestDialAddresses(t *testing.T) {
 		"localhost:7000": true, "unix:": false, "ledger:7000": false, "10.0.0.1:7000": false,
 		"ledger": false, ":7000": false, "": false, "http://ledger": false,
 	} {
-		c, err := Dial(addr, DialOptions{})
+		c, err := Dial(addr, DialOptions{Now: clock})
 		if (err == nil) != fine {
 			t.Errorf("%q: %v", addr, err)
 		}
@@ -85,7 +85,7 @@ func TestDialAddresses(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	c, err := Dial("ledger:7000", DialOptions{TLS: func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS13} }})
+	c, err := Dial("ledger:7000", DialOptions{Now: clock, TLS: func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS13} }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -333,9 +333,9 @@ func TestDamageIsNoFailure(t *testing.T) {
 	for range 30 {
 		err := c.caller.do(context.Background(), OpTransaction, soon(), func(context.Context) error {
 			reads++
-			return fmt.Errorf("a receipt: %w", errDamaged)
+			return fmt.Errorf("a receipt: %w", ErrDamaged)
 		})
-		if !errors.Is(err, errDamaged) {
+		if !errors.Is(err, ErrDamaged) {
 			t.Fatal(err)
 		}
 	}

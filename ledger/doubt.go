@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/connectivity"
 )
 
 // DoubtKind is why the ledger in use is not taken for the one that this process has paid into.
@@ -25,7 +26,7 @@ func (k DoubtKind) String() string {
 
 // Doubt is what a Client holds against the ledger in use after it came back: it is an older copy of
 // the one that this process has paid into, or another one. While there is a doubt no payment is
-// sent. It ends when an operator accepts the ledger as it is (Accept), or when the right one is back.
+// sent, and nothing that it answers is told. It ends when an operator accepts the ledger as it is (Accept), or when the right one is back.
 // It is immutable.
 type Doubt struct {
 	Kind   DoubtKind
@@ -45,23 +46,42 @@ func (c *Client) Doubt() *Doubt { return c.doubt.Load() }
 // Doubts counts the times that a doubt of that kind arose.
 func (c *Client) Doubts(k DoubtKind) uint64 { return c.doubts[k].Load() }
 
-// barred says why no payment may be sent on l.
+// barred says why no payment may be sent on l, and no answer from there be told.
 func (c *Client) barred(l *link) error {
 	if d := c.doubt.Load(); d != nil {
 		return d
 	}
-	if l.unproved.Load() {
+	if !l.proved() {
 		return errUnproved
 	}
 	return nil
 }
 
-// errUnproved bars payments from a ledger whose stream was lost, until another one tells what is there.
+// vouched is barred for a read, which waits a little for the proof where there is a connection.
+func (c *Client) vouched(ctx context.Context, l *link) error {
+	for until := c.opts.Now() + int64(brief); ; {
+		err := c.barred(l)
+		if !errors.Is(err, errUnproved) || l.conn.GetState() != connectivity.Ready ||
+			c.opts.Now() >= until || !sleep(ctx, againFirst) {
+			return err
+		}
+	}
+}
+
+// isDoubt says of a call's error that a doubt about the ledger is why.
+func isDoubt(err error) bool {
+	var d *Doubt
+	return errors.As(err, &d)
+}
+
+// errUnproved bars calls of a ledger whose stream was lost, until another one tells what is there.
 var errUnproved = errors.New("the connection was lost, and what came back has not proved itself yet")
 
 // judge takes the name and the version that a stream on l has told by its first heartbeat. An error
 // says that the node could not be asked.
-func (c *Client) judge(ctx context.Context, l *link, n *ledgerName, seq uint64, known known) error {
+//
+// asOf is when the tick was sent that the heartbeat answers.
+func (c *Client) judge(ctx context.Context, l *link, n *ledgerName, seq uint64, asOf int64, known known) error {
 	var d *Doubt
 	if !l.judged.Swap(false) {
 		var err error
@@ -84,6 +104,7 @@ func (c *Client) judge(ctx context.Context, l *link, n *ledgerName, seq uint64, 
 		c.standing.told(n)
 	}
 	before := c.doubt.Swap(d)
+	l.answered.Store(asOf)
 	l.unproved.Store(false)
 	c.mu.Unlock()
 	c.saw(seq)

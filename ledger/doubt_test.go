@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -15,8 +16,8 @@ import (
 )
 
 // Goal: a ledger that comes back under a running sidecar older than it was, or as another one, is
-// told from itself: no payment is sent to it, it is logged and counted once, and reads show it as it
-// is. The right one ends the doubt by coming back, and an operator ends it by accepting. Method: a
+// told from itself: no payment is sent to it, it is logged and counted once, and no read is answered
+// by it, from the moment that it is there. The right one ends the doubt by coming back, and an operator ends it by accepting. Method: a
 // store's folder is copied, paid into, and taken away from under the socket for its copy, for that
 // copy after it has gone its own way past the version seen, and for an empty store.
 func TestLedgerThatWentBack(t *testing.T) {
@@ -48,6 +49,8 @@ func TestLedgerThatWentBack(t *testing.T) {
 			m := moveWith(t, at, DialOptions{Now: clock, Log: log, OnDoubt: func() { forgot.Add(1) }})
 			until(t, "healthy", m.reader.Healthy)
 			pays(t, m, 1, 2)
+			readAll := reads(t, m, issueTo(1, 2))
+			endReads := readsGoOn(readAll)
 			stop()
 			_ = e.Close()
 
@@ -55,7 +58,8 @@ func TestLedgerThatWentBack(t *testing.T) {
 			version := went.Seq()
 			_, stop = serveBooks(t, went, at)
 			until(t, "in doubt", func() bool { return m.Doubt() != nil })
-			until(t, "read from", m.reader.Healthy)
+			until(t, "watched", m.reader.Healthy)
+			endReads()
 			d := m.Doubt()
 			if d.Kind != tc.kind || d.Seen != 2 || d.Seq != version || forgot.Load() == 0 || m.Doubts(tc.kind) != 1 {
 				t.Errorf("%v: %+v, forgot %d times, counted %d", d, d, forgot.Load(), m.Doubts(tc.kind))
@@ -68,8 +72,10 @@ func TestLedgerThatWentBack(t *testing.T) {
 			if tc.kind != OtherLedger {
 				want = wallet.Minor(1)
 			}
-			if b, _, code := m.reader.Balance(ronOf(1), m.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.OK || b.Amount != want {
-				t.Errorf("a balance: %v, %v, want %v", code, b.Amount, want)
+			for what, code := range readAll() {
+				if code != wallet.RetryLater {
+					t.Errorf("%s: %v", what, code)
+				}
 			}
 			told := 0
 			for _, l := range lines.AllEntries() {
@@ -87,6 +93,11 @@ func TestLedgerThatWentBack(t *testing.T) {
 				e = pebbleBooks(t, home)
 				serveBooks(t, e, at)
 				until(t, "itself again", func() bool { return m.Doubt() == nil && m.reader.Healthy() })
+				for what, code := range readAll() {
+					if code != wallet.OK {
+						t.Errorf("%s of the right one: %v", what, code)
+					}
+				}
 				pays(t, m, 3, 1)
 				if e.Seq() != 3 || m.Accept() != nil {
 					t.Errorf("version %d", e.Seq())
@@ -95,6 +106,12 @@ func TestLedgerThatWentBack(t *testing.T) {
 			}
 			if got := m.Accept(); got != d || m.Doubt() != nil || m.Accept() != nil {
 				t.Errorf("accepted %v", got)
+			}
+			if b, _, code := m.reader.Balance(ronOf(1), m.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.OK || b.Amount != want {
+				t.Errorf("a balance that was accepted: %v, %v, want %v", code, b.Amount, want)
+			}
+			if _, _, code := m.reader.Payment(account(1), issueTo(1, 2).Idem, m.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.NotFound {
+				t.Errorf("a payment that was lost: %v", code)
 			}
 			pays(t, m, 3, 1)
 			if went.Seq() != version+1 {
@@ -106,6 +123,50 @@ func TestLedgerThatWentBack(t *testing.T) {
 			pays(t, m, 3, 2)
 		})
 	}
+}
+
+// reads returns a function that makes every kind of read of what the payment p, the last of its
+// account's, left behind. What contradicts it is an error: another figure, or that it is not there.
+func reads(t *testing.T, m *moving, p *wallet.Transfer) func() map[string]wallet.Code {
+	t.Helper()
+	receipt, _, code := m.reader.Payment(p.To, p.Idem, m.live.Load(), 0, wallet.Origin{}, soon())
+	if code != wallet.OK {
+		t.Fatal(code)
+	}
+	key := wallet.BalanceKey{Account: p.To, Asset: p.Asset}
+	return func() map[string]wallet.Code {
+		b, _, balance := m.reader.Balance(key, m.live.Load(), 0, wallet.Origin{}, soon())
+		if balance == wallet.OK && b.Amount != wallet.Minor(p.Nonce) {
+			t.Errorf("a balance of %v is told", b.Amount)
+		}
+		_, _, byID := m.reader.Transaction(receipt.TxID, m.live.Load(), 0, wallet.Origin{}, soon())
+		_, _, byKey := m.reader.Payment(p.To, p.Idem, m.live.Load(), 0, wallet.Origin{}, soon())
+		var figures [1]wallet.Balance
+		looked := wallet.OK
+		if err := m.Lookup(t.Context(), []wallet.BalanceKey{key}, figures[:]); err != nil {
+			looked = unanswered(err)
+		} else if figures[0].Amount != wallet.Minor(p.Nonce) {
+			t.Errorf("a lookup tells %v", figures[0].Amount)
+		}
+		if byID == wallet.NotFound || byKey == wallet.NotFound {
+			t.Error("an acknowledged payment is told not to be there")
+		}
+		return map[string]wallet.Code{"balance": balance, "by id": byID, "by key": byKey, "lookup": looked}
+	}
+}
+
+// readsGoOn reads all the time until it is ended.
+func readsGoOn(read func() map[string]wallet.Code) (end func()) {
+	var over atomic.Bool
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for !over.Load() {
+				read()
+			}
+		})
+	}
+	return func() { over.Store(true); readers.Wait() }
 }
 
 // Goal: until what came back has proved itself no payment is sent, also to a node that tells no clock

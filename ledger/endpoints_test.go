@@ -593,7 +593,7 @@ func TestClosedClientStays(t *testing.T) {
 		t.Errorf("swapped: %v", err)
 	}
 	var timeout net.Error
-	hasty := DialOptions{ConnectTimeout: func() time.Duration { return 1 }}
+	hasty := DialOptions{Now: clock, ConnectTimeout: func() time.Duration { return 1 }}
 	if _, err := new(carrier).dialer("127.0.0.1:1", &hasty)(t.Context(), "127.0.0.1:1"); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("without time: %v", err)
 	}

@@ -46,4 +46,8 @@ var (
 	ErrNotSent = errors.New("not sent")
 	ErrBacklog = errors.New("changes are no longer held")
 	ErrLagged  = errors.New("watcher too slow")
+
+	// ErrDamaged: what was to be read is damaged in the node's store. The node is well, and asking
+	// again would meet the same damage.
+	ErrDamaged = errors.New("the ledger's store is damaged there")
 )

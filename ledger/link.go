@@ -35,7 +35,8 @@ type link struct {
 
 	opening  atomic.Pointer[opening] // at its other end; nil: not told yet
 	judged   atomic.Bool             // has just proved itself, so its first stream need not
-	unproved atomic.Bool             // its stream was lost and none has told yet what came back; no payment is sent
+	unproved atomic.Bool             // its stream was lost and none has told yet what came back; nothing is asked of it
+	answered atomic.Int64            // when the newest tick was sent that a proved stream has answered; 0: none has
 
 	calls atomic.Int64  // under way, less bias once retired
 	gone  chan struct{} // closed when retired
@@ -55,6 +56,14 @@ type opening struct {
 // at is the most that the clock can show at the local time t.
 func (o *opening) at(t int64) uint64 {
 	return o.clock + uint64(max(0, t-o.after)/int64(time.Millisecond)) + 1
+}
+
+// proved says that what is at the other end has proved itself, or had nothing to prove: its stream is
+// up, and has answered on the connection that there is now. gRPC makes a new one before the stream's
+// goroutine sees that the old one is lost.
+func (l *link) proved() bool {
+	at := l.answered.Load()
+	return !l.unproved.Load() && (at == 0 || l.carrier.dialled.Load() <= at)
 }
 
 // bias is more than the calls that can be under way.
@@ -141,7 +150,10 @@ func onThisMachine(addr string) bool {
 }
 
 // carrier is the connection that a link has at present.
-type carrier struct{ at atomic.Pointer[kernel] }
+type carrier struct {
+	at      atomic.Pointer[kernel]
+	dialled atomic.Int64 // when it was begun
+}
 
 // kernel is what the kernel tells of it; nil where it tells nothing.
 func (w *carrier) kernel() kernel {
@@ -157,7 +169,7 @@ func (w *carrier) kernel() kernel {
 func (w *carrier) dialer(addr string, opts *DialOptions) func(context.Context, string) (net.Conn, error) {
 	path, local := strings.CutPrefix(addr, "unix:")
 	return func(ctx context.Context, resolved string) (net.Conn, error) {
-		d := net.Dialer{Timeout: opts.connectTimeout()}
+		d, begun := net.Dialer{Timeout: opts.connectTimeout()}, opts.Now()
 		network, to := "tcp", resolved
 		if local {
 			network, to = "unix", path
@@ -168,6 +180,7 @@ func (w *carrier) dialer(addr string, opts *DialOptions) func(context.Context, s
 		}
 		k := kernelOf(c)
 		w.at.Store(&k)
+		w.dialled.Store(begun)
 		return c, nil
 	}
 }

@@ -118,6 +118,15 @@ type connector interface {
 	Await(ctx context.Context, d time.Duration) bool
 }
 
+// doubter is a Ledger that knows whether it is the one that this process has paid into. While it is in
+// doubt no read is served, from memory neither.
+type doubter interface{ Doubt() *Doubt }
+
+func (r *Reader) doubted() bool {
+	d, ok := r.ledger.(doubter)
+	return ok && d.Doubt() != nil
+}
+
 // NewReader makes a reader with an empty cache. Run keeps it current.
 func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Reader {
 	if opts.StallAfter <= 0 {
@@ -135,10 +144,14 @@ func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Rea
 
 // Balance returns under l the figure of key at version minSeq or later, and as of when it is. Its
 // Seq is a version that it is known to hold. wallet.OK, or: Busy (too many lookups wait), RetryLater
-// (the ledger has not reached minSeq, and b.Seq is where it is; or draining), UpstreamUnavailable.
+// (the ledger has not reached minSeq, and b.Seq is where it is; or draining; or the ledger is in doubt),
+// UpstreamUnavailable, Unreadable.
 func (r *Reader) Balance(
 	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (b wallet.Balance, asOf int64, code wallet.Code) {
+	if r.doubted() {
+		return r.outran(minSeq)
+	}
 	f, ok := r.cache.get(&key, r.lease.Load())
 	if ok && f.balance.Seq >= minSeq {
 		age := r.opts.Now() - f.asOf
@@ -280,7 +293,10 @@ func (r *Reader) held(key *wallet.BalanceKey, minSeq uint64) (figure, bool) {
 
 // fallBack serves what is in memory, with its true age, where the ledger could not be asked.
 func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Code) (wallet.Balance, int64, wallet.Code) {
-	if f, ok := r.held(key, minSeq); ok && code == wallet.UpstreamUnavailable {
+	if r.doubted() {
+		return r.outran(minSeq)
+	}
+	if f, ok := r.held(key, minSeq); ok && (code == wallet.UpstreamUnavailable || code == wallet.Unreadable) {
 		return r.serve(&f, CacheStale)
 	}
 	r.outcomes[CacheFailed].Add(1)
@@ -361,7 +377,7 @@ func (r *Reader) fill(b *lookups) bool {
 
 func (r *Reader) run(b *lookups) {
 	at, err := r.look(b, 0, len(b.items))
-	if errors.Is(err, errDamaged) && len(b.items) > 1 {
+	if errors.Is(err, ErrDamaged) && len(b.items) > 1 {
 		// One row that cannot be read fails the whole call, so each balance is asked for by itself.
 		for i := range b.items {
 			at, err := r.look(b, i, i+1)
@@ -387,15 +403,27 @@ func (r *Reader) look(b *lookups, from, to int) (at int64, err error) {
 // end gives an item its answer.
 func (r *Reader) end(b *lookups, i int, at int64, err error) {
 	if err != nil {
-		r.cache.fail(b.items[i], wallet.UpstreamUnavailable)
+		r.cache.fail(b.items[i], unanswered(err))
 		return
 	}
 	r.cache.answer(b.items[i], &b.figures[i], at, r.lease.Load())
 }
 
+// unanswered is the answer to a read whose call failed.
+func unanswered(err error) wallet.Code {
+	switch {
+	case isDoubt(err):
+		return wallet.RetryLater
+	case errors.Is(err, ErrDamaged):
+		return wallet.Unreadable
+	default:
+		return wallet.UpstreamUnavailable
+	}
+}
+
 // Transaction returns a receipt and a version that it holds, which is minSeq at least; or
-// wallet.NotFound, RetryLater (the ledger has not reached minSeq, and the version is where it is),
-// UpstreamUnavailable.
+// wallet.NotFound, RetryLater (the ledger has not reached minSeq, and the version is where it is; or it
+// is in doubt), UpstreamUnavailable, Unreadable.
 func (r *Reader) Transaction(
 	txid wallet.TxID, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Receipt, uint64, wallet.Code) {
@@ -420,6 +448,8 @@ func (r *Reader) find(
 ) (receipt wallet.Receipt, seq uint64, code wallet.Code) {
 	lost := r.hush.now()
 	switch deadline = r.patience(deadline); {
+	case r.doubted():
+		return wallet.Receipt{}, minSeq, wallet.RetryLater
 	case lost.Err() != nil:
 		return wallet.Receipt{}, minSeq, wallet.UpstreamUnavailable
 	case !r.reach(minSeq, l, deadline):
@@ -438,7 +468,7 @@ func (r *Reader) find(
 		return err
 	})
 	if err != nil {
-		code = wallet.UpstreamUnavailable
+		code = unanswered(err)
 	}
 	return receipt, max(seq, minSeq), code
 }
@@ -665,6 +695,12 @@ func (s *stream) tick(silent time.Duration) {
 // Healthy says whether the ledger answers: its stream is up and so are its heartbeats. A stall
 // shows within ReaderOptions.StallAfter and two ticks.
 func (r *Reader) Healthy() bool { return r.healthy.Load() }
+
+// Stalled says that the ledger is there and does not go on.
+func (r *Reader) Stalled() bool { return r.stalled.Load() }
+
+// Seen says that something is known of the ledger, be it that it is away.
+func (r *Reader) Seen() bool { return r.healthy.Load() || r.why.Load() != nil }
 
 // Why is why the ledger does not answer, in one line; empty where it does.
 func (r *Reader) Why() string {

@@ -147,7 +147,7 @@ func TestDamagedBalanceFailsAlone(t *testing.T) {
 		k.lookup = func(_ context.Context, keys []wallet.BalanceKey) error {
 			<-held
 			if slices.Contains(keys, ronOf(3)) {
-				return fmt.Errorf("a row: %w", errDamaged)
+				return fmt.Errorf("a row: %w", ErrDamaged)
 			}
 			return nil
 		}
@@ -156,7 +156,7 @@ func TestDamagedBalanceFailsAlone(t *testing.T) {
 			reads.Go(func() {
 				want := wallet.OK
 				if i == 3 {
-					want = wallet.UpstreamUnavailable
+					want = wallet.Unreadable
 				}
 				if _, _, code := r.Balance(ronOf(i), r.live.Load(), 0, wallet.Origin{}, soon()); code != want {
 					t.Errorf("balance %d: %v, want %v", i, code, want)

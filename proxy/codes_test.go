@@ -52,7 +52,7 @@ func TestCodes(t *testing.T) {
 	}
 	good := r.transfer("rich", "x", 1, 100)
 	slow := newRig(t, rigOptions{env: []string{"SVC_WALLET_READ_TIMEOUT=500ms"}})
-	reset := func() { r.live.Store(r.cfg.Limits()); r.ledger.commit.Store(nil) }
+	reset := func() { r.live.Store(r.cfg.Limits()); r.ledger.commit.Store(nil); r.ledger.read.Store(nil) }
 	seen := map[wallet.Code]bool{}
 
 	for _, tc := range []struct {
@@ -95,6 +95,7 @@ func TestCodes(t *testing.T) {
 		{"rate", wallet.RateLimited, func() { r.limit(func(l *config.Limits) { l.RatePerSecond = 0 }) }, pay(good), map[string]string{"X-Ratelimit-Limit": "0", "X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1"}},
 		{"commit times out", wallet.Uncertain, func() { r.failCommits(context.DeadlineExceeded) }, pay(good), nil},
 		{"node is away", wallet.UpstreamUnavailable, func() { r.failCommits(ledger.ErrNotSent) }, pay(good), nil},
+		{"damaged receipt", wallet.Unreadable, func() { r.ledger.read.Store(&ledger.ErrDamaged) }, get("/v1/tx/" + receipt.TxID.String()), nil},
 		{"panic", wallet.Internal, func() {
 			r.server.Replace("/healthz", func(*filters.Exchange) wallet.Code { panic("a bug with a secret") })
 		}, get("/healthz"), nil},
@@ -213,7 +214,7 @@ func TestPrecedence(t *testing.T) {
 		return r.send(method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n" + twin + "Authorization: Bearer " + token +
 			"\r\nContent-Type: " + media + "\r\nIdempotency-Key: " + key + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body)
 	}
-	var later []string // what the two answers say that have one code
+	var later []string // what the answers say that have one code in common
 	for _, step := range []struct {
 		code wallet.Code
 		mend func()
@@ -251,13 +252,15 @@ func TestPrecedence(t *testing.T) {
 		if a.status != want.HTTP() || (want != wallet.OK && a.problem(t).Code != want.Name()) {
 			t.Fatalf("%d %s, want %v", a.status, a.body, want)
 		}
-		if want == wallet.RetryLater {
+		if want == wallet.RetryLater || want == wallet.Busy {
 			later = append(later, a.problem(t).Message)
 		}
 		step.mend()
 	}
-	if len(later) != 2 || later[0] != wallet.RetryLater.When() || !strings.Contains(later[1], "is switched off") {
-		t.Errorf("not ready and switched off say %q", later)
+	for i, part := range []string{"the ledger", "is switched off", "are under way", "the work queue is full"} {
+		if len(later) != 4 || !strings.Contains(later[i], part) {
+			t.Errorf("%q does not say %q", later, part)
+		}
 	}
 }
 

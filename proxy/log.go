@@ -102,7 +102,7 @@ func (l *requestLog) reason(code wallet.Code) string {
 	switch code {
 	case wallet.RetryLater:
 		why = l.away()
-	case wallet.UpstreamUnavailable, wallet.Uncertain:
+	case wallet.UpstreamUnavailable, wallet.Unreadable, wallet.Uncertain:
 		why = l.fault()
 	default:
 	}

@@ -16,7 +16,7 @@ type status struct {
 	keys    [numReadyKeys]bool
 	reason  string // why the ledger is not ready, in words; empty: it is
 	breaker ledger.BreakerState
-	stale   bool // reads come from a cache that the ledger no longer keeps current
+	stale   bool // reads come from a cache that the ledger no longer keeps current, or are refused
 	partial bool // a switch keeps requests out: meant, so it is no reason to send clients elsewhere
 }
 
@@ -49,7 +49,7 @@ func (s *Server) status() status {
 			queueOK:       s.deps.Committer.Depth() < limits.Queue,
 		},
 		breaker: s.deps.Breaker.State(),
-		stale:   !healthy,
+		stale:   !healthy || s.doubted(),
 		partial: limits.Switched(),
 	}
 }

@@ -161,8 +161,9 @@ func (s *Server) balance(x *filters.Exchange) (code wallet.Code) {
 }
 
 // outran tells a read that waited in vain for its least version from one that was refused otherwise.
+// Where a ledger is that is in doubt is not told.
 func (s *Server) outran(x *filters.Exchange, code wallet.Code) wallet.Code {
-	if code == wallet.RetryLater && x.Seq < x.MinSeq && !s.draining.Load() {
+	if code == wallet.RetryLater && x.Seq < x.MinSeq && !s.draining.Load() && !s.doubted() {
 		x.Outrun(x.Seq)
 	}
 	return code

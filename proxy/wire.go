@@ -39,6 +39,7 @@ func (s *Server) encode(ctx *fasthttp.RequestCtx, v *visit, code wallet.Code) {
 	if code.Outcome() == wallet.Applied {
 		s.encodeOK(h, v, code)
 	} else {
+		s.explain(v, code)
 		encodeRefusal(h, v, code)
 	}
 	ctx.Response.SetBody(v.Reply)
@@ -82,7 +83,7 @@ func retryAfter(code wallet.Code, x *filters.Exchange) uint64 {
 	switch code {
 	case wallet.RateLimited:
 		return ceilSeconds(time.Duration(x.RateLimit.ResetMillis) * time.Millisecond)
-	case wallet.UpstreamUnavailable:
+	case wallet.UpstreamUnavailable, wallet.Unreadable:
 		return ceilSeconds(x.Limits.BreakerOpenFor) // then it probes
 	default:
 		return readyRetryAfter

@@ -25,6 +25,7 @@ const (
 	RequestTimeout
 	RetryLater
 	UpstreamUnavailable
+	Unreadable
 	Internal
 	numCodes
 )
@@ -77,8 +78,9 @@ var codes = [numCodes]codeInfo{ //nolint:gochecknoglobals // a table
 	Busy:                 {"BUSY", 429, true, Refused, "the work queue or the in-flight cap is full"},
 	RateLimited:          {"RATE_LIMITED", 429, true, Refused, "the token bucket is empty; see X-RateLimit-*"},
 	RequestTimeout:       {"REQUEST_TIMEOUT", 408, true, Refused, "the request did not arrive in time; nothing was done"},
-	RetryLater:           {"RETRY_LATER", 503, true, Refused, "not ready, draining or switched off by the operator, and nothing was done; or a read asked for a version that the ledger has not reached (details.ledger_seq)"},
-	UpstreamUnavailable:  {"UPSTREAM_UNAVAILABLE", 503, true, Refused, "breaker open, or ledger, auth or policy unreachable; nothing was sent"},
+	RetryLater:           {"RETRY_LATER", 503, true, Refused, "the message says what is in the way (starting, draining, switched off, a ledger that stalls or went back), and nothing was done; or a read asked for a version that the ledger has not reached (details.ledger_seq)"},
+	UpstreamUnavailable:  {"UPSTREAM_UNAVAILABLE", 503, true, Refused, "the ledger cannot be asked, or did not answer a read in time; a payment was not sent, a read has found nothing out"},
+	Unreadable:           {"UPSTREAM_UNAVAILABLE", 503, true, Refused, "what a read asked for is damaged in the ledger's store and cannot be read at present; it may well exist"},
 	Internal:             {"INTERNAL_ERROR", 500, false, Unknown, "a bug of ours; nothing more is said"},
 }
 

@@ -30,6 +30,7 @@ RETRY_LATER             503   yes        refused  RetryLater
 RETRY_LATER             503   yes        unknown  Uncertain
 REQUEST_TIMEOUT         408   yes        refused  RequestTimeout
 UPSTREAM_UNAVAILABLE    503   yes        refused  UpstreamUnavailable
+UPSTREAM_UNAVAILABLE    503   yes        refused  Unreadable
 INTERNAL_ERROR          500   no         unknown  Internal
 OK                      200   no         applied  OK
 OK                      200   no         applied  Replayed
@@ -42,7 +43,7 @@ var codesByName = map[string]wallet.Code{
 	"UnsupportedMediaType": wallet.UnsupportedMediaType, "InsufficientFunds": wallet.InsufficientFunds,
 	"NonceConflict": wallet.NonceConflict, "KeyReused": wallet.KeyReused, "Busy": wallet.Busy,
 	"RateLimited": wallet.RateLimited, "RetryLater": wallet.RetryLater, "RequestTimeout": wallet.RequestTimeout,
-	"UpstreamUnavailable": wallet.UpstreamUnavailable, "Internal": wallet.Internal,
+	"UpstreamUnavailable": wallet.UpstreamUnavailable, "Unreadable": wallet.Unreadable, "Internal": wallet.Internal,
 }
 
 // TestCodes: every code has all cells of its row, and they are the contract's; by comparing with the

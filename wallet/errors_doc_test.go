@@ -84,7 +84,7 @@ const errorsGuide = `
 | ` + "`max_account_total`" + ` | what the credited account holds of the asset | a smaller payment, or the operator |
 | ` + "`asset_supply`" + ` | what is issued of the asset in all: 2^128-1 | nothing |
 | ` + "`token_max_amount`" + ` | one operation under this capability (` + "`max_amount`" + `) | another capability |
-| ` + "`token_daily`" + ` | as ` + "`daily_ceiling`" + `, under this capability (` + "`daily`" + `) | ` + "`resets_at`" + `, or another capability |
+| ` + "`token_daily`" + ` | as ` + "`daily_ceiling`" + `: what the account has moved on the whole day, **by whichever capability**, at the moment when this one is used (` + "`daily`" + `) | ` + "`resets_at`" + `, or another capability |
 | ` + "`max_body_bytes`" + ` | the body, before and after decompression (413) | a smaller body |
 
 ## What a client does
@@ -159,4 +159,22 @@ that is older than the retention
 
 So settle what is unknown well before the retention is over, and do not renew the nonce of a payment that
 is older: look into your own records, or ask the operator.
+
+## After a restore
+
+An operator whose ledger was damaged may have to go on from an older copy, which lacks the last payments.
+Sidecars that were running then answer everything with 503 until the operator accepts the copy; afterwards,
+and at once at a sidecar that was restarted meanwhile, a payment that you hold a **valid receipt** for may not be
+there:
+
+- ` + "`GET /v1/tx`" + `, by id and by key, may say 404;
+- ` + "`GET /v1/balance`" + ` may show an older figure, and an older ` + "`nonce`" + `;
+- a repeat may be **paid anew**: 200 without ` + "`Idempotency-Replayed`" + `, with another ` + "`txid`" + `; or it may get
+  ` + "`NONCE_CONFLICT`" + ` with ` + "`too_low`" + `, where another payment has spent its nonce since.
+
+So for what was acknowledged before a restore, what this page calls "for good" ends with it. Hold a receipt? Then do
+not repeat the payment, and do not renew its nonce: keep the receipt, whose hash is the proof that it was issued
+(` + "`svc-wallet verify-receipt`" + `), and go to the operator, who decides what becomes of it. Two receipts with
+different ` + "`txid`" + `s under one key are a sign of a restore: report both. What is still unknown to you follows the rules
+above: repeat it under its own key.
 `
