@@ -99,7 +99,9 @@ func (*Auth) Name() string { return "auth" }
 // Check answers Unauthorized where the token does not stand, Forbidden where it does but not for
 // this peer or network, and RateLimited in the place of both where there are too many of them.
 func (a *Auth) Check(x *Exchange) wallet.Code {
-	g, stage := a.authenticate(x)
+	again := x.Grant != nil // its head has passed, and is judged once more now that its body is there
+	x.Grant = nil
+	g, stage := a.authenticate(x, again)
 	if stage == passed {
 		stage = g.judge(x)
 	}
@@ -143,8 +145,9 @@ func (g *Grant) watch(x *Exchange) {
 }
 
 // authenticate finds what the token grants, from the cache or by verifying it. Only what verified
-// is kept: junk would otherwise push good tokens out, and refusing junk again is cheap.
-func (a *Auth) authenticate(x *Exchange) (*Grant, AuthStage) {
+// is kept: junk would otherwise push good tokens out, and refusing junk again is cheap. A request that
+// is looked at again is not counted again.
+func (a *Auth) authenticate(x *Exchange, again bool) (*Grant, AuthStage) {
 	if len(x.Token) == 0 {
 		return nil, StageMissing
 	}
@@ -154,10 +157,14 @@ func (a *Auth) authenticate(x *Exchange) (*Grant, AuthStage) {
 	keys := a.ring.Load() // once, so that the verdict and its place in the cache agree
 	sum := blake3.Sum256(x.Token)
 	if g := a.cache.get(&sum, keys, x.Now); g != nil {
-		a.Hits.Add(1)
+		if !again {
+			a.Hits.Add(1)
+		}
 		return g, passed
 	}
-	a.Misses.Add(1)
+	if !again {
+		a.Misses.Add(1)
+	}
 	g, stage := verifyToken(x.Token, keys)
 	if stage == passed {
 		a.cache.put(&cachedGrant{sum: sum, keys: keys, until: x.Now + grantTTL, Grant: *g})

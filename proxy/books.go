@@ -8,22 +8,22 @@ import (
 )
 
 // books are the open connections of a listener, by the address that they are from. A connection is
-// a stranger until a valid token has come on it. The listener's mu guards them.
+// a stranger until a valid token has come on it, and again when it goes on without one. The listener's mu guards them.
 //
 // All that an accept costs is bounded: a logarithm of the number of addresses, or a look at
 // eldersSeen connections.
 type books struct {
 	open     map[*conn]struct{}
 	peers    map[netip.Prefix]*peer
-	crowd    crowd // the same peers, the one with the most strangers first
-	strange  int   // strangers among open
-	accepted uint64
+	crowd    crowd  // the same peers, the one with the most strangers first
+	strange  int    // strangers among open
+	accepted uint64 // and disowned: the next stranger's number
 }
 
 // peer is one client address and its connections. One that has none is not in the books.
 type peer struct {
 	from      netip.Prefix
-	strangers list.List // of *conn, the oldest first
+	strangers list.List // of *conn, by number
 	proven    list.List // of *conn
 	at        int       // in crowd
 }
@@ -86,6 +86,20 @@ func (b *books) prove(c *conn) bool {
 	c.peerOf.strangers.Remove(c.entry)
 	c.entry = c.peerOf.proven.PushBack(c)
 	b.strange--
+	heap.Fix(&b.crowd, c.peerOf.at)
+	return true
+}
+
+// disown books a proven connection as a stranger, the newest of all, as far as it is on the books.
+func (b *books) disown(c *conn) bool {
+	if _, there := b.open[c]; !there {
+		return false
+	}
+	b.accepted++
+	c.number = b.accepted
+	c.peerOf.proven.Remove(c.entry)
+	c.entry = c.peerOf.strangers.PushBack(c)
+	b.strange++
 	heap.Fix(&b.crowd, c.peerOf.at)
 	return true
 }

@@ -16,10 +16,10 @@ import (
 func TestBooks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBooks()
-		var model []*conn // on the books, the oldest first
+		var model []*conn // on the books, the one that has been a stranger longest first
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			pick := func() *conn { return model[rapid.IntRange(0, len(model)-1).Draw(t, "which")] }
-			switch step := rapid.IntRange(0, 4).Draw(t, "step"); {
+			switch step := rapid.IntRange(0, 5).Draw(t, "step"); {
 			case step < 2 || len(model) == 0:
 				c := &conn{addr: netip.AddrFrom4([4]byte{10, 0, 0, rapid.Byte().Draw(t, "addr") % 5})}
 				b.add(c)
@@ -31,13 +31,21 @@ func TestBooks(t *testing.T) {
 					}
 					c.proven.Store(true)
 				}
+			case step == 5:
+				if c := pick(); c.proven.Load() {
+					if !b.disown(c) {
+						t.Fatal("an open connection was not disowned")
+					}
+					c.proven.Store(false)
+					model = append(slices.DeleteFunc(model, func(o *conn) bool { return o == c }), c)
+				}
 			case step == 3:
 				c := pick()
 				b.remove(c)
 				b.remove(c) // as Close does after an eviction
 				model = slices.DeleteFunc(model, func(o *conn) bool { return o == c })
-				if !c.proven.Load() && b.prove(c) {
-					t.Fatal("a closed connection was proven")
+				if b.prove(c) || b.disown(c) {
+					t.Fatal("a closed connection was booked")
 				}
 			default:
 				if c := b.stranger(); c != nil {

@@ -33,7 +33,8 @@ const (
 	tlsBytes = 32 << 10
 
 	// idleBefore is how long a connection must have been quiet before a new one may take its
-	// place, and how long a handshake may take during a drain.
+	// place, for how long a valid token vouches for what comes after it, and how long a handshake
+	// may take during a drain.
 	idleBefore = time.Second
 
 	// acceptPause is the longest wait after a failed accept, which comes of a lack of file
@@ -61,8 +62,8 @@ type bounds struct {
 // fasthttp's: those would answer an excess connection before its handshake, and its Shutdown
 // serves connections again that outlast it.
 //
-// At the cap a stranger makes room, whatever it does: a connection on which no valid token has come
-// (docs/decisions/027-strangers-pay-for-themselves.md). Where there is none, one that has been idle
+// At the cap a stranger makes room, whatever it does: a connection on which no valid token has come,
+// or none for a second of further requests (docs/decisions/027-strangers-pay-for-themselves.md). Where there is none, one that has been idle
 // for a second at least does: a client that keeps connections for later must not lock out one that
 // wants to pay now. Otherwise the new one is closed at once, which tells a client to try elsewhere
 // sooner than a backlog that nobody takes from.
@@ -241,6 +242,15 @@ func (l *listener) prove(c *conn) bool {
 	return true
 }
 
+// disown books a client's connection as a stranger's.
+func (l *listener) disown(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.books.disown(c) {
+		c.proven.Store(false)
+	}
+}
+
 // count is how many connections are open.
 func (l *listener) count() int {
 	clients, strangers := l.counts()
@@ -372,18 +382,19 @@ type conn struct {
 	addr     netip.Addr
 	phase    atomic.Uint32
 	touched  atomic.Int64 // end of the last request, before one of the handshake, and before that the accept
-	proven   atomic.Bool  // a valid token has come on it; set under the listener's mu
+	proven   atomic.Bool  // a client's and no stranger's; set under the listener's mu
 	born     int64        // Unix nanoseconds
 	due      int64        // when it has reached its longest age, Unix nanoseconds; 0: never
 
 	// Of the listener's books.
-	number uint64 // of its accept
+	number uint64 // of its becoming a stranger, by its accept as a rule
 	peerOf *peer
 	entry  *list.Element // in one of the peer's lists
 
 	// Of the goroutine that serves the connection.
 	client clientCert
-	turn   bool // it holds one of the listener's turns
+	shown  int64 // when a request with a valid token was last over, Unix nanoseconds
+	turn   bool  // it holds one of the listener's turns
 	meter  meter
 	heads  heads
 	body   body
@@ -550,6 +561,18 @@ func (c *conn) judgeClient(now int64) (name string, gone bool) {
 
 // Prove implements filters.Caller.
 func (c *conn) Prove() bool { return c.proven.Load() || c.listener.prove(c) }
+
+// served notes that a request is over. Only one with a valid token keeps the connection a client's: a
+// token that was revoked or has expired would else hold its places for as long as its connections
+// send anything at all.
+func (c *conn) served(granted bool, now int64) {
+	c.touched.Store(now)
+	if granted {
+		c.shown = now
+	} else if now-c.shown >= int64(idleBefore) && c.proven.Load() {
+		c.listener.disown(c)
+	}
+}
 
 // aged says that the connection has reached its longest age.
 func (c *conn) aged(now int64) bool { return c.due > 0 && now >= c.due }

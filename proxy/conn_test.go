@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"svc-wallet/config"
 )
 
 // held is a client connection that a test keeps.
@@ -97,6 +99,69 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 		if got := r.metric(`connections_over_cap_total{cap="max_conns_per_addr",outcome="` + outcome + `"}`); got != want {
 			t.Errorf("%s closed as %s, want %s", got, outcome, want)
 		}
+	}
+}
+
+// TestClientsStayClientsByTheirTokens: at the cap a connection that showed a valid token once, and has
+// been sending anything else for a second, makes room for a new one, also while it is busy; one that
+// goes on to show its token stays, and one that was taken for a stranger is a client again after its
+// next token. Method: a full listener, an injected clock, each kind of request that shows no valid token.
+func TestClientsStayClientsByTheirTokens(t *testing.T) {
+	for name, other := range map[string]func(r *rig) string{
+		"healthz":         func(*rig) string { return ping },
+		"junk":            func(r *rig) string { return strings.Replace(r.readRequest(), r.token, "junk", 1) },
+		"no token":        func(r *rig) string { return strings.Replace(r.readRequest(), "Authorization", "X-A", 1) },
+		"a revoked token": (*rig).readRequest,
+		"no route":        func(*rig) string { return strings.Replace(ping, "/healthz", "/nope", 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{env: []string{"SVC_WALLET_MAX_CONNS=3"}})
+			c := r.client()
+			r.issueTo(c, "rich", 7)
+			c.CloseIdleConnections()
+			r.eventually("the listener is empty", func() bool { return r.server.Connections() == 0 })
+			hold := func() *held {
+				t.Helper()
+				h, err := r.hold("127.0.0.1", r.clientTLS())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return h
+			}
+			ask := func(h *held, raw string, want int) {
+				t.Helper()
+				if status, closed := h.ask(raw); want != 0 && status != want || closed {
+					t.Fatalf("%d, closed %v", status, closed)
+				}
+			}
+			token := r.readRequest()
+			faithful := strings.Replace(token, r.token, r.mintAs("t2", "actions = read", "accounts = *", "assets = *"), 1)
+			squats, back, stays := hold(), hold(), hold()
+			for _, h := range []*held{squats, back, stays} {
+				ask(h, token, 200)
+			}
+			if name == "a revoked token" {
+				r.limit(func(l *config.Limits) { l.RevokedTokens = map[string]struct{}{"t1": {}} })
+			}
+			for range 4 {
+				r.clock.ahead.Add(int64(300 * time.Millisecond))
+				ask(squats, other(r), 0)
+				ask(back, other(r), 0)
+				ask(stays, faithful, 200)
+			}
+			r.eventually("two are strangers", func() bool { return r.server.Strangers() == 2 })
+			ask(back, faithful, 200)
+			if _, err := io.WriteString(squats, other(r)[:10]); err != nil { // busy, as a client is
+				t.Fatal(err)
+			}
+			fresh := hold()
+			ask(fresh, faithful, 200)
+			ask(back, faithful, 200)
+			ask(stays, faithful, 200)
+			if !squats.ended() {
+				t.Error("a connection without a valid token held its place")
+			}
+		})
 	}
 }
 

@@ -288,8 +288,13 @@ func (r *rig) eventually(what string, ok func() bool) {
 
 func (r *rig) mintWith(keys *filters.Keys, caveats ...string) string {
 	r.t.Helper()
+	return r.mintNamed(keys, "t1", caveats...)
+}
+
+func (r *rig) mintNamed(keys *filters.Keys, id string, caveats ...string) string {
+	r.t.Helper()
 	exp := fmt.Sprintf("exp = %d", time.Now().Add(time.Hour).Unix())
-	token, err := filters.MintToken(keys, "t1", append([]string{exp}, caveats...))
+	token, err := filters.MintToken(keys, id, append([]string{exp}, caveats...))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -297,6 +302,11 @@ func (r *rig) mintWith(keys *filters.Keys, caveats ...string) string {
 }
 
 func (r *rig) mint(caveats ...string) string { return r.mintWith(r.keys.Load(), caveats...) }
+
+// mintAs makes a token of another id than the rig's.
+func (r *rig) mintAs(id string, caveats ...string) string {
+	return r.mintNamed(r.keys.Load(), id, caveats...)
+}
 
 // clientTLS trusts the rig's CA.
 func (r *rig) clientTLS() *tls.Config {

@@ -299,7 +299,7 @@ func (s *Server) finish(ctx *fasthttp.RequestCtx, v *visit) {
 		s.panicked(ctx, v, p)
 	}
 	now := s.deps.Now()
-	v.conn.touched.Store(now)
+	v.conn.served(v.Grant != nil, now)
 	v.end(s.metrics, now)
 	s.log.request(ctx, v, now)
 	if p != nil {
