@@ -58,9 +58,9 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	// A web page in an operator's browser must not be able to drain or to read: the first refuses
-	// cross-origin writes, the second a name that was rebound to loopback.
-	guarded := http.NewCrossOriginProtection().Handler(refuseRebound(cfg.MetricsAddr, mux))
+	// A web page in an operator's browser must not be able to drain, to read or to begin a profile: the
+	// first refuses what comes from another origin, the second a name that was rebound to loopback.
+	guarded := refuseCrossOrigin(refuseRebound(cfg.MetricsAddr, mux))
 	return &http.Server{
 		Handler:           guarded,
 		ReadHeaderTimeout: adminReadTimeout,
@@ -70,6 +70,21 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 		MaxHeaderBytes:    adminHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // it may quote requests
 	}
+}
+
+// refuseCrossOrigin refuses what a browser sends for a page of another origin, whatever the method:
+// net/http's protection, which takes GET for harmless, is shown each request as a POST.
+func refuseCrossOrigin(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		as := *r
+		as.Method = http.MethodPost
+		if err := protection.Check(&as); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // refuseRebound guards a listener on loopback against DNS rebinding: whoever means this process

@@ -52,6 +52,34 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+// TestAdminAnswersNoOtherOrigin: whatever a page of another origin has an operator's browser ask for is
+// refused, on every path and for every method; the listener's own pages, a browser's address line, curl
+// and Prometheus are answered. Method: each path with what browsers send.
+func TestAdminAnswersNoOtherOrigin(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for _, header := range [][]string{
+		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"},
+	} {
+		for _, path := range []string{
+			"/metrics", "/healthz", "/readyz", "/version", "/config", "/drain", "/ledger/accept", "/log-level", "/hystrix.stream",
+			"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine", "/debug/pprof/profile", "/debug/pprof/trace", "/nope",
+		} {
+			for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "PUT"} {
+				if status, body, _ := r.adminDo(method, path, "", header...); status != 403 {
+					t.Errorf("%s %s %v: %d %.100s", method, path, header, status, body)
+				}
+			}
+		}
+	}
+	for _, header := range [][]string{
+		nil, {"Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "none"}, {"Origin", "http://" + r.server.AdminAddr().String()},
+	} {
+		if status, body, _ := r.adminDo("GET", "/config", "", header...); status != 200 {
+			t.Errorf("%v: %d %.100s", header, status, body)
+		}
+	}
+}
+
 // TestStream reads one event of the breaker stream and leaves.
 func TestStream(t *testing.T) {
 	r := newRig(t, rigOptions{})

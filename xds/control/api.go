@@ -64,8 +64,23 @@ func (p *Plane) handler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	// A web page in an operator's browser must not be able to change or to read: the first refuses
-	// cross-origin writes, the second a name that was rebound to loopback.
-	return http.NewCrossOriginProtection().Handler(p.refuseRebound(mux))
+	// what comes from another origin, the second a name that was rebound to loopback.
+	return refuseCrossOrigin(p.refuseRebound(mux))
+}
+
+// refuseCrossOrigin refuses what a browser sends for a page of another origin, whatever the method:
+// net/http's protection, which takes GET for harmless, is shown each request as a POST.
+func refuseCrossOrigin(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		as := *r
+		as.Method = http.MethodPost
+		if err := protection.Check(&as); err != nil {
+			refuse(w, forbidden, err.Error(), nil)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // refuseRebound guards a plain listener on loopback against DNS rebinding: whoever means this

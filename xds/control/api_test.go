@@ -59,6 +59,11 @@ func TestAPI(t *testing.T) {
 		{name: "delete another", method: "DELETE", path: "/limits/default", header: func(*rig) []string { return []string{"If-Match", `"other"`} }, status: 412},
 		{name: "cross-origin", method: "PUT", path: "/limits/default", body: `{}`, header: func(*rig) []string { return []string{"Origin", "https://evil.example"} }, status: 403},
 		{name: "cross-site", method: "DELETE", path: "/limits/default", header: func(*rig) []string { return []string{"Sec-Fetch-Site", "cross-site"} }, status: 403},
+		{name: "cross-origin read", method: "GET", path: "/limits", header: func(*rig) []string { return []string{"Origin", "https://evil.example"} }, status: 403},
+		{name: "cross-site read", method: "GET", path: "/metrics", header: func(*rig) []string { return []string{"Sec-Fetch-Site", "cross-site"} }, status: 403},
+		{name: "same-site read", method: "HEAD", path: "/sidecars", header: func(*rig) []string { return []string{"Sec-Fetch-Site", "same-site"} }, status: 403},
+		{name: "same origin", method: "GET", path: "/limits", header: func(*rig) []string { return []string{"Sec-Fetch-Site", "same-origin"} }, status: 200},
+		{name: "typed by hand", method: "GET", path: "/limits", header: func(*rig) []string { return []string{"Sec-Fetch-Site", "none"} }, status: 200},
 		{name: "rebound", method: "GET", path: "/limits", header: func(*rig) []string { return []string{"Host", "evil.example"} }, status: 403, want: "localhost only"},
 		{name: "localhost", method: "GET", path: "/limits", header: func(*rig) []string { return []string{"Host", "LOCALHOST:1"} }, status: 200},
 	} {
