@@ -15,19 +15,22 @@ const (
 	doubtVersion   = "the HTTP version must be 1.1 or 1.0"
 	doubtTarget    = "the request target is not a plain path: it must be free of escapes, empty or dot segments and fragments"
 	doubtTwoHosts  = "the host of the request target differs from Host"
-	doubtHost      = "Host must be a host name or an address, and a port if any"
+	doubtHost      = "Host must be there, and be a host name or an address, and a port from 0 to 65535 if any"
 	doubtBareLF    = "a line of the header ends in a bare LF"
 	doubtFold      = "a header is folded over several lines"
 	doubtName      = "the name of a header is malformed or imitates another one"
 	doubtDuplicate = "a header that may occur once occurs twice"
 	doubtLength    = "Content-Length and Transfer-Encoding exclude each other"
 	doubtHead      = "the header is not well-formed"
+	doubtDigits    = "Content-Length must be a decimal integer"
+	doubtOld       = "HTTP/1.0 has no Transfer-Encoding"
 	doubtChunks    = "the body is not well-formed chunks, or ends in a trailer"
 	doubtEncoding  = "the only Transfer-Encoding served is chunked"
 	doubtBody      = "a GET request has no body"
 	doubtExpect    = "the only expectation served is 100-continue"
 
 	unfitQuery  = "the query of a balance is exactly account and asset, that of a payment account and idem, each once; other routes have none"
+	unfitEscape = "a percent sign in the query is not followed by two hex digits"
 	unfitMinSeq = "X-Min-Ledger-Seq must be a decimal integer of 64 bits"
 )
 
@@ -158,6 +161,9 @@ func target(ctx *fasthttp.RequestCtx, host []byte) (path, query []byte, doubt st
 		if !bytes.EqualFold(rest[:end], host) || bytes.IndexByte(host, '@') >= 0 { // userinfo: RFC 9110 §4.2.4
 			return nil, nil, doubtTwoHosts
 		}
+		if !isHost(host) {
+			return nil, nil, doubtHost
+		}
 		path = rest[end:]
 	}
 	path, query, _ = bytes.Cut(path, []byte("?"))
@@ -171,8 +177,44 @@ func target(ctx *fasthttp.RequestCtx, host []byte) (path, query []byte, doubt st
 func (v *visit) open(ctx *fasthttp.RequestCtx) {
 	v.header.parse(ctx.Request.Header.RawHeaders())
 	v.server.identify(v)
+	v.standIn(ctx)
 	v.conn.body.declare(v.header.values[hContentLength], v.header.values[hTransferEncoding])
 	v.Body = v.conn.arrived()
+}
+
+// reopen reads the header of a request that fasthttp refused; false where its first line says nothing
+// that is certain. Where its body ends is not certain either, so it has none.
+func (v *visit) reopen(ctx *fasthttp.RequestCtx) (routed bool) {
+	first, lines := v.conn.head()
+	v.header.parse(lines)
+	v.server.identify(v)
+	method, rest, _ := bytes.Cut(first, []byte(" "))
+	target, version, _ := bytes.Cut(rest, []byte(" "))
+	for _, c := range first {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	if len(method) == 0 || len(target) == 0 || target[0] != '/' || !bytes.HasPrefix(version, []byte("HTTP/1.")) {
+		return false
+	}
+	h := &ctx.Request.Header
+	h.SetMethodBytes(method)
+	h.SetProtocolBytes(version)
+	ctx.Request.SetRequestURIBytes(target)
+	h.SetHost(anyHost)
+	return true
+}
+
+// anyHost stands in for a Host that is refused later: fasthttp reads no path where it cannot read the
+// host, and the path is asked for first.
+const anyHost = "localhost"
+
+func (v *visit) standIn(ctx *fasthttp.RequestCtx) {
+	if host := v.header.values[hHost]; host != nil && !isHost(host) {
+		ctx.Request.Header.SetHost(anyHost)
+		ctx.Request.SetRequestURIBytes(ctx.Request.Header.RequestURI()) // has it read anew
+	}
 }
 
 // admit reads the request into the exchange and takes the decisions that need fasthttp, in
@@ -243,24 +285,28 @@ func (v *visit) framing(ctx *fasthttp.RequestCtx) string {
 	switch {
 	case v.conn.heads.bare:
 		return doubtBareLF
-	case !v.conn.heads.ends(headLength(&ctx.Request.Header)):
-		return doubtHead
 	case h.doubt != "":
 		return h.doubt
 	case version != "HTTP/1.1" && !h.old:
 		return doubtVersion
-	case h.values[hHost] != nil && !isHost(h.values[hHost]):
+	case !isHost(h.values[hHost]) && (h.values[hHost] != nil || !h.old):
 		return doubtHost
+	case transfer != nil && h.old:
+		return doubtOld
 	case length != nil && transfer != nil:
 		return doubtLength
 	case transfer != nil && !bytes.EqualFold(transfer, []byte("chunked")):
 		return doubtEncoding
+	case length != nil && !isDecimal(length):
+		return doubtDigits
 	case get && (transfer != nil || (length != nil && string(length) != "0")):
 		return doubtBody
 	case v.conn.body.chunks.at == chunksBad:
 		return doubtChunks
 	case h.values[hExpect] != nil && !bytes.EqualFold(h.values[hExpect], []byte("100-continue")):
 		return doubtExpect
+	case !v.conn.heads.ends(headLength(&ctx.Request.Header)):
+		return doubtHead
 	default:
 		return ""
 	}
@@ -289,6 +335,10 @@ func (v *visit) readRequest(ctx *fasthttp.RequestCtx, path, query []byte) {
 		v.Unfit = unfitQuery
 		return
 	}
+	if !isEscaped(query) {
+		v.Unfit = unfitEscape
+		return
+	}
 	v.Account = args.Peek("account")
 	if v.route.id == routePayment {
 		v.ByKey, v.IdemText = true, args.Peek(second)
@@ -296,6 +346,23 @@ func (v *visit) readRequest(ctx *fasthttp.RequestCtx, path, query []byte) {
 	}
 	v.Asset = args.Peek(second)
 }
+
+// isEscaped says that each percent sign begins an escape. fasthttp takes others literally.
+func isEscaped(query []byte) bool {
+	const hex = "0123456789abcdefABCDEF"
+	for {
+		_, rest, found := bytes.Cut(query, []byte("%"))
+		if !found {
+			return true
+		}
+		if len(rest) < 2 || len(bytes.Trim(rest[:2], hex)) > 0 {
+			return false
+		}
+		query = rest[2:]
+	}
+}
+
+func isDecimal(s []byte) bool { return len(s) > 0 && len(bytes.Trim(s, "0123456789")) == 0 }
 
 // parseSeq reads a decimal of 64 bits.
 func parseSeq(s []byte) (n uint64, ok bool) {
@@ -342,12 +409,12 @@ func (v *visit) refuseQuery(query []byte) {
 // (RFC 9110 §7.2). Escapes and the rarer characters of a registered name are legal there and in
 // nobody's name: readers differ in what they make of them.
 func isHost(s []byte) bool {
-	name, port := s, []byte(nil)
+	name := s
 	if i := bytes.LastIndexByte(s, ':'); i >= 0 && bytes.IndexByte(s[i:], ']') < 0 {
-		name, port = s[:i], s[i+1:]
-	}
-	if len(port) > len("65535") || len(bytes.Trim(port, "0123456789")) > 0 {
-		return false
+		name = s[:i]
+		if port, ok := parseSeq(s[i+1:]); !ok || port > 65535 || len(s[i+1:]) > len("65535") {
+			return false
+		}
 	}
 	if len(name) > 2 && name[0] == '[' && name[len(name)-1] == ']' {
 		addr, err := netip.ParseAddr(string(name[1 : len(name)-1]))
@@ -359,7 +426,8 @@ func isHost(s []byte) bool {
 			return false
 		}
 	}
-	return len(name) > 0
+	name = bytes.TrimSuffix(name, []byte(".")) // of the root
+	return len(name) > 0 && name[0] != '.' && name[len(name)-1] != '.' && !bytes.Contains(name, []byte(".."))
 }
 
 // isJSON takes application/json with whatever parameters, but of charset only UTF-8.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -337,5 +338,43 @@ func TestHandshakesAreBounded(t *testing.T) {
 	}
 	if _, err := io.ReadAll(c); err != nil && strings.Contains(err.Error(), "timeout") {
 		t.Errorf("48 KiB of a handshake are waited upon: %v", err)
+	}
+}
+
+// TestTokenIsCountedOnce: a request counts once in auth_cache_total, also where its body comes after its
+// head and its token is judged twice. Method: bodies that come with their heads, and bodies that are
+// waited for.
+func TestTokenIsCountedOnce(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.issueTo(r.client(), "rich", 50)
+	seen := func() (n int) {
+		for _, outcome := range []string{"hit", "miss"} {
+			count, _ := strconv.Atoi(r.metric(`auth_cache_total{outcome="` + outcome + `"}`))
+			n += count
+		}
+		return n
+	}
+	for nonce := uint64(1); nonce <= 6; nonce++ {
+		body := r.transfer("rich", "x", 1, nonce)
+		head := fmt.Sprintf("POST /v1/transfer HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nIdempotency-Key: once%d\r\n"+
+			"Content-Type: application/json\r\nContent-Length: %d\r\n", r.token, nonce, len(body))
+		before := seen()
+		conn := r.dial()
+		br := bufio.NewReader(conn)
+		if nonce%2 == 0 {
+			_, _ = io.WriteString(conn, head+"Expect: 100-continue\r\n\r\n")
+			if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != 100 {
+				t.Fatalf("%v %v, want 100", resp, err)
+			}
+			head = ""
+		} else {
+			head += "\r\n"
+		}
+		if a := r.exchange(conn, br, head+body); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		if n := seen() - before; n != 1 {
+			t.Errorf("payment %d was counted %d times", nonce, n)
+		}
 	}
 }

@@ -24,9 +24,10 @@ import (
 const (
 	// lingerFor and lingerBytes bound what is read and thrown away after an early answer. Closing
 	// with input unread makes the kernel send a reset, which takes the answer with it (RFC 9112
-	// §9.6).
-	lingerFor   = time.Second
-	lingerBytes = 4 << 20
+	// §9.6). Of a stranger less is read: the rest waits unread until the time is over.
+	lingerFor     = time.Second
+	lingerBytes   = 4 << 20
+	lingerStrange = 256 << 10
 
 	// tlsBytes is the most that a handshake takes of a client, and TLS for one answer to a read: a
 	// record has up to 16 KiB, a handshake some 2 KiB and the client's certificates.
@@ -397,6 +398,7 @@ type conn struct {
 	turn   bool  // it holds one of the listener's turns
 	meter  meter
 	heads  heads
+	text   []byte // the head under way as it came in; fasthttp keeps nothing of one that it refuses
 	body   body
 	ahead  []byte // what came in with the last read and is not used yet, within room
 	room   []byte
@@ -498,19 +500,38 @@ func (c *conn) Read(b []byte) (n int, err error) {
 		if !c.wake() {
 			return 0, net.ErrClosed
 		}
-		n = c.heads.scan(b[:n])
+		n = c.scan(b[:n])
 		c.ahead = c.ahead[n:]
 		return n, nil
 	}
 	if n, err = c.receive(b); n == 0 || !c.wake() {
 		return 0, cmp.Or(err, net.ErrClosed)
 	}
-	head := c.heads.scan(b[:n])
+	head := c.scan(b[:n])
 	if head < n {
 		c.room = append(c.room[:0], b[head:n]...)
 		c.ahead = c.room
 	}
 	return head, err
+}
+
+// scan takes of b what belongs to the head under way, and keeps it.
+func (c *conn) scan(b []byte) int {
+	if c.heads.seen == 0 {
+		c.text = c.text[:0]
+	}
+	n := c.heads.scan(b)
+	c.text = append(c.text, b[:min(n, headerBytes-len(c.text))]...) // fasthttp takes no more in either
+	return n
+}
+
+// head is the head that came in last, if it is complete: its request line, and the lines behind it.
+func (c *conn) head() (first, lines []byte) {
+	if !c.heads.done || c.heads.seen > len(c.text) {
+		return nil, nil
+	}
+	first, lines, _ = bytes.Cut(c.text[c.heads.skipped:], []byte("\n"))
+	return bytes.TrimSuffix(first, []byte("\r")), lines
 }
 
 // receive reads what has come in.
@@ -636,7 +657,24 @@ func (c *conn) drainInput() {
 	if half.CloseWrite() != nil || c.raw.SetReadDeadline(time.Now().Add(lingerFor)) != nil { //nolint:forbidigo // the runtime holds deadlines against its own clock
 		return
 	}
-	_, _ = io.CopyN(io.Discard, c.raw, lingerBytes)
+	most := int64(lingerBytes)
+	if !c.proven.Load() {
+		most = lingerStrange
+	}
+	if n, _ := io.CopyN(io.Discard, c.raw, most); n == most {
+		c.awaitEnd()
+	}
+}
+
+// awaitEnd waits until the deadline, or until the connection is closed, and reads nothing.
+func (c *conn) awaitEnd() {
+	raw, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if fd, err := raw.SyscallConn(); err == nil {
+		_ = fd.Read(func(uintptr) bool { return false }) // again whenever something comes in
+	}
 }
 
 // follow is fasthttp's ConnState hook: after an answer the connection is idle, unless the next

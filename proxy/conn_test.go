@@ -116,9 +116,7 @@ func TestClientsStayClientsByTheirTokens(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, rigOptions{env: []string{"SVC_WALLET_MAX_CONNS=3"}})
-			c := r.client()
-			r.issueTo(c, "rich", 7)
-			c.CloseIdleConnections()
+			r.issueTo(&http.Client{Transport: &http.Transport{TLSClientConfig: r.clientTLS(), DisableKeepAlives: true}}, "rich", 7)
 			r.eventually("the listener is empty", func() bool { return r.server.Connections() == 0 })
 			hold := func() *held {
 				t.Helper()

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
@@ -25,22 +26,46 @@ type requestLog struct {
 	sample uint64        // one in so many successful reads; 0 is none
 	reads  atomic.Uint64
 
-	strangers allowance
+	strangers, clients allowance
 }
 
-// strangersPerSecond is how many payments are logged at info that were refused before their
-// sender was known: enough to see that it happens, too few to fill a disk. Metrics count all.
-const strangersPerSecond = 20
+// So many refused payments a second are logged at info, of senders that are not known and of those
+// with a valid token: enough to see that it happens, too few to fill a disk. Metrics count all, and a
+// line says how many were left out.
+const (
+	strangersPerSecond = 20
+	clientsPerSecond   = 100
+)
 
 // allowance lets so many through in a second.
-type allowance struct{ second, used atomic.Int64 }
+type allowance struct{ second, used, left atomic.Int64 }
 
-func (a *allowance) take(now int64) bool {
+func (a *allowance) take(now, most int64) bool {
 	second := now / 1e9
 	if last := a.second.Load(); last != second && a.second.CompareAndSwap(last, second) {
 		a.used.Store(0)
 	}
-	return a.used.Add(1) <= strangersPerSecond
+	if a.used.Add(1) <= most {
+		return true
+	}
+	a.left.Add(1)
+	return false
+}
+
+// told says how many were left out before this second, and forgets them.
+func (a *allowance) told(now int64) int64 {
+	if a.left.Load() == 0 || a.second.Load() == now/1e9 {
+		return 0
+	}
+	return a.left.Swap(0)
+}
+
+// tellLeftOut says how many lines of refused payments were left out.
+func (l *requestLog) tellLeftOut(now int64) {
+	clients, strangers := l.clients.told(now), l.strangers.told(now)
+	if clients+strangers > 0 && !l.log.IsLevelEnabled(logrus.DebugLevel) { // at debug there is a line of each
+		l.log.WithFields(logrus.Fields{"clients": clients, "strangers": strangers}).Info("request_lines_left_out")
+	}
 }
 
 func newRequestLog(deps Deps, sample int) (*requestLog, error) {
@@ -54,22 +79,33 @@ func newRequestLog(deps Deps, sample int) (*requestLog, error) {
 }
 
 // level is where a request's line goes: a payment that was not applied is what operators are
-// asked about, so it is said at info, as is a sample of the reads and of what strangers try.
-func (l *requestLog) level(v *visit) logrus.Level {
-	applied := v.code.Outcome() == wallet.Applied
+// asked about, so it is said at info, as is a sample of the reads. Of those that were refused only so
+// many are, since whoever may read can have as many refused as the machine can take.
+func (l *requestLog) level(v *visit, now int64) logrus.Level {
+	outcome := v.code.Outcome()
 	switch {
-	case v.Op > wallet.Read && !applied && (v.Grant != nil || l.strangers.take(v.Now)):
+	case v.Op > wallet.Read && outcome == wallet.Unknown:
 		return logrus.InfoLevel
-	case v.Op == wallet.Read && applied && l.sample > 0 && l.reads.Add(1)%l.sample == 0:
+	case v.Op > wallet.Read && outcome == wallet.Refused && l.allows(v, now):
+		return logrus.InfoLevel
+	case v.Op == wallet.Read && outcome == wallet.Applied && l.sample > 0 && l.reads.Add(1)%l.sample == 0:
 		return logrus.InfoLevel
 	default:
 		return logrus.DebugLevel
 	}
 }
 
+// allows says that a refused payment's line is one of those that this second has.
+func (l *requestLog) allows(v *visit, now int64) bool {
+	if v.Grant != nil {
+		return l.clients.take(now, clientsPerSecond)
+	}
+	return l.strangers.take(now, strangersPerSecond)
+}
+
 // request writes the line, if the level is enabled; it does no work before it knows that.
 func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
-	level := l.level(v)
+	level := l.level(v, now)
 	if !l.log.IsLevelEnabled(level) {
 		return
 	}
@@ -144,11 +180,28 @@ func method(ctx *fasthttp.RequestCtx) string {
 	}
 }
 
-// edgeLog takes what fasthttp logs. Its arguments may quote a request, token and all, so only the
-// format is kept.
+// edgeLog takes what fasthttp logs.
 type edgeLog struct{ log *logrus.Logger }
 
-// Printf implements fasthttp.Logger.
-func (l edgeLog) Printf(format string, _ ...any) {
-	l.log.WithField("reason", format).Debug("edge")
+// edgeArg is how many bytes of an argument of fasthttp's are logged.
+const edgeArg = 200
+
+// Printf implements fasthttp.Logger. An error may quote a request, token and all: what it quotes is
+// cut off.
+func (l edgeLog) Printf(format string, args ...any) {
+	if !l.log.IsLevelEnabled(logrus.DebugLevel) {
+		return
+	}
+	texts := make([]any, len(args))
+	for i, arg := range args {
+		text := fmt.Sprint(arg)
+		if _, isErr := arg.(error); isErr {
+			text, _, _ = strings.Cut(text, `"`)
+		}
+		texts[i] = strings.TrimSpace(text[:min(len(text), edgeArg)])
+	}
+	for _, verb := range []string{"%q", "%d", "%s", "%v"} { // all are text by now
+		format = strings.ReplaceAll(format, verb, "%s")
+	}
+	l.log.WithField("reason", fmt.Sprintf(format, texts...)).Debug("edge")
 }

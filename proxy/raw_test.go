@@ -113,6 +113,13 @@ func TestAmbiguous(t *testing.T) {
 		{"Host with half a bracket", read + "Host: [::1\r\n" + auth + "\r\n", 400, false},
 		{"Host is only a port", read + "Host: :8443\r\n" + auth + "\r\n", 400, false},
 		{"HTTP/1.0 with a user in Host", "GET /healthz HTTP/1.0\r\nHost: u@localhost\r\n\r\n", 400, false},
+		{"Host with an empty port", read + "Host: b:\r\n" + auth + "\r\n", 400, false},
+		{"Host with a port that is none", read + "Host: b:65536\r\n" + auth + "\r\n", 400, false},
+		{"Host with an empty label", read + "Host: a..b\r\n" + auth + "\r\n", 400, false},
+		{"Host begins with a dot", read + "Host: .a\r\n" + auth + "\r\n", 400, false},
+		{"Host is a dot", read + "Host: .\r\n" + auth + "\r\n", 400, false},
+		{"half an escape in the query", "GET /v1/balance?account=rich%4&asset=ron HTTP/1.1\r\n" + host + auth + "\r\n", 400, true},
+		{"no escape in the query", "GET /v1/tx?account=rich&idem=%zz HTTP/1.1\r\n" + host + auth + "\r\n", 400, true},
 		{"two Hosts", read + host + host + auth + "\r\n", 400, false},
 		{"no Host", read + auth + "\r\n", 400, false},
 		{"empty Host", read + "Host:\r\n" + auth + "\r\n", 400, false},
@@ -178,6 +185,57 @@ func TestAmbiguous(t *testing.T) {
 	}
 	if strings.Contains(r.logged.String(), r.token[:40]) {
 		t.Error("the log holds a token")
+	}
+}
+
+// TestAmbiguousHeadsAreFollowed: a head that could be read in two ways is refused under the correlation
+// id that it has, with 404 where it names no route and 405 for the wrong method, and the message says
+// what is wrong with it. Method: each kind of such a head, whole, in pieces and behind another request.
+func TestAmbiguousHeadsAreFollowed(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	const host = "Host: localhost\r\n"
+	for name, tc := range map[string]struct{ version, lines, want string }{
+		"two lengths":          {"1.1", host + "Content-Length: 5\r\nContent-Length: 5\r\n", "occurs twice"},
+		"signed length":        {"1.1", host + "Content-Length: +1\r\n", "Content-Length"},
+		"negative length":      {"1.1", host + "Content-Length: -1\r\n", "Content-Length"},
+		"gzip and chunked":     {"1.1", host + "Transfer-Encoding: gzip, chunked\r\n", "chunked"},
+		"two transfer codings": {"1.1", host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "occurs twice"},
+		"chunks on HTTP/1.0":   {"1.0", host + "Transfer-Encoding: chunked\r\n", "HTTP/1.0"},
+		"no Host":              {"1.1", "", "Host"},
+		"empty Host":           {"1.1", "Host:\r\n", "Host"},
+		"two Hosts":            {"1.1", host + host, "occurs twice"},
+		"space before a colon": {"1.1", host + "A : b\r\n", "name"},
+		"NUL in a value":       {"1.1", host + "A: b\x00\r\n", "well-formed"},
+		"no colon":             {"1.1", host + "A\r\n", "name"},
+		"fold":                 {"1.1", host + "A: b\r\n c\r\n", "folded"},
+		"Host with a path":     {"1.1", "Host: a/b\r\n", "Host"},
+		"Host with brackets":   {"1.1", "Host: [::zz]:44\r\n", "Host"},
+		"Host with two ports":  {"1.1", "Host: a:1:2\r\n", "Host"},
+		"Host is a bare IPv6":  {"1.1", "Host: ::1\r\n", "Host"},
+		"Host with a space":    {"1.1", "Host: a b\r\n", "Host"},
+		"Host with a port":     {"1.1", "Host: b:99999\r\n", "Host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for line, status := range map[string]int{"POST /v1/burn": 400, "GET /healthz": 400, "POST /nope": 404, "PUT /v1/burn": 405} {
+				raw := line + " HTTP/" + tc.version + "\r\nX-Corr-ID: followed\r\n" + tc.lines + "\r\n"
+				check := func(how string, a answer) {
+					t.Helper()
+					p := a.problem(t)
+					if a.status != status || p.CorrID != "followed" || !a.closed || status == 400 && !strings.Contains(p.Message, tc.want) {
+						t.Errorf("%s, %s: %d %s", line, how, a.status, a.body)
+					}
+				}
+				check("whole", r.send(raw))
+				check("after an empty line", r.send("\r\n"+raw))
+				conn := r.dial()
+				br := bufio.NewReader(conn)
+				_, _ = io.WriteString(conn, ping+raw[:20])
+				if a := r.receive(br, "GET"); a.status != 200 {
+					t.Fatal(a)
+				}
+				check("in pieces", r.exchange(conn, br, raw[20:]))
+			}
+		})
 	}
 }
 

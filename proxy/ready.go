@@ -132,6 +132,7 @@ func (s *Server) logTurns(ctx context.Context) {
 	var begun int64
 	lines, unsaid := 0, 0
 	for {
+		s.log.tellLeftOut(s.deps.Now())
 		st := s.status()
 		missing := strings.Join(st.missing(), " ")
 		if now := s.deps.Now(); missing != said || begun == 0 {

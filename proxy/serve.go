@@ -334,11 +334,10 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error) {
 	}
 	v.conn.linger = true
 	code, detail := unreadable(err)
-	v.open(ctx)
-	if len(ctx.Request.Header.RawHeaders()) == 0 {
-		v.Origin.Corr = s.ids.next(v.Now)
-	} else if admitted := s.admit(ctx, v); admitted != wallet.OK {
-		code, detail = admitted, v.Detail // fasthttp took the head, but not what it says
+	if v.reopen(ctx) {
+		if admitted := s.admit(ctx, v); admitted != wallet.OK {
+			code, detail = admitted, v.Detail
+		}
 	}
 	v.begin(s.metrics)
 	v.Detail = detail

@@ -127,6 +127,10 @@ unknown:
   attempt, the answer is 422 and not a second payment. **Never send it under a new key** while an
   attempt is unknown: a new key is a new payment.
 - ` + "`NONCE_CONFLICT`" + ` with ` + "`beyond_gap`" + `: nothing was spent; go on in the same way.
+- ` + "`NONCE_CONFLICT`" + ` with ` + "`lane_ended`" + `: no nonce is left, for ever. Nonces in steps of ` + "`wallet.nonce_max_gap`" + ` use
+  a lane up after 2^64/` + "`nonce_max_gap`" + ` payments, 2,048 by default: who may pay from an account may end its
+  lane. Where that matters, set ` + "`wallet.nonce_mode: contiguous`" + `, or a smaller ` + "`wallet.nonce_max_gap`" + `
+  (2^32 is enough for seconds, and leaves 2^32 steps).
 
 ## To look without sending
 
