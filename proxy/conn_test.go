@@ -85,7 +85,7 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 	}
 	prove(other)
 	prove(client)
-	r.eventually("all are idle", func() bool { return r.server.Idle() >= 3 })
+	r.eventually("all are idle, the rig's own too", func() bool { return r.server.Idle() == 4 })
 	r.clock.ahead.Add(int64(2 * time.Second))
 	prove(second)
 	third := hold("127.0.0.7")
