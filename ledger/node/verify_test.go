@@ -409,14 +409,14 @@ func TestDamagedTableFailsAlone(t *testing.T) {
 	// Pebble tries there again.
 	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute) // only where it never comes
 	defer stop()
-	for e.Damaged() == uint64(failed) && ctx.Err() == nil { //nolint:gosec // not negative
+	for e.Damaged() == uint64(failed) && ctx.Err() == nil {
 		once, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		if err := e.db.Compact(once, []byte{0}, []byte{0xff}, false); err == nil {
 			t.Error("a compaction did not meet the damage")
 		}
 		cancel()
 	}
-	if e.Damaged() == uint64(failed) { //nolint:gosec // not negative
+	if e.Damaged() == uint64(failed) {
 		t.Error("the compaction's damage was not counted")
 	}
 }
