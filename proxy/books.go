@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"container/list"
 	"iter"
+	"math/rand/v2"
 	"net/netip"
 )
 
@@ -18,6 +19,7 @@ type books struct {
 	crowd    crowd  // the same peers, the one with the most strangers first
 	strange  int    // strangers among open
 	accepted uint64 // and disowned: the next stranger's number
+	chance   func(n int) int
 }
 
 // peer is one client address and its connections. One that has none is not in the books.
@@ -30,19 +32,28 @@ type peer struct {
 
 func (p *peer) conns() int { return p.strangers.Len() + p.proven.Len() }
 
-// oldest is the stranger that has been there longest, nil for none.
-func (p *peer) oldest() *conn {
-	if e := p.strangers.Front(); e != nil {
-		return e.Value.(*conn) //nolint:forcetypeassert // the list holds no others
+// first is the stranger that has been there longest, nil for none.
+func first(p *peer) *conn { return p.stranger(func(int) int { return 0 }) }
+
+// stranger is one of the strangers that have been there longest, nil for none. Which one is chance:
+// were it the oldest, a flood that comes in faster than a handshake takes would push out every
+// newcomer of its address before he can show his token.
+func (p *peer) stranger(chance func(n int) int) *conn {
+	e := p.strangers.Front()
+	if e == nil {
+		return nil
 	}
-	return nil
+	for range chance(min(eldersSeen, p.strangers.Len())) {
+		e = e.Next()
+	}
+	return e.Value.(*conn) //nolint:forcetypeassert // the list holds no others
 }
 
-// eldersSeen is how many proven connections are looked at to find one that can make room.
+// eldersSeen is how many connections are looked at to find one that can make room.
 const eldersSeen = 64
 
 func newBooks() books {
-	return books{open: map[*conn]struct{}{}, peers: map[netip.Prefix]*peer{}}
+	return books{open: map[*conn]struct{}{}, peers: map[netip.Prefix]*peer{}, chance: rand.IntN} //nolint:gosec // no secret
 }
 
 // origin is what counts as one address: of IPv6 the /64 that one subscriber has at least (RFC 6177).
@@ -124,13 +135,13 @@ func (b *books) remove(c *conn) {
 	}
 }
 
-// stranger is the one to go first: the oldest of the address that has the most. Whoever knocks from
+// stranger is one to go first, of the address that has the most. Whoever knocks from
 // one address thereby pushes out his own, and not the one newcomer from elsewhere.
 func (b *books) stranger() *conn {
 	if len(b.crowd) == 0 {
 		return nil
 	}
-	return b.crowd[0].oldest()
+	return b.crowd[0].stranger(b.chance)
 }
 
 // elders are some of all connections, chosen at random, as ranging over a map does.
@@ -171,7 +182,7 @@ func (c crowd) Less(i, j int) bool {
 	if n != m || n == 0 {
 		return n > m
 	}
-	return c[i].oldest().number < c[j].oldest().number
+	return first(c[i]).number < first(c[j]).number
 }
 
 // Swap implements heap.Interface.

@@ -200,7 +200,7 @@ func (c connCap) String() string { return [...]string{"none", "max_conns_per_add
 func (l *listener) makeRoom(c *conn) (victim *conn, over connCap) {
 	quiet := c.born - int64(idleBefore)
 	if p := l.books.peers[origin(c.addr)]; p != nil && l.bounds.perAddr > 0 && p.conns() >= l.bounds.perAddr {
-		if victim = p.oldest(); victim == nil {
+		if victim = p.stranger(l.books.chance); victim == nil {
 			return quietest(p.elders(), quiet), capAddress
 		}
 		victim.phase.Store(retired)

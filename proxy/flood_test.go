@@ -165,7 +165,7 @@ func (r *rig) attacks() []attack {
 func TestFloodsLockNobodyOut(t *testing.T) {
 	few, many := 64, 1024
 	if raceEnabled { // clients and server are several times slower, and share a core in the end
-		few, many = 16, 64
+		many = 128
 	}
 	small := floodRig(t, few)
 	kinds := small.attacks()

@@ -49,6 +49,7 @@ func TestDocumentCodes(t *testing.T) {
 	}
 	slices.Sort(want)
 	slices.Sort(got)
+	want, got = slices.Compact(want), slices.Compact(got) // causes may share what the wire shows of them
 	if !slices.Equal(got, want) {
 		t.Errorf("the document has\n%s\nwallet has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
