@@ -17,7 +17,7 @@ func TestBooks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBooks()
 		b.chance = func(int) int { return 0 } // the oldest
-		var model []*conn // on the books, the one that has been a stranger longest first
+		var model []*conn                     // on the books, the one that has been a stranger longest first
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			pick := func() *conn { return model[rapid.IntRange(0, len(model)-1).Draw(t, "which")] }
 			switch step := rapid.IntRange(0, 5).Draw(t, "step"); {
