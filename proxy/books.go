@@ -53,7 +53,7 @@ func (p *peer) stranger(chance func(n int) int) *conn {
 const eldersSeen = 64
 
 func newBooks() books {
-	return books{open: map[*conn]struct{}{}, peers: map[netip.Prefix]*peer{}, chance: rand.IntN} //nolint:gosec // no secret
+	return books{open: map[*conn]struct{}{}, peers: map[netip.Prefix]*peer{}, chance: rand.IntN}
 }
 
 // origin is what counts as one address: of IPv6 the /64 that one subscriber has at least (RFC 6177).
