@@ -131,6 +131,52 @@ type Log struct {
 	SampleReads int    // one in so many successful reads is logged; 0: none
 }
 
+// XDS is how the sidecar obeys a control plane. It does where Addrs is not empty.
+type XDS struct {
+	Addrs           []string // unix:PATH or HOST:PORT, the preferred one first
+	Protocol        XDSProtocol
+	Types           []string // of XDSTypes
+	NodeID          string
+	NodeCluster     string
+	Region          string
+	Zone            string
+	SubZone         string
+	MetadataFile    string // a Kubernetes downward API volume's
+	TLSCAFile       string
+	TLSCertFile     string
+	TLSKeyFile      string
+	TLSServerName   string
+	SPIFFEID        string // the control plane's; empty: its host name is checked
+	LimitsName      string // ECDS resource
+	RuntimeNames    []string
+	SDSAddr         string // unix:PATH of a local agent; empty: secrets come from Addrs
+	Certificate     string // SDS resource of the listener's certificate; empty: none
+	ClientCA        string // SDS resource of the client trust bundle; empty: none
+	RootKeys        string // SDS resource of the macaroon root keys; empty: none
+	LastGoodFile    string
+	ResourceTimeout time.Duration
+}
+
+// On says whether anybody is obeyed.
+func (x *XDS) On() bool { return len(x.Addrs) > 0 || x.SDSAddr != "" }
+
+// XDSProtocol is the variant of xDS that is spoken.
+type XDSProtocol string
+
+// The variants.
+const (
+	XDSDelta XDSProtocol = "delta"
+	XDSSotW  XDSProtocol = "sotw"
+)
+
+// The kinds of resource that XDS.Types names.
+const (
+	XDSLimits   = "limits"   // ECDS
+	XDSRuntime  = "runtime"  // RTDS
+	XDSCluster  = "cluster"  // CDS
+	XDSEndpoint = "endpoint" // EDS
+)
+
 // Sources is where a configuration comes from, each one winning over those before it. The zero
 // value gives only the defaults, which are not enough: the files of certificate, key and root
 // keys have none.

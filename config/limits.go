@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -80,3 +81,73 @@ func (l *Live) Load() *Limits {
 
 // Store puts new limits in force. Counters, buckets and reservations are elsewhere and stay.
 func (l *Live) Store(n *Limits) { l.p.Store(n) }
+
+// Route is a wallet route, as limits name it.
+type Route uint8
+
+// The routes. RouteNone is none of them: health and what is not found.
+const (
+	RouteNone Route = iota
+	RouteBalance
+	RouteTx
+	RouteIssue
+	RouteTransfer
+	RouteBurn
+	NumRoutes
+)
+
+// String is the route's name in settings and pushes; "" for RouteNone.
+func (r Route) String() string {
+	return [NumRoutes]string{
+		RouteBalance: "balance", RouteTx: "tx", RouteIssue: "issue", RouteTransfer: "transfer", RouteBurn: "burn",
+	}[r]
+}
+
+// writes says whether the route's requests are payments.
+func (r Route) writes() bool { return r >= RouteIssue }
+
+// routeNamed returns RouteNone for a name that is no route's.
+func routeNamed(name string) Route {
+	for r := RouteBalance; r < NumRoutes; r++ {
+		if r.String() == name {
+			return r
+		}
+	}
+	return RouteNone
+}
+
+// Fraction is a share of requests, in parts per million. The zero value is none of them.
+type Fraction uint32
+
+// Always is every request.
+const Always Fraction = 1_000_000
+
+// Takes draws whether a request is among the share. It does not allocate.
+func (f Fraction) Takes() bool {
+	return f >= Always || (f > 0 && rand.Uint32N(uint32(Always)) < uint32(f)) //nolint:gosec // a draw is no secret
+}
+
+// of is the share of a share.
+func (f Fraction) of(g Fraction) Fraction {
+	return Fraction(uint64(f) * uint64(g) / uint64(Always)) //nolint:gosec // at most Always
+}
+
+// Enabled is the share of a route's requests that is let through: its own switch, and the one of
+// payments or of reads.
+func (l *Limits) Enabled(r Route) Fraction {
+	if r.writes() {
+		return l.RouteEnabled[r].of(l.WritesEnabled)
+	}
+	return l.RouteEnabled[r].of(l.ReadsEnabled)
+}
+
+// Switched reports whether a switch keeps any request out.
+func (l *Limits) Switched() bool {
+	for r := RouteBalance; r < NumRoutes; r++ {
+		if l.Enabled(r) < Always {
+			return true
+		}
+	}
+	return false
+}
+

@@ -53,6 +53,35 @@ func (c *Config) rules() []rule {
 	}...)
 }
 
+func (c *Config) xdsRules() []rule {
+	x := &c.XDS
+	on := len(x.Addrs) > 0
+	secrets := x.Certificate != "" || x.ClientCA != "" || x.RootKeys != ""
+	nowhere := !on && x.SDSAddr == ""
+	far := ""
+	for _, a := range x.Addrs {
+		if !strings.HasPrefix(a, "unix:") && !loopback(a) {
+			far = a
+		}
+	}
+	return []rule{
+		{far != "" && x.TLSCAFile == "", "xds.addr", "xds.tls_ca_file", fmt.Sprintf("needs xds.tls_ca_file: %s is neither a Unix socket nor a loopback address", plain(far))},
+		{on && len(x.Types) == 0 && (!secrets || x.SDSAddr != ""), "xds.types", "", "names nothing to ask for"},
+		{on && slices.Contains(x.Types, XDSRuntime) && len(x.RuntimeNames) == 0, "xds.runtime_names", "xds.types", "names nothing although xds.types has runtime"},
+		{x.TLSCertFile != "" && x.TLSKeyFile == "", "xds.tls_cert_file", "xds.tls_key_file", "needs xds.tls_key_file"},
+		{x.TLSKeyFile != "" && x.TLSCertFile == "", "xds.tls_key_file", "xds.tls_cert_file", "needs xds.tls_cert_file"},
+		{x.TLSCertFile != "" && x.TLSCAFile == "", "xds.tls_cert_file", "xds.tls_ca_file", "needs xds.tls_ca_file"},
+		{x.TLSServerName != "" && x.TLSCAFile == "", "xds.tls_server_name", "xds.tls_ca_file", "needs xds.tls_ca_file"},
+		{x.SPIFFEID != "" && x.TLSCAFile == "", "xds.spiffe_id", "xds.tls_ca_file", "needs xds.tls_ca_file"},
+		{x.TLSServerName != "" && x.SPIFFEID != "", "xds.tls_server_name", "xds.spiffe_id", "does nothing beside xds.spiffe_id"},
+		{x.SDSAddr != "" && !secrets, "xds.sds_addr", "", "does nothing: no secret is named"},
+		{x.ClientCA != "" && c.TLS.ClientAuth == ClientAuthOff, "xds.client_ca", "tls.client_auth", "does nothing while tls.client_auth is off"},
+		{x.Certificate != "" && nowhere, "xds.certificate", "xds.addr", "needs xds.addr or xds.sds_addr"},
+		{x.ClientCA != "" && nowhere, "xds.client_ca", "xds.addr", "needs xds.addr or xds.sds_addr"},
+		{x.RootKeys != "" && nowhere, "xds.root_keys", "xds.addr", "needs xds.addr or xds.sds_addr"},
+	}
+}
+
 // limitRules are the rules that a push must keep as well.
 func (c *Config) limitRules() []rule {
 	l := &c.limits

@@ -186,6 +186,39 @@ func allRows() (all []row) {
 	return all
 }
 
+func xdsRows() []row {
+	return []row{
+		{key: "xds.addr", flag: "xds", bind: func(c *Config) value {
+			return words{&c.XDS.Addrs, "address", "at most 8 addresses, each unix:PATH or HOST:PORT", 8, isDialAddr}
+		}, help: "control planes, the preferred one first; none: nothing is pushed. Anything but a Unix socket or a loopback address needs xds.tls_ca_file"},
+		{key: "xds.protocol", def: "delta", bind: func(c *Config) value { return oneOf(&c.XDS.Protocol, XDSDelta, XDSSotW) }, help: "variant of the protocol: delta is incremental, sotw the state of the world"},
+		{key: "xds.types", def: "limits,runtime,cluster,endpoint", bind: func(c *Config) value {
+			return words{&c.XDS.Types, "list", "any of limits, runtime, cluster, endpoint", 4, isXDSType}
+		}, help: "what is asked for. A control plane may end the whole stream over a type that it does not serve: Istio serves no runtime"},
+		{key: "xds.node_id", bind: func(c *Config) value { return label(&c.XDS.NodeID) }, help: "name of this sidecar to the control plane; by default the host's, which is the pod's"},
+		{key: "xds.node_cluster", def: "svc-wallet", bind: func(c *Config) value { return label(&c.XDS.NodeCluster) }, help: "name of the group of sidecars that this one belongs to"},
+		{key: "xds.region", bind: func(c *Config) value { return label(&c.XDS.Region) }, help: "locality of this sidecar"},
+		{key: "xds.zone", bind: func(c *Config) value { return label(&c.XDS.Zone) }, help: "locality of this sidecar"},
+		{key: "xds.sub_zone", bind: func(c *Config) value { return label(&c.XDS.SubZone) }, help: "locality of this sidecar"},
+		{key: "xds.metadata_file", bind: func(c *Config) value { return fileName(&c.XDS.MetadataFile) }, help: "metadata of this sidecar, as a Kubernetes downward API volume writes labels: a line is name=\"value\""},
+		{key: "xds.tls_ca_file", bind: func(c *Config) value { return fileName(&c.XDS.TLSCAFile) }, help: "certificates that the control plane's is verified against, PEM; TLS is spoken where this is set"},
+		{key: "xds.tls_cert_file", bind: func(c *Config) value { return fileName(&c.XDS.TLSCertFile) }, help: "certificate chain shown to the control plane, PEM"},
+		{key: "xds.tls_key_file", bind: func(c *Config) value { return fileName(&c.XDS.TLSKeyFile) }, help: "private key of that certificate, PEM"},
+		{key: "xds.tls_server_name", bind: func(c *Config) value { return hostName(&c.XDS.TLSServerName) }, help: "name expected in the control plane's certificate, where it is not the host of xds.addr"},
+		{key: "xds.spiffe_id", bind: func(c *Config) value { return text{&c.XDS.SPIFFEID, "name", "a SPIFFE id, spiffe://…", isSPIFFE} }, help: "the only URI SAN that the control plane's certificate may have; its host name is then not looked at"},
+		{key: "xds.limits_name", def: "svc-wallet.limits", bind: func(c *Config) value {
+			return text{&c.XDS.LimitsName, "name", "a name of 1 to 253 visible ASCII characters", isResource}
+		}, help: "name of the ECDS resource that holds the limits"},
+		{key: "xds.runtime_names", def: "svc-wallet.runtime", bind: func(c *Config) value { return words{&c.XDS.RuntimeNames, "list", "at most 8 names", 8, isResource} }, help: "names of the RTDS layers; a later one wins"},
+		{key: "xds.sds_addr", bind: func(c *Config) value { return text{&c.XDS.SDSAddr, "address", "unix:PATH", isUnix} }, help: "local agent that serves secrets, such as SPIRE's; by default they come from xds.addr"},
+		{key: "xds.certificate", bind: func(c *Config) value { return label(&c.XDS.Certificate) }, help: "name of the secret with the wallet listener's certificate; tls.cert_file holds until it comes"},
+		{key: "xds.client_ca", bind: func(c *Config) value { return label(&c.XDS.ClientCA) }, help: "name of the secret with the certificates that client certificates are verified against"},
+		{key: "xds.root_keys", bind: func(c *Config) value { return label(&c.XDS.RootKeys) }, help: "name of the generic secret with the root keys of capabilities, in the form of auth.root_keys_file"},
+		{key: "xds.last_good_file", def: "/var/lib/svc-wallet/last-good.json", bind: func(c *Config) value { return fileName(&c.XDS.LastGoodFile) }, help: "what the control plane said last, which is in force at a start without it; holds no secret. Empty, or with amnesia: nothing is written"},
+		{key: "xds.resource_timeout", def: "15s", bind: func(c *Config) value { return duration(&c.XDS.ResourceTimeout, 100*time.Millisecond, 5*time.Minute) }, help: "how long the control plane may take to send what was asked for"},
+	}
+}
+
 // limitRow is a limit that has a place in several sections: in force, under watch, and as a ceiling.
 type limitRow struct {
 	name    string // key without its section

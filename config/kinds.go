@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -344,6 +345,96 @@ func (names) allowed() string {
 	return fmt.Sprintf("a list of at most %d names, each of 1 to 64 visible ASCII characters but no comma", maxNames)
 }
 
+// share is a field that holds a Fraction: on, off, or a percentage.
+type share struct{ field *Fraction }
+
+func (s share) set(raw any) string {
+	switch raw {
+	case true, word("true"):
+		*s.field = Always
+		return ""
+	case false, word("false"):
+		*s.field = 0
+		return ""
+	}
+	text, _ := letters(raw)
+	f, ok := parsePercent(text)
+	if !ok {
+		return "is not " + s.allowed()
+	}
+	*s.field = f
+	return ""
+}
+
+// percent matches a percentage of at most four decimals, which is exact in parts per million.
+var percent = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(?:\.([0-9]{1,4}))?%$`)
+
+func parsePercent(text string) (Fraction, bool) {
+	m := percent.FindStringSubmatch(text)
+	if m == nil {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(m[1]+(m[2] + "0000")[:4], 10, 32)
+	return Fraction(n), err == nil && n <= uint64(Always)
+}
+
+func (s share) from(o value) { *s.field = *o.(share).field } //nolint:forcetypeassert // of the same row
+
+func (s share) String() string {
+	switch f := *s.field; f {
+	case Always:
+		return "true"
+	case 0:
+		return "false"
+	default:
+		whole, part := strconv.Itoa(int(f/10_000)), strconv.Itoa(int(f%10_000) + 10_000)[1:]
+		return strings.TrimSuffix(whole+"."+strings.TrimRight(part, "0"), ".") + "%"
+	}
+}
+
+func (share) kind() string { return "share" }
+func (share) allowed() string {
+	return "true, false or a percentage of at most four decimals such as 25%"
+}
+
+// words is a field that holds a list whose order counts. As a word they stand with commas between
+// them.
+type words struct {
+	field *[]string
+	name  string
+	noun  string
+	most  int
+	fits  func(string) bool
+}
+
+func (w words) set(raw any) string {
+	list, ok := raw.([]any)
+	if one, isText := raw.(string); isText { // in a file a lone one needs no brackets
+		list, ok = splitWord(word(one)), true
+	}
+	if all, isWord := raw.(word); isWord {
+		list, ok = splitWord(all), true
+	}
+	ok = ok && len(list) <= w.most
+	found := make([]string, 0, min(len(list), w.most))
+	for i := 0; ok && i < len(list); i++ {
+		var s string
+		s, ok = list[i].(string)
+		ok = ok && w.fits(s) && !strings.Contains(s, ",")
+		found = append(found, s)
+	}
+	if !ok {
+		return "is not " + w.allowed()
+	}
+	*w.field = found
+	return ""
+}
+
+func (w words) from(o value)    { *w.field = *o.(words).field } //nolint:forcetypeassert // of the same row
+func (w words) String() string  { return strings.Join(*w.field, ",") }
+func (w words) kind() string    { return w.name }
+func (w words) allowed() string { return w.noun }
+
 // maybe is a value that may also be absent, which as a word is "".
 type maybe struct {
 	value
@@ -391,3 +482,20 @@ func hostPort(s string, lowestPort uint64) bool {
 	n, err := strconv.ParseUint(port, 10, 16)
 	return err == nil && n >= lowestPort
 }
+
+func isSPIFFE(s string) bool {
+	return s == "" || (strings.HasPrefix(s, "spiffe://") && len(s) > len("spiffe://") && len(s) <= 2048 && visible(s))
+}
+
+func isUnix(s string) bool { return s == "" || (strings.HasPrefix(s, "unix:") && isDialAddr(s)) }
+
+func isXDSType(s string) bool {
+	switch s {
+	case XDSLimits, XDSRuntime, XDSCluster, XDSEndpoint:
+		return true
+	}
+	return false
+}
+
+func isResource(s string) bool { return len(s) > 0 && len(s) <= 253 && visible(s) }
+
