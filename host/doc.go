@@ -1,4 +1,6 @@
-// Package host is what our programs need of the machine that they run on, whatever they do: files that
-// are read within bounds and replaced as a whole, secrets that nobody else may read, and certificates
-// and keys that are read again when their files change (Files). It imports nothing of ours.
+// Package host is what our programs need of the machine that they run on, whatever they do: addresses to
+// dial and to listen on (Addr), files that are read within bounds and replaced as a whole, secrets that
+// nobody else may read, certificates and keys that are read again when their files change (Files),
+// waits between tries (Backoff), what an operators' HTTP API needs (Guard), and text of others as a line
+// may show it (Plain). It imports nothing of ours.
 package host
