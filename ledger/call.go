@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"svc-wallet/config"
+	"svc-wallet/ledger/wire"
 )
 
 // Backoff is how long a call waits before it is attempted again: First, then twice as long each
@@ -33,9 +34,9 @@ var (
 	// errRejected: the breaker was open, so nothing was sent.
 	errRejected = fmt.Errorf("breaker open: %w", ErrNotSent)
 
-	// errGarbled: the node answered, but no answer can be understood. The node has failed, and
-	// asking again would turn its first answers into replays.
-	errGarbled = errors.New("garbled answer")
+	// errUndecided: the node answered, and no payment's outcome is in the answer. The node has failed,
+	// and asking again would turn its first answers into replays.
+	errUndecided = errors.New("the answer decides no payment")
 )
 
 // caller makes idempotent calls of the ledger node: behind the breaker, each attempt with its own
@@ -62,7 +63,7 @@ func (c *caller) do(ctx context.Context, op Op, deadline int64, call func(contex
 	var lost error // of an attempt that may have taken effect
 	for attempt := 0; ; attempt++ {
 		err := c.try(ctx, op, deadline, call)
-		if err == nil || errors.Is(err, errGarbled) || errors.Is(err, ErrDamaged) || isDoubt(err) {
+		if err == nil || errors.Is(err, errUndecided) || errors.Is(err, wire.ErrDamaged) || isDoubt(err) {
 			return err
 		}
 		if !errors.Is(err, ErrNotSent) {
@@ -95,7 +96,7 @@ func (c *caller) try(ctx context.Context, op Op, deadline int64, call func(conte
 	defer cancel()
 	err := call(ctx)
 	// A doubted ledger is there: that it is the wrong one is no business of the breaker.
-	if answered = err == nil || errors.Is(err, ErrDamaged) || isDoubt(err); !answered {
+	if answered = err == nil || errors.Is(err, wire.ErrDamaged) || isDoubt(err); !answered {
 		c.breaker.blame(err)
 	}
 	c.observer.Call(op, outcome(err), c.now()-start)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -111,7 +112,7 @@ func (c *Client) Close() error {
 // Commit implements Ledger. It is meant for the opening of the ledger that the last stream told of,
 // until the attempt's time is over. What the node says that it did not take up counts as not sent.
 func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
-	req := encodeCommit(batch)
+	req := wire.EncodeCommit(batch)
 	err := c.call(ctx, OpCommit, func(ctx context.Context, l *link, a *attempt) error {
 		if err := c.barred(l); err != nil {
 			return err
@@ -120,13 +121,13 @@ func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 		req.History, req.Clock = a.history, a.last
 		res, err := l.node.Commit(ctx, req)
 		if a.last > 0 && status.Code(err) == codes.Aborted {
-			return fmt.Errorf("%w: %w", errLate, err)
+			return fmt.Errorf("%w: %w", wire.ErrLate, err)
 		}
 		if err != nil {
 			return err
 		}
 		a.clock = res.GetClock()
-		return decodeCommit(batch, res, out)
+		return wire.DecodeCommit(batch, res, out)
 	})
 	if err == nil {
 		c.standing.committed(out)
@@ -136,10 +137,6 @@ func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 	}
 	return err
 }
-
-// errLate is a call that the node did not take up, and will not: it came after its last moment, or
-// to another opening than the one it was meant for.
-var errLate = errors.New("not taken up")
 
 // fence notes for how long the call may be taken up: for as long as its caller waits.
 func (c *Client) fence(ctx context.Context, l *link, a *attempt) {
@@ -156,13 +153,13 @@ func (c *Client) fence(ctx context.Context, l *link, a *attempt) {
 
 // Lookup implements Ledger.
 func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
-	req := encodeLookup(keys)
+	req := wire.EncodeLookup(keys)
 	return c.read(ctx, OpLookup, func(ctx context.Context, l *link) error {
 		res, err := l.node.Lookup(ctx, req)
 		if err != nil {
 			return err
 		}
-		return decodeLookup(keys, res, out)
+		return wire.DecodeLookup(keys, res, out)
 	})
 }
 
@@ -189,7 +186,7 @@ func (c *Client) transaction(
 		if err != nil {
 			return err
 		}
-		r, seq, err = decodeReceipt(res, asked)
+		r, seq, err = wire.DecodeReceipt(res, asked)
 		return err
 	})
 	return r, seq, err
@@ -231,12 +228,12 @@ func (c *Client) call(ctx context.Context, op Op, do func(context.Context, *link
 	switch {
 	case err == nil, errors.Is(err, wallet.NotFound):
 		return err
-	case !a.sent.Load(), errors.Is(err, errLate):
+	case !a.sent.Load(), errors.Is(err, wire.ErrLate):
 		return fmt.Errorf("ledger %s: %w: %w", op, ErrNotSent, err)
 	case status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("ledger %s: %w: %w", op, context.DeadlineExceeded, err)
 	case status.Code(err) == codes.DataLoss:
-		return fmt.Errorf("ledger %s: %w: %w", op, ErrDamaged, err)
+		return fmt.Errorf("ledger %s: %w: %w", op, wire.ErrDamaged, err)
 	default:
 		return fmt.Errorf("ledger %s: %w", op, err)
 	}
@@ -342,7 +339,7 @@ func (c *Client) watch(
 		}()
 	}
 	err = watchError(ctx, c.receive(ctx, l, stream, from, &t, known, on, beat))
-	if l.isRetired() && !errors.Is(err, ErrBacklog) && !errors.Is(err, ErrLagged) {
+	if l.isRetired() && !errors.Is(err, wire.ErrBacklog) && !errors.Is(err, wire.ErrLagged) {
 		return errMoved // the connection may have been closed before ctx was
 	}
 	if beat != nil && outer.Err() == nil {
@@ -381,7 +378,7 @@ func (c *Client) receive(
 		if name == nil {
 			name = &ledgerName{m.GetLedger(), m.GetHistory()}
 		}
-		change, err := decodeChange(at, m)
+		change, err := wire.DecodeChange(at, m)
 		if err != nil {
 			return err
 		}
@@ -395,7 +392,7 @@ func (c *Client) receive(
 		h := m.GetHeartbeat()
 		if h != nil && newest > at {
 			// Such a figure would never be replaced, so the copy must go.
-			return fmt.Errorf("%w: a figure of version %d in a stream at %d", ErrBacklog, newest, at)
+			return fmt.Errorf("%w: a figure of version %d in a stream at %d", wire.ErrBacklog, newest, at)
 		}
 		if len(change.Balances) > 0 || h == nil {
 			on(change)
@@ -405,7 +402,7 @@ func (c *Client) receive(
 		}
 		asOf, ok := t.answered(h.GetTick())
 		if !ok {
-			return fmt.Errorf("%w: heartbeat for a tick that is not due", errWire)
+			return fmt.Errorf("%w: heartbeat for a tick that is not due", wire.ErrMalformed)
 		}
 		if !judged { // by now the stream has told all that was durable when it was opened
 			if err := c.judge(ctx, l, name, at, asOf, known); err != nil {
@@ -428,16 +425,16 @@ func (c *Client) receive(
 // watchError maps the stream's end to the errors of Ledger.Watch.
 func watchError(ctx context.Context, err error) error {
 	switch code := status.Code(err); {
-	case errors.Is(err, ErrBacklog): // what was handed over is wrong, whatever else has happened
+	case errors.Is(err, wire.ErrBacklog): // what was handed over is wrong, whatever else has happened
 		return fmt.Errorf("ledger watch: %w", err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, io.EOF):
 		return errors.New("ledger watch: the node ended the stream")
 	case code == codes.OutOfRange:
-		return fmt.Errorf("ledger watch: %w: %w", ErrBacklog, err)
+		return fmt.Errorf("ledger watch: %w: %w", wire.ErrBacklog, err)
 	case code == codes.ResourceExhausted:
-		return fmt.Errorf("ledger watch: %w: %w", ErrLagged, err)
+		return fmt.Errorf("ledger watch: %w: %w", wire.ErrLagged, err)
 	default:
 		return fmt.Errorf("ledger watch: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -207,22 +208,22 @@ func TestWatchHostile(t *testing.T) {
 		want  error
 		beats int
 	}{
-		"goes back": {func(uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(4, 0)} }, ErrBacklog, 0},
+		"goes back": {func(uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(4, 0)} }, wire.ErrBacklog, 0},
 		"no account": {func(uint64) []*ledgerpb.WatchResponse {
 			return []*ledgerpb.WatchResponse{say(6, 0, &ledgerpb.Balance{Asset: "ron", Amount: &ledgerpb.Amount{}})}
-		}, errWire, 0},
+		}, wire.ErrMalformed, 0},
 		"no amount": {func(uint64) []*ledgerpb.WatchResponse {
 			return []*ledgerpb.WatchResponse{say(6, 0, &ledgerpb.Balance{Account: "a", Asset: "ron"})}
-		}, errWire, 0},
-		"unknown tick":   {func(t uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(6, t-1)} }, errWire, 0},
-		"future tick":    {func(t uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(6, t+1e12)} }, errWire, 0},
-		"answered twice": {func(t uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(6, t), say(6, t)} }, errWire, 1},
+		}, wire.ErrMalformed, 0},
+		"unknown tick":   {func(t uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(6, t-1)} }, wire.ErrMalformed, 0},
+		"future tick":    {func(t uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(6, t+1e12)} }, wire.ErrMalformed, 0},
+		"answered twice": {func(t uint64) []*ledgerpb.WatchResponse { return []*ledgerpb.WatchResponse{say(6, t), say(6, t)} }, wire.ErrMalformed, 1},
 		"figure ahead": {func(t uint64) []*ledgerpb.WatchResponse {
 			return []*ledgerpb.WatchResponse{say(5, 0, wireBalance(9)), say(6, t)}
-		}, ErrBacklog, 0},
+		}, wire.ErrBacklog, 0},
 		"in parts": {func(t uint64) []*ledgerpb.WatchResponse {
 			return []*ledgerpb.WatchResponse{say(5, 0, wireBalance(9)), say(9, 0, wireBalance(9)), say(9, t), say(1, 0)}
-		}, ErrBacklog, 1},
+		}, wire.ErrBacklog, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := (&scriptedNode{watch: func(s ledgerpb.LedgerNode_WatchServer) error {
@@ -263,8 +264,8 @@ func TestWatchEnds(t *testing.T) {
 		want error
 		text string
 	}{
-		{status.Error(codes.OutOfRange, "gone"), ErrBacklog, "gone"},
-		{status.Error(codes.ResourceExhausted, "slow"), ErrLagged, "slow"},
+		{status.Error(codes.OutOfRange, "gone"), wire.ErrBacklog, "gone"},
+		{status.Error(codes.ResourceExhausted, "slow"), wire.ErrLagged, "slow"},
 		{status.Error(codes.Internal, "oops"), nil, "oops"},
 		{nil, nil, "ended the stream"},
 	} {

@@ -273,7 +273,7 @@ func (c *Committer) run(b *batch) {
 	// What was taken is carried through although a client may go away, so there is no context of
 	// a client's: the batch may take as long as the most patient of them.
 	err := c.caller.do(context.Background(), OpCommit, b.deadline, b.attempt)
-	if err != nil && !errors.Is(err, errGarbled) {
+	if err != nil && !errors.Is(err, errUndecided) {
 		code := wallet.Uncertain
 		if errors.Is(err, ErrNotSent) {
 			code = wallet.UpstreamUnavailable
@@ -324,7 +324,7 @@ func (c *Committer) attempt(ctx context.Context, b *batch) (err error) {
 	}
 	unknown = false
 	if !slices.ContainsFunc(b.results, func(r wallet.Result) bool { return r.Code != wallet.Uncertain }) {
-		err = errGarbled // a node that answers some of a batch is well: it may not be able to read one row
+		err = errUndecided // a node that answers some of a batch is well: it may not be able to read one row
 	}
 	c.lost.doubt(b.transfers, b.results, a, b.at)
 	return err

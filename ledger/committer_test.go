@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"svc-wallet/config"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -333,9 +334,9 @@ func TestDamageIsNoFailure(t *testing.T) {
 	for range 30 {
 		err := c.caller.do(context.Background(), OpTransaction, soon(), func(context.Context) error {
 			reads++
-			return fmt.Errorf("a receipt: %w", ErrDamaged)
+			return fmt.Errorf("a receipt: %w", wire.ErrDamaged)
 		})
-		if !errors.Is(err, ErrDamaged) {
+		if !errors.Is(err, wire.ErrDamaged) {
 			t.Fatal(err)
 		}
 	}

@@ -36,18 +36,11 @@ type Ledger interface {
 
 	// Watch calls on for every change after version from, in order, each one durable, until ctx
 	// ends or the stream breaks. from 0 starts at the present version. on must not block.
-	// ErrBacklog: the changes after from are no longer held, so a copy must start afresh.
-	// ErrLagged: on was too slow and the stream was cut off.
+	// wire.ErrBacklog: the changes after from are no longer held, so a copy must start afresh.
+	// wire.ErrLagged: on was too slow and the stream was cut off.
 	Watch(ctx context.Context, from uint64, on func(wallet.Change)) error
 }
 
-// Errors of a Ledger that callers tell apart.
-var (
-	ErrNotSent = errors.New("not sent")
-	ErrBacklog = errors.New("changes are no longer held")
-	ErrLagged  = errors.New("watcher too slow")
-
-	// ErrDamaged: what was to be read is damaged in the node's store. The node is well, and asking
-	// again would meet the same damage.
-	ErrDamaged = errors.New("the ledger's store is damaged there")
-)
+// ErrNotSent says that nothing of a call left this process. The errors that the node tells are in
+// package wire.
+var ErrNotSent = errors.New("not sent")

@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"svc-wallet/config"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -377,7 +378,7 @@ func (r *Reader) fill(b *lookups) bool {
 
 func (r *Reader) run(b *lookups) {
 	at, err := r.look(b, 0, len(b.items))
-	if errors.Is(err, ErrDamaged) && len(b.items) > 1 {
+	if errors.Is(err, wire.ErrDamaged) && len(b.items) > 1 {
 		// One row that cannot be read fails the whole call, so each balance is asked for by itself.
 		for i := range b.items {
 			at, err := r.look(b, i, i+1)
@@ -414,7 +415,7 @@ func unanswered(err error) wallet.Code {
 	switch {
 	case isDoubt(err):
 		return wallet.RetryLater
-	case errors.Is(err, ErrDamaged):
+	case errors.Is(err, wire.ErrDamaged):
 		return wallet.Unreadable
 	default:
 		return wallet.UpstreamUnavailable
@@ -516,7 +517,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
 		s.current = false
 		err := s.follow(ctx)
-		stale := errors.Is(err, ErrBacklog)
+		stale := errors.Is(err, wire.ErrBacklog)
 		startOver := stale && (moved || (!s.current && !refused))
 		moved, refused = errors.Is(err, errMoved), stale
 		failed := !moved && !startOver
@@ -528,10 +529,10 @@ func (r *Reader) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, ErrLagged) {
+		if errors.Is(err, wire.ErrLagged) {
 			r.lagged.Add(1)
 		}
-		if errors.Is(err, ErrLagged) || stale {
+		if errors.Is(err, wire.ErrLagged) || stale {
 			s.restart()
 		}
 		if s.current { // it worked for a while

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"svc-wallet/config"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -147,7 +148,7 @@ func TestDamagedBalanceFailsAlone(t *testing.T) {
 		k.lookup = func(_ context.Context, keys []wallet.BalanceKey) error {
 			<-held
 			if slices.Contains(keys, ronOf(3)) {
-				return fmt.Errorf("a row: %w", ErrDamaged)
+				return fmt.Errorf("a row: %w", wire.ErrDamaged)
 			}
 			return nil
 		}
@@ -689,8 +690,8 @@ func TestReaderReconnects(t *testing.T) {
 			lagged, breaks uint64
 		}{
 			{errors.New("connection lost"), 1, 1, 0, 1},
-			{ErrLagged, 0, 2, 1, 2},
-			{ErrBacklog, 0, 3, 1, 3},
+			{wire.ErrLagged, 0, 2, 1, 2},
+			{wire.ErrBacklog, 0, 3, 1, 3},
 		} {
 			k.cut(tc.cause)
 			synctest.Wait()

@@ -16,6 +16,7 @@ import (
 	"svc-wallet/config"
 	"svc-wallet/filters"
 	"svc-wallet/ledger"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -95,7 +96,7 @@ func TestCodes(t *testing.T) {
 		{"rate", wallet.RateLimited, func() { r.limit(func(l *config.Limits) { l.RatePerSecond = 0 }) }, pay(good), map[string]string{"X-Ratelimit-Limit": "0", "X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1"}},
 		{"commit times out", wallet.Uncertain, func() { r.failCommits(context.DeadlineExceeded) }, pay(good), nil},
 		{"node is away", wallet.UpstreamUnavailable, func() { r.failCommits(ledger.ErrNotSent) }, pay(good), nil},
-		{"damaged receipt", wallet.Unreadable, func() { r.ledger.read.Store(&ledger.ErrDamaged) }, get("/v1/tx/" + receipt.TxID.String()), nil},
+		{"damaged receipt", wallet.Unreadable, func() { r.ledger.read.Store(&wire.ErrDamaged) }, get("/v1/tx/" + receipt.TxID.String()), nil},
 		{"panic", wallet.Internal, func() {
 			r.server.Replace("/healthz", func(*filters.Exchange) wallet.Code { panic("a bug with a secret") })
 		}, get("/healthz"), nil},

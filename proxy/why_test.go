@@ -7,6 +7,7 @@ import (
 
 	"svc-wallet/config"
 	"svc-wallet/ledger"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -45,7 +46,7 @@ func TestRefusalsNameTheirCause(t *testing.T) {
 	lost := errors.New("lost")
 	r.ledger.read.Store(&lost)
 	expect("no answer", down, "the ledger has not answered", true)
-	r.ledger.read.Store(&ledger.ErrDamaged)
+	r.ledger.read.Store(&wire.ErrDamaged)
 	p := r.call(c, "GET", "/v1/tx/"+receipt.TxID.String(), "").problem(t)
 	if p.Code != down || !strings.Contains(p.Message, "cannot be read from the ledger's store at present") {
 		t.Errorf("damaged: %s %q", p.Code, p.Message)

@@ -61,6 +61,11 @@ type Receipt struct {
 	Millis   int64 // commit time, Unix milliseconds
 }
 
+// Payment is what r is the receipt of, without its fingerprint, rules and origin.
+func (r *Receipt) Payment() Transfer {
+	return Transfer{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce, Idem: r.Idem}
+}
+
 // timeLayout is the layout of receipts and balances: RFC 3339, UTC, milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 

@@ -95,6 +95,32 @@ func (t *Transfer) Lane() Lane {
 	}
 }
 
+// WellFormed says whether t is a payment at all: the operation's accounts, no others, and none of
+// the rest missing. Names were checked by whoever parsed them, so here they are right or missing.
+func (t *Transfer) WellFormed() bool {
+	var hasFrom, hasTo bool
+	switch t.Op {
+	case Issue:
+		hasTo = true
+	case Pay:
+		hasFrom, hasTo = true, true
+	case Burn:
+		hasFrom = true
+	default:
+		return false
+	}
+	return hasFrom == !t.From.IsZero() && hasTo == !t.To.IsZero() && t.From != t.To &&
+		!t.Asset.IsZero() && !t.Amount.IsZero() && t.Nonce > 0 && !t.Idem.IsZero()
+}
+
+// Receipt is the receipt of t as the ledger committed it.
+func (t *Transfer) Receipt(id TxID, millis int64) Receipt {
+	return Receipt{
+		TxID: id, Op: t.Op, From: t.From, To: t.To, Asset: t.Asset,
+		Amount: t.Amount, Nonce: t.Nonce, Idem: t.Idem, Millis: millis,
+	}
+}
+
 // Hash is BLAKE3-256 over the decoded request (op, from, to, asset, amount, nonce), so that
 // white space and member order do not matter. Its input is fixed for ever: stored fingerprints
 // are compared with fresh ones.

@@ -30,10 +30,6 @@ type Fixture struct {
 	// Clock is the ledger's, for cases about days and times to live; they are skipped without.
 	Clock Clock
 
-	// What Watch ends with; ledger.ErrBacklog and ledger.ErrLagged by default, and an engine's own
-	// where it may not import them.
-	ErrBacklog, ErrLagged error
-
 	// Backlog is how many balance updates the ledger keeps for watchers. Cases about running out of
 	// it are skipped where it is 0 or over 4096.
 	Backlog int
@@ -61,7 +57,6 @@ var scripts embed.FS
 
 // Run runs the suite; open gives a running ledger, and cleans it up through t.
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
-	open = withDefaults(open)
 	t.Run("scripts", func(t *testing.T) { runScripts(t, open) })
 	for name, test := range map[string]func(*testing.T, Fixture){
 		"empty batch":           testEmptyBatch,
@@ -82,20 +77,6 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		"watch too slow":        testWatchLagged,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
-	}
-}
-
-func withDefaults(open func(t *testing.T) Fixture) func(t *testing.T) Fixture {
-	return func(t *testing.T) Fixture {
-		t.Helper()
-		f := open(t)
-		if f.ErrBacklog == nil {
-			f.ErrBacklog = ledger.ErrBacklog
-		}
-		if f.ErrLagged == nil {
-			f.ErrLagged = ledger.ErrLagged
-		}
-		return f
 	}
 }
 

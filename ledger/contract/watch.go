@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -221,7 +222,7 @@ func testWatchBacklog(t *testing.T, f Fixture) {
 	n := newNames()
 	first := commit(t, f.Ledger, issue(n, "alice", "ron", 1, 1))[0].Seq
 	ctx := within(t)
-	if err := f.Ledger.Watch(ctx, first+1, func(wallet.Change) {}); !errors.Is(err, f.ErrBacklog) {
+	if err := f.Ledger.Watch(ctx, first+1, func(wallet.Change) {}); !errors.Is(err, wire.ErrBacklog) {
 		t.Errorf("from a version that is not yet: %v", err)
 	}
 	if f.Backlog == 0 || f.Backlog > 4096 {
@@ -231,7 +232,7 @@ func testWatchBacklog(t *testing.T, f Fixture) {
 	for i := 0; i <= f.Backlog; i++ {
 		last = commit(t, f.Ledger, issue(n, "alice", "ron", 1, uint64(i+2)))[0].Seq
 	}
-	if err := f.Ledger.Watch(ctx, first, func(wallet.Change) {}); !errors.Is(err, f.ErrBacklog) {
+	if err := f.Ledger.Watch(ctx, first, func(wallet.Change) {}); !errors.Is(err, wire.ErrBacklog) {
 		t.Errorf("from a version long gone: %v", err)
 	}
 	r := follow(t, f, last)
@@ -276,7 +277,7 @@ func testWatchLagged(t *testing.T, f Fixture) {
 		other.await(t, last, 1)
 	}
 	close(leave)
-	if err := <-ended; !errors.Is(err, f.ErrLagged) {
+	if err := <-ended; !errors.Is(err, wire.ErrLagged) {
 		t.Errorf("the slow watch ended with %v", err)
 	}
 	other.same(t, f, n.balance(name(0), asset), n.balance(name(wide-1), asset))

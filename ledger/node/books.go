@@ -89,7 +89,7 @@ func (b *books) begin(now int64) {
 // payment can be made: the whole group must be rolled back.
 func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 	*out = wallet.Result{}
-	if !wellFormed(t) {
+	if !t.WellFormed() {
 		out.Code = wallet.BadRequest
 		return nil
 	}
@@ -116,7 +116,7 @@ func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 		return err
 	}
 	b.head = next
-	paid := &receiptRow{receiptOf(t, next.txid, b.millis), next.seq, t.Fingerprint}
+	paid := &receiptRow{t.Receipt(next.txid, b.millis), next.seq, t.Fingerprint}
 	out.DayTotal = apply(&r, t, next.seq, b.millis)
 	key.is = paid
 	b.receipts = append(b.receipts, paid)
@@ -127,15 +127,13 @@ func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
 // redo applies a payment that was made before, as the journal tells it. It must obey every rule
 // whose bound the journal knows; the ceilings of the time are gone.
 func (b *books) redo(paid *receiptRow) error {
-	t := wallet.Transfer{
-		Op: paid.Op, From: paid.From, To: paid.To, Asset: paid.Asset, Amount: paid.Amount, Nonce: paid.Nonce, Idem: paid.Idem,
-		Rules: wallet.Rules{DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceMaxGap: math.MaxUint64},
-	}
+	t := paid.Payment()
+	t.Rules = wallet.Rules{DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceMaxGap: math.MaxUint64}
 	r, err := b.rowsOf(&t)
 	if err != nil {
 		return err
 	}
-	if code := judge(&r, &t, paid.Millis, new(wallet.Result)); code != wallet.OK || !wellFormed(&t) {
+	if code := judge(&r, &t, paid.Millis, new(wallet.Result)); code != wallet.OK || !t.WellFormed() {
 		return damagef(journalDir, "payment %d does not follow from those before it: %s", paid.seq, code.Name())
 	}
 	apply(&r, &t, paid.seq, paid.Millis)
@@ -209,13 +207,6 @@ func raise(id *wallet.TxID, step uint64) {
 	lo, carry := bits.Add64(binary.BigEndian.Uint64(id[8:]), step, 0)
 	binary.BigEndian.PutUint64(id[8:], lo)
 	binary.BigEndian.PutUint64(id[:8], binary.BigEndian.Uint64(id[:8])+carry)
-}
-
-func receiptOf(t *wallet.Transfer, id wallet.TxID, millis int64) wallet.Receipt {
-	return wallet.Receipt{
-		TxID: id, Op: t.Op, From: t.From, To: t.To, Asset: t.Asset,
-		Amount: t.Amount, Nonce: t.Nonce, Idem: t.Idem, Millis: millis,
-	}
 }
 
 // figures are the touched balances right after t.

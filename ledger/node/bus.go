@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -138,7 +139,7 @@ func (b *bus) enter(from uint64) (at, present uint64, err error) {
 		return b.next, present, nil
 	}
 	if from < b.before || from > present {
-		return 0, 0, ErrBacklog
+		return 0, 0, wire.ErrBacklog
 	}
 	lo, hi := b.first, b.next
 	for lo < hi { // the first step with a version above from
@@ -160,7 +161,7 @@ func (b *bus) take(at uint64) (wallet.Change, <-chan struct{}, error) {
 	}
 	if at < b.first {
 		b.lagged.Add(1)
-		return wallet.Change{}, nil, ErrLagged
+		return wallet.Change{}, nil, wire.ErrLagged
 	}
 	if at == b.next {
 		return wallet.Change{}, b.waiting(), nil

@@ -181,10 +181,8 @@ func (r *receiptRow) decode(b []byte) error {
 	}
 	r.Asset, errs[2] = wallet.ParseAsset(texts[2])
 	r.Idem, errs[3] = wallet.IdemKeyFromText(texts[3])
-	as := wallet.Transfer{
-		Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce, Idem: r.Idem,
-	}
-	if len(b) > 0 || r.seq == 0 || r.Millis < 0 || errs != [4]error{} || !wellFormed(&as) {
+	as := r.Payment()
+	if len(b) > 0 || r.seq == 0 || r.Millis < 0 || errs != [4]error{} || !as.WellFormed() {
 		return errRow
 	}
 	return nil

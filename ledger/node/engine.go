@@ -24,9 +24,6 @@ import (
 
 // Engine keeps the books. Its first five methods are those of ledger.Ledger, with the same
 // contract; ledger/contract is the suite that every engine passes.
-//
-// In place of ledger.ErrBacklog and ledger.ErrLagged it returns ErrBacklog and ErrLagged of this
-// package, which may not import the port.
 type Engine interface {
 	// Commit judges batch in order, applies what passes in one atomic durable step and fills out.
 	// Where ctx ends before the batch is taken up, nothing is done, then or later; where it ends
@@ -45,7 +42,7 @@ type Engine interface {
 
 	// Watch calls on with every durable change after version from, in order. from 0 calls it with
 	// the present version and no balances first. While on blocks, changes gather in the backlog;
-	// when they have run out of it the watch ends with ErrLagged.
+	// when they have run out of it the watch ends with wire.ErrLagged.
 	Watch(ctx context.Context, from uint64, on func(wallet.Change)) error
 
 	// Identity names the ledger, from the making of its store on, and this opening of it. A copy of
@@ -53,7 +50,7 @@ type Engine interface {
 	Identity() Identity
 
 	// Clock is how long this opening has lasted, in milliseconds from 1 on. It never goes back, and
-	// no wall clock moves it. A Commit is refused with ErrLate where it comes to be taken up after
+	// no wall clock moves it. A Commit is refused with wire.ErrLate where it comes to be taken up after
 	// the last moment that its call names by this clock.
 	Clock() uint64
 
@@ -64,7 +61,7 @@ type Engine interface {
 	// found money made or lost.
 	Conservation() (ok, failed uint64)
 
-	// Damaged counts the reads that met damage in the store. Each failed, with ErrDamaged or an
+	// Damaged counts the reads that met damage in the store. Each failed, with wire.ErrDamaged or an
 	// outcome that is unknown, and nothing else did.
 	Damaged() uint64
 
@@ -93,13 +90,10 @@ func newName() (n [16]byte) {
 	return n
 }
 
-// Errors of an Engine that callers tell apart.
+// Errors of an Engine besides those of package wire.
 var (
-	ErrBacklog  = errors.New("node: changes are no longer held")
-	ErrLagged   = errors.New("node: watcher too slow")
 	ErrClosed   = errors.New("node: engine is closed")
 	ErrWatchers = errors.New("node: too many watchers")
-	ErrDamaged  = errors.New("the store is damaged where this would have been read")
 )
 
 // Bounds of one call and of what is shared.

@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"pgregory.net/rapid"
 
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -475,7 +476,7 @@ func TestBus(t *testing.T) {
 			}
 			at, present, err := b.enter(from)
 			if from > seq || from < first || held > size {
-				if !errors.Is(err, ErrBacklog) {
+				if !errors.Is(err, wire.ErrBacklog) {
 					rt.Fatalf("after version %d of %d, which takes %d: %v", from, seq, held, err)
 				}
 				continue
@@ -498,7 +499,7 @@ func TestBus(t *testing.T) {
 				rt.Fatalf("after version %d: %+v, want %+v", from, got, want)
 			}
 		}
-		if _, _, err := b.take(0); len(all) > 0 && b.first > 0 && !errors.Is(err, ErrLagged) {
+		if _, _, err := b.take(0); len(all) > 0 && b.first > 0 && !errors.Is(err, wire.ErrLagged) {
 			rt.Fatalf("a place that is gone: %v", err)
 		}
 	})
@@ -512,7 +513,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(append([]byte{1}, (&balanceRow{amount: wallet.MaxAmount(), seq: 7}).append(nil)...))
 	f.Add(append([]byte{2}, (&supplyRow{wallet.Minor(1), wallet.Minor(2)}).append(nil)...))
 	f.Add(append([]byte{3}, id[:]...))
-	f.Add(append([]byte{4}, (&receiptRow{receiptOf(&tr, id, 5), 9, tr.Fingerprint}).append(nil)...))
+	f.Add(append([]byte{4}, (&receiptRow{tr.Receipt(id, 5), 9, tr.Fingerprint}).append(nil)...))
 	f.Add(append([]byte{5}, (&headRow{head{4, id, 6}, 5, place{1, 2}, 3}).append(nil)...))
 	f.Add(append([]byte{6}, (&indexRow{place{1, 2}, 3}).append(nil)...))
 	f.Add(append([]byte{7}, (&prunedRow{1, 2}).append(nil)...))
@@ -537,8 +538,8 @@ func FuzzRows(f *testing.F) {
 // what it takes there is nothing that it should have taken.
 func FuzzJournal(f *testing.F) {
 	tr := payment(0, 1)
-	one := &receiptRow{receiptOf(&tr, wallet.TxID{1}, 5), 1, tr.Fingerprint}
-	two := &receiptRow{receiptOf(&tr, wallet.TxID{2}, 5), 2, tr.Fingerprint}
+	one := &receiptRow{tr.Receipt(wallet.TxID{1}, 5), 1, tr.Fingerprint}
+	two := &receiptRow{tr.Receipt(wallet.TxID{2}, 5), 2, tr.Fingerprint}
 	data, chain, _ := appendRecord(nil, []*receiptRow{one}, 0)
 	data, _, _ = appendRecord(data, []*receiptRow{two}, chain)
 	f.Add(data)

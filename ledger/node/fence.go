@@ -2,12 +2,10 @@ package node
 
 import (
 	"context"
-	"errors"
 	"time"
-)
 
-// ErrLate is a call that may not be taken up any more: nothing of it was done, and nothing will be.
-var ErrLate = errors.New("node: the call is past its last moment, or was meant for another opening of the ledger; nothing was done")
+	"svc-wallet/ledger/wire"
+)
 
 // openingClock is an opening's own clock (ledger.proto, Heartbeat.clock). It is not the wall clock,
 // which may be set: what has expired by it stays expired.
@@ -36,7 +34,7 @@ func (c openingClock) barred(ctx context.Context) error {
 		return err
 	}
 	if last, fenced := ctx.Value(fenceKey{}).(uint64); fenced && c.millis() > last {
-		return ErrLate
+		return wire.ErrLate
 	}
 	return nil
 }

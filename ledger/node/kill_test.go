@@ -115,7 +115,7 @@ func kill(t *testing.T, dir string, first, after int, book *ledgerBook) {
 		if k, err := hex.Decode(id[:], []byte(txid)); err != nil || k != len(id) {
 			break
 		}
-		book.add([]wallet.Transfer{tr}, []wallet.Result{{Seq: seq, Receipt: receiptOf(&tr, id, millisOf(id))}})
+		book.add([]wallet.Transfer{tr}, []wallet.Result{{Seq: seq, Receipt: tr.Receipt(id, millisOf(id))}})
 		if n == after {
 			if _, err := OpenPebble(dir, Options{Now: frozen}); err == nil {
 				t.Error("a folder that another process uses was opened")

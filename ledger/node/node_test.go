@@ -45,7 +45,7 @@ func engineFixture(t *testing.T, open func(node.Options) (node.Engine, error)) c
 			t.Error(err)
 		}
 	})
-	return contract.Fixture{Ledger: e, Clock: c, ErrBacklog: node.ErrBacklog, ErrLagged: node.ErrLagged, Backlog: backlog, DayTotal: true, TellsLimits: true}
+	return contract.Fixture{Ledger: e, Clock: c, Backlog: backlog, DayTotal: true, TellsLimits: true}
 }
 
 // TestMemory: the memory engine keeps the contract.

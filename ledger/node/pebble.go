@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/sirupsen/logrus"
 
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -539,7 +540,7 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 	}
 	if err := do(); err != nil {
 		p.damaged(err)
-		return fmt.Errorf("node: %s: %w: %w", p.dir, ErrDamaged, err)
+		return fmt.Errorf("node: %s: %w: %w", p.dir, wire.ErrDamaged, err)
 	}
 	return nil
 }

@@ -54,24 +54,6 @@ func (r *rows) spender(t *wallet.Transfer) (last *uint64, daily *dailyRow) {
 	return &r.from.debit, &r.debit.daily[0]
 }
 
-// wellFormed says whether t is a transfer at all: rule 0. Names were checked by whoever parsed
-// them, so here they are either right or missing.
-func wellFormed(t *wallet.Transfer) bool {
-	var hasFrom, hasTo bool
-	switch t.Op {
-	case wallet.Issue:
-		hasTo = true
-	case wallet.Pay:
-		hasFrom, hasTo = true, true
-	case wallet.Burn:
-		hasFrom = true
-	default:
-		return false
-	}
-	return hasFrom == !t.From.IsZero() && hasTo == !t.To.IsZero() && t.From != t.To &&
-		!t.Asset.IsZero() && !t.Amount.IsZero() && t.Nonce > 0 && !t.Idem.IsZero()
-}
-
 // judgeKey is rule 1: Replayed, KeyReused, or OK where no payment was made under the key.
 func judgeKey(made *receiptRow, t *wallet.Transfer) wallet.Code {
 	if made == nil {

@@ -33,6 +33,7 @@ import (
 	"svc-wallet/ledger/contract"
 	"svc-wallet/ledger/ledgerpb"
 	"svc-wallet/ledger/node"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -74,7 +75,7 @@ func dialled(t *testing.T, f contract.Fixture, addr string, server, client func(
 		}
 		runtime.Gosched()
 	}
-	f.Ledger, f.ErrBacklog, f.ErrLagged = c, nil, nil
+	f.Ledger = c
 	return f
 }
 
@@ -333,11 +334,11 @@ func TestEngineErrors(t *testing.T) {
 		want codes.Code
 		logs bool
 	}{
-		{node.ErrBacklog, codes.OutOfRange, false},
-		{node.ErrLagged, codes.ResourceExhausted, false},
+		{wire.ErrBacklog, codes.OutOfRange, false},
+		{wire.ErrLagged, codes.ResourceExhausted, false},
 		{node.ErrClosed, codes.Unavailable, false},
 		{node.ErrWatchers, codes.Unavailable, false},
-		{fmt.Errorf("secret: %w", node.ErrDamaged), codes.DataLoss, false},
+		{fmt.Errorf("secret: %w", wire.ErrDamaged), codes.DataLoss, false},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, false},
 		{errors.New("secret"), codes.Internal, true},
 	} {

@@ -26,6 +26,7 @@ import (
 
 	"svc-wallet/host"
 	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -149,22 +150,22 @@ func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledg
 	}
 	if last := req.GetClock(); last > 0 {
 		if !bytes.Equal(req.GetHistory(), s.identity.Opening[:]) {
-			return nil, s.status("commit", ErrLate)
+			return nil, s.status("commit", wire.ErrLate)
 		}
 		ctx = withFence(ctx, last)
 	}
 	clock := s.engine.Clock() // before it is taken up, so what has expired by it is never taken up later
 	batch, out := make([]wallet.Transfer, n), make([]wallet.Result, n)
 	for i, p := range req.GetTransfers() {
-		batch[i] = transferFromWire(p)
+		batch[i] = wire.DecodeTransfer(p)
 	}
 	if err := s.engine.Commit(ctx, batch, out); err != nil {
 		return nil, s.status("commit", err)
 	}
 	if n > 0 && !slices.ContainsFunc(out, func(r wallet.Result) bool { return r.Code != wallet.Uncertain }) {
-		return nil, s.status("commit", ErrDamaged) // what none of them could be judged by
+		return nil, s.status("commit", wire.ErrDamaged) // what none of them could be judged by
 	}
-	res := resultsToWire(out)
+	res := wire.EncodeResults(out)
 	res.Clock = clock
 	return res, nil
 }
@@ -177,15 +178,15 @@ func (s *server) Lookup(ctx context.Context, req *ledgerpb.LookupRequest) (*ledg
 	}
 	keys, out := make([]wallet.BalanceKey, n), make([]wallet.Balance, n)
 	for i, p := range req.GetKeys() {
-		var err error
-		if keys[i], err = balanceKeyFromWire(p); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "key %d: %v", i, err)
+		var ok bool
+		if keys[i], ok = wire.DecodeKey(p); !ok {
+			return nil, status.Errorf(codes.InvalidArgument, "key %d names no balance", i)
 		}
 	}
 	if err := s.engine.Lookup(ctx, keys, out); err != nil {
 		return nil, s.status("lookup", err)
 	}
-	return &ledgerpb.LookupResponse{Balances: balancesToWire(out)}, nil
+	return &ledgerpb.LookupResponse{Balances: wire.EncodeBalances(out)}, nil
 }
 
 // Transaction is Engine.Transaction, or Engine.Payment where an account and a key are given.
@@ -194,7 +195,7 @@ func (s *server) Transaction(ctx context.Context, req *ledgerpb.TransactionReque
 	if err != nil {
 		return nil, s.status("transaction", err)
 	}
-	return &ledgerpb.TransactionResponse{Receipt: receiptToWire(&receipt), Seq: seq}, nil
+	return wire.EncodeReceipt(&receipt, seq), nil
 }
 
 func (s *server) transaction(ctx context.Context, req *ledgerpb.TransactionRequest) (wallet.Receipt, uint64, error) {
@@ -226,7 +227,7 @@ func (s *server) Watch(stream ledgerpb.LedgerNode_WatchServer) error {
 		return status.Error(codes.InvalidArgument, "the first message must name a version")
 	}
 	if otherHistory(ask.From, first.GetHistory(), s.identity.Opening[:]) {
-		return s.status("watch", ErrBacklog)
+		return s.status("watch", wire.ErrBacklog)
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	changes, ended := make(chan wallet.Change), make(chan error, 1)
@@ -334,13 +335,13 @@ func (w *watching) send(changes <-chan wallet.Change, ended <-chan error, closin
 // sendChange cuts a large change into messages: until the last, the caller has what it had.
 func (w *watching) sendChange(c wallet.Change) error {
 	for len(c.Balances) > maxWatchChunk {
-		if err := w.tell(&ledgerpb.WatchResponse{Seq: w.sent, Balances: balancesToWire(c.Balances[:maxWatchChunk])}); err != nil {
+		if err := w.tell(&ledgerpb.WatchResponse{Seq: w.sent, Balances: wire.EncodeBalances(c.Balances[:maxWatchChunk])}); err != nil {
 			return err
 		}
 		c.Balances = c.Balances[maxWatchChunk:]
 	}
 	w.sent, w.placed = c.Seq, true
-	return w.tell(&ledgerpb.WatchResponse{Seq: c.Seq, Balances: balancesToWire(c.Balances)})
+	return w.tell(&ledgerpb.WatchResponse{Seq: c.Seq, Balances: wire.EncodeBalances(c.Balances)})
 }
 
 func (w *watching) sendBeat(id uint64) error {
@@ -365,17 +366,22 @@ func (s *server) status(call string, err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err // gRPC's own, of a stream
 	}
+	for _, told := range [...]struct {
+		err  error
+		code codes.Code
+	}{
+		{wire.ErrLate, codes.Aborted},
+		{wire.ErrDamaged, codes.DataLoss}, // the engine counts and logs it
+		{wire.ErrBacklog, codes.OutOfRange},
+		{wire.ErrLagged, codes.ResourceExhausted},
+	} {
+		if errors.Is(err, told.err) {
+			return status.Error(told.code, told.err.Error())
+		}
+	}
 	switch {
 	case errors.Is(err, wallet.NotFound):
 		return status.Error(codes.NotFound, "no such transaction")
-	case errors.Is(err, ErrLate):
-		return status.Error(codes.Aborted, ErrLate.Error())
-	case errors.Is(err, ErrDamaged): // the engine counts and logs it
-		return status.Error(codes.DataLoss, ErrDamaged.Error())
-	case errors.Is(err, ErrBacklog):
-		return status.Error(codes.OutOfRange, ErrBacklog.Error())
-	case errors.Is(err, ErrLagged):
-		return status.Error(codes.ResourceExhausted, ErrLagged.Error())
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrWatchers):
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF):

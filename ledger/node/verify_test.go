@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	logrustest "github.com/sirupsen/logrus/hooks/test"
 
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -318,11 +319,11 @@ func TestDamagedReadFailsAlone(t *testing.T) {
 	}
 	defer mustClose(t, again)
 	for range 3 {
-		if _, _, err := again.Transaction(context.Background(), bad.result.Receipt.TxID); !errors.Is(err, ErrDamaged) {
+		if _, _, err := again.Transaction(context.Background(), bad.result.Receipt.TxID); !errors.Is(err, wire.ErrDamaged) {
 			t.Errorf("the damaged receipt: %v", err)
 		}
 	}
-	if _, _, err := again.Payment(context.Background(), bad.transfer.Holder(), bad.transfer.Idem); !errors.Is(err, ErrDamaged) {
+	if _, _, err := again.Payment(context.Background(), bad.transfer.Holder(), bad.transfer.Idem); !errors.Is(err, wire.ErrDamaged) {
 		t.Errorf("the damaged payment: %v", err)
 	}
 	for i, a := range d.answers {
@@ -382,7 +383,7 @@ func TestDamagedTableFailsAlone(t *testing.T) {
 	for n := range 3000 {
 		tr := ownIssue(n)
 		err := e.Lookup(context.Background(), []wallet.BalanceKey{{Account: tr.To, Asset: tr.Asset}}, make([]wallet.Balance, 1))
-		if err != nil && !errors.Is(err, ErrDamaged) {
+		if err != nil && !errors.Is(err, wire.ErrDamaged) {
 			t.Fatal(err)
 		}
 		if err != nil {

@@ -1,7 +1,8 @@
-package ledger
+package wire
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -11,7 +12,17 @@ import (
 	"svc-wallet/wallet"
 )
 
-// transfer is a full payment: every field set, and a key that begins with a quote.
+var ron = wallet.Must(wallet.ParseAsset("ron"))
+
+func account(i int) wallet.Account { return wallet.Must(wallet.ParseAccount("acc_" + strconv.Itoa(i))) }
+
+func ronOf(i int) wallet.BalanceKey { return wallet.BalanceKey{Account: account(i), Asset: ron} }
+
+func wireBalance(seq uint64) *ledgerpb.Balance {
+	return &ledgerpb.Balance{Account: "acc_1", Asset: "ron", Amount: &ledgerpb.Amount{Lo: seq}, Seq: seq}
+}
+
+// fullTransfer is a full payment: every field set, and a key that begins with a quote.
 func fullTransfer(op wallet.Op) *wallet.Transfer {
 	t := &wallet.Transfer{
 		Op: op, From: account(1), To: account(2), Asset: ron, Amount: wallet.AmountFromBits(3, 4), Nonce: 1<<63 + 5,
@@ -40,7 +51,7 @@ func applied(t *wallet.Transfer) *ledgerpb.Result {
 	r := &ledgerpb.Result{
 		Verdict: ledgerpb.Verdict_VERDICT_APPLIED, Seq: 7, DayTotal: &ledgerpb.Amount{Hi: 3, Lo: 8},
 		Receipt: &ledgerpb.Receipt{
-			Txid: []byte("0123456789abcdef"), Op: wireOp(t.Op), From: t.From.String(), To: t.To.String(),
+			Txid: []byte("0123456789abcdef"), Op: ops.encode(t.Op), From: t.From.String(), To: t.To.String(),
 			Asset: t.Asset.String(), Amount: &ledgerpb.Amount{Hi: 3, Lo: 4}, Nonce: t.Nonce,
 			IdempotencyKey: t.Idem.String(), UnixMillis: 1_700_000_000_000,
 		},
@@ -59,7 +70,7 @@ func applied(t *wallet.Transfer) *ledgerpb.Result {
 // protobuf's own round trip.
 func TestEncodeCommit(t *testing.T) {
 	batch := []wallet.Transfer{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Pay), *fullTransfer(wallet.Burn), {}}
-	raw, err := proto.Marshal(encodeCommit(batch))
+	raw, err := proto.Marshal(EncodeCommit(batch))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +83,7 @@ func TestEncodeCommit(t *testing.T) {
 		daily, _ := decodeAmount(m.GetRules().GetDailyCeiling())
 		total, _ := decodeAmount(m.GetRules().GetMaxAccountTotal())
 		amount, _ := decodeAmount(m.GetAmount())
-		if m.GetOp() != wireOp(w.Op) || m.GetFrom() != w.From.String() || m.GetTo() != w.To.String() ||
+		if m.GetOp() != ops.encode(w.Op) || m.GetFrom() != w.From.String() || m.GetTo() != w.To.String() ||
 			m.GetAsset() != w.Asset.String() || amount != w.Amount || m.GetNonce() != w.Nonce ||
 			m.GetIdempotencyKey() != w.Idem.String() || string(m.GetFingerprint()) != string(w.Fingerprint[:]) ||
 			daily != w.Rules.DailyCeiling || total != w.Rules.MaxAccountTotal ||
@@ -186,11 +197,11 @@ func TestDecodeGarbled(t *testing.T) {
 
 	w := *fullTransfer(wallet.Pay)
 	out := []wallet.Result{{Code: wallet.Internal}, {}}
-	if err := decodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w)}}, out); !errors.Is(err, errWire) || out[0].Code != wallet.Internal {
+	if err := DecodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w)}}, out); !errors.Is(err, ErrMalformed) || out[0].Code != wallet.Internal {
 		t.Errorf("one result for two: %v, %+v", err, out[0])
 	}
 	// Two commits cannot have one version.
-	if err := decodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w), applied(&w)}}, out); err != nil || out[0].Code != wallet.OK || out[1].Code != wallet.Uncertain {
+	if err := DecodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w), applied(&w)}}, out); err != nil || out[0].Code != wallet.OK || out[1].Code != wallet.Uncertain {
 		t.Errorf("twice one version: %v, %v, %v", err, out[0].Code, out[1].Code)
 	}
 }
@@ -211,18 +222,13 @@ func TestDecodeLimit(t *testing.T) {
 		"nothing":        {&ledgerpb.Result{}, wallet.Result{}},
 		"later protocol": {&ledgerpb.Result{Limit: 99, Remaining: three}, wallet.Result{}},
 		"no amount":      {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING}, wallet.Result{}},
-		"would pass":     {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING, Remaining: amountOf(w.Amount)}, wallet.Result{}},
+		"would pass":     {&ledgerpb.Result{Limit: ledgerpb.Limit_LIMIT_DAILY_CEILING, Remaining: encodeAmount(new(ledgerpb.Amount), w.Amount)}, wallet.Result{}},
 	} {
 		c.told.Verdict, c.want.Code = ledgerpb.Verdict_VERDICT_LIMITS_EXCEEDED, wallet.LimitsExceeded
 		if got := decodeResult(w, c.told); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
-}
-
-func amountOf(a wallet.Amount) *ledgerpb.Amount {
-	hi, lo := a.Bits()
-	return &ledgerpb.Amount{Hi: hi, Lo: lo}
 }
 
 // Goal: a lookup's answer is taken whole or not at all. Method: spoiled answers; out is watched.
@@ -235,14 +241,14 @@ func TestDecodeLookup(t *testing.T) {
 		"too few": {wireBalance(5)}, "too many": {wireBalance(5), second, second},
 		"swapped": {second, wireBalance(5)}, "nil": {wireBalance(5), nil},
 	} {
-		if err := decodeLookup(keys, &ledgerpb.LookupResponse{Balances: balances}, out); !errors.Is(err, errWire) || out[0].Seq != 0 {
+		if err := DecodeLookup(keys, &ledgerpb.LookupResponse{Balances: balances}, out); !errors.Is(err, ErrMalformed) || out[0].Seq != 0 {
 			t.Errorf("%s: %v, %+v", name, err, out[0])
 		}
 	}
-	if err := decodeLookup(keys, &ledgerpb.LookupResponse{Balances: []*ledgerpb.Balance{wireBalance(5), second}}, out); err != nil || out[1].Seq != 6 {
+	if err := DecodeLookup(keys, &ledgerpb.LookupResponse{Balances: []*ledgerpb.Balance{wireBalance(5), second}}, out); err != nil || out[1].Seq != 6 {
 		t.Errorf("%v, %+v", err, out)
 	}
-	req := encodeLookup(keys)
+	req := EncodeLookup(keys)
 	if len(req.GetKeys()) != 2 || req.GetKeys()[1].GetAccount() != "acc_2" || req.GetKeys()[1].GetAsset() != "ron" {
 		t.Errorf("request %v", req)
 	}
@@ -255,7 +261,7 @@ func TestDecodeReceipt(t *testing.T) {
 		m := &ledgerpb.TransactionResponse{Receipt: applied(w).GetReceipt(), Seq: 7}
 		id := wallet.TxID(m.GetReceipt().GetTxid())
 		its := func(r *wallet.Receipt) bool { return r.TxID == id }
-		r, seq, err := decodeReceipt(m, its)
+		r, seq, err := DecodeReceipt(m, its)
 		if err != nil || seq != 7 || r.TxID != id || r.From != w.From || r.To != w.To || r.Idem != w.Idem {
 			t.Fatalf("%v: %+v, %d, %v", op, r, seq, err)
 		}
@@ -274,7 +280,7 @@ func TestDecodeReceipt(t *testing.T) {
 		} {
 			m := proto.Clone(m).(*ledgerpb.TransactionResponse)
 			spoil(m)
-			if r, _, err := decodeReceipt(m, its); !errors.Is(err, errWire) || r != (wallet.Receipt{}) {
+			if r, _, err := DecodeReceipt(m, its); !errors.Is(err, ErrMalformed) || r != (wallet.Receipt{}) {
 				t.Errorf("%v, %s: %+v, %v", op, name, r, err)
 			}
 		}
@@ -283,12 +289,15 @@ func TestDecodeReceipt(t *testing.T) {
 
 // Goal: any key that a client can have sent comes back from a receipt as it was. Method: rapid
 // draws visible ASCII.
-func TestBareKeys(t *testing.T) {
+func TestKeysInReceipts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.StringMatching(`[!-~]{1,64}`).Draw(t, "key")
-		k, err := parseBareKey(s)
-		if err != nil || k.String() != s {
-			t.Fatalf("%q: %q, %v", s, k.String(), err)
+		w := fullTransfer(wallet.Pay)
+		w.Idem = wallet.Must(wallet.IdemKeyFromText(s))
+		paid := w.Receipt(wallet.TxID{1}, 1)
+		r, _, err := DecodeReceipt(EncodeReceipt(&paid, 7), func(*wallet.Receipt) bool { return true })
+		if err != nil || r.Idem.String() != s || r != paid {
+			t.Fatalf("%q: %q, %v", s, r.Idem.String(), err)
 		}
 	})
 }
@@ -313,19 +322,19 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var commit ledgerpb.CommitResponse
 		out := make([]wallet.Result, 1)
-		if proto.Unmarshal(raw, &commit) == nil && decodeCommit([]wallet.Transfer{*w}, &commit, out) == nil && out[0].Code.Outcome() == wallet.Applied {
+		if proto.Unmarshal(raw, &commit) == nil && DecodeCommit([]wallet.Transfer{*w}, &commit, out) == nil && out[0].Code.Outcome() == wallet.Applied {
 			if r := &out[0].Receipt; out[0].Seq == 0 || r.Amount != w.Amount || r.From != w.From || r.To != w.To || r.Nonce != w.Nonce || r.Idem != w.Idem || r.TxID.IsZero() {
 				t.Fatalf("taken for paid: %+v", out[0])
 			}
 		}
 		var lookup ledgerpb.LookupResponse
 		figures := make([]wallet.Balance, 1)
-		if proto.Unmarshal(raw, &lookup) == nil && decodeLookup([]wallet.BalanceKey{ronOf(1)}, &lookup, figures) == nil && figures[0].Key != ronOf(1) {
+		if proto.Unmarshal(raw, &lookup) == nil && DecodeLookup([]wallet.BalanceKey{ronOf(1)}, &lookup, figures) == nil && figures[0].Key != ronOf(1) {
 			t.Fatalf("taken for the balance: %+v", figures[0])
 		}
 		var tx ledgerpb.TransactionResponse
 		if proto.Unmarshal(raw, &tx) == nil {
-			if r, seq, err := decodeReceipt(&tx, func(r *wallet.Receipt) bool { return r.TxID == id }); err == nil {
+			if r, seq, err := DecodeReceipt(&tx, func(r *wallet.Receipt) bool { return r.TxID == id }); err == nil {
 				if _, err := wallet.VerifyReceipt(r.AppendJSON(nil)); err != nil || seq == 0 {
 					t.Fatalf("taken for a receipt: %v", err)
 				}
@@ -333,9 +342,98 @@ func FuzzDecode(f *testing.F) {
 		}
 		var watch ledgerpb.WatchResponse
 		if proto.Unmarshal(raw, &watch) == nil {
-			if c, err := decodeChange(3, &watch); err == nil && c.Seq < 3 {
+			if c, err := DecodeChange(3, &watch); err == nil && c.Seq < 3 {
 				t.Fatalf("taken for a change: %+v", c)
 			}
 		}
 	})
+}
+
+// FuzzDecodeTransfer: no request makes the decoder panic, and what it takes for a payment is one, with
+// exactly the names, amounts and rules of the message.
+func FuzzDecodeTransfer(f *testing.F) {
+	odd := *fullTransfer(wallet.Pay)
+	odd.Idem = wallet.Must(wallet.IdemKeyFromText(`"\"`))
+	for _, w := range []wallet.Transfer{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Pay), *fullTransfer(wallet.Burn), odd} {
+		raw, err := proto.Marshal(EncodeCommit([]wallet.Transfer{w, {}}))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var req ledgerpb.CommitRequest
+		if proto.Unmarshal(data, &req) != nil {
+			return
+		}
+		for _, p := range req.GetTransfers() {
+			got := DecodeTransfer(p)
+			if got == (wallet.Transfer{}) {
+				continue
+			}
+			if !got.WellFormed() {
+				t.Errorf("%v is taken for %+v", p, got)
+			}
+			again := EncodeCommit([]wallet.Transfer{got}).GetTransfers()[0]
+			amount, told := decodeAmount(p.GetAmount())
+			daily, _ := decodeAmount(p.GetRules().GetDailyCeiling())
+			total, _ := decodeAmount(p.GetRules().GetMaxAccountTotal())
+			if again.GetOp() != p.GetOp() || again.GetFrom() != p.GetFrom() || again.GetTo() != p.GetTo() || again.GetAsset() != p.GetAsset() ||
+				again.GetNonce() != p.GetNonce() || again.GetIdempotencyKey() != p.GetIdempotencyKey() ||
+				string(again.GetFingerprint()) != string(p.GetFingerprint()) || !told || amount != got.Amount ||
+				daily != got.Rules.DailyCeiling || total != got.Rules.MaxAccountTotal ||
+				p.GetRules().GetNonceStart() != got.Rules.NonceStart || p.GetRules().GetNonceMaxGap() != got.Rules.NonceMaxGap {
+				t.Errorf("%v is taken for %v", p, again)
+			}
+		}
+	})
+}
+
+// Goal: what one side makes, the other reads as it was. Method: each operation, once through both
+// directions of a commit.
+func TestThereAndBack(t *testing.T) {
+	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
+		w := *fullTransfer(op)
+		if got := DecodeTransfer(EncodeCommit([]wallet.Transfer{w}).GetTransfers()[0]); got != w {
+			t.Errorf("%v: %+v", op, got)
+		}
+		told := decodeResult(&w, applied(&w))
+		out := make([]wallet.Result, 1)
+		if err := DecodeCommit([]wallet.Transfer{w}, EncodeResults([]wallet.Result{told}), out); err != nil || out[0] != told || told.Code != wallet.OK {
+			t.Errorf("%v: %+v, %v", op, out[0], err)
+		}
+	}
+}
+
+// TestVerdicts: a code that is no verdict goes over the wire as unknown, never as more.
+func TestVerdicts(t *testing.T) {
+	known := 0
+	for _, c := range wallet.Codes() {
+		if verdicts.encode(c) != ledgerpb.Verdict_VERDICT_UNSPECIFIED {
+			known++
+		}
+	}
+	if known != len(ledgerpb.Verdict_name)-1 || len(ops) != len(ledgerpb.Op_name)-1 || len(limits) != len(ledgerpb.Limit_name)-1 {
+		t.Errorf("%d codes have a verdict, of %d; %d operations, %d limits", known, len(ledgerpb.Verdict_name)-1, len(ops), len(limits))
+	}
+	for _, c := range []wallet.Code{wallet.Uncertain, wallet.Internal, 255} {
+		if p := EncodeResults([]wallet.Result{{Code: c, Seq: 7, Receipt: wallet.Receipt{Nonce: 3}}}).GetResults()[0]; p.GetVerdict() != 0 || p.GetSeq() != 0 || p.GetReceipt() != nil {
+			t.Errorf("%d: %v", c, p)
+		}
+	}
+	if ops.encode(wallet.Read) != 0 || ops.decode(77) != wallet.NoOp {
+		t.Error("an op that is no payment has a name")
+	}
+}
+
+// TestResultsAreCheap: a response of any size takes a bounded number of allocations.
+func TestResultsAreCheap(t *testing.T) {
+	out := make([]wallet.Result, 200)
+	for i := range out {
+		w := fullTransfer(wallet.Pay)
+		out[i] = decodeResult(w, applied(w))
+	}
+	if n := testing.AllocsPerRun(10, func() { EncodeResults(out) }); n > 15 {
+		t.Errorf("%v allocations for %d results", n, len(out))
+	}
 }
