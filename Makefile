@@ -24,7 +24,7 @@ run: build ## the main job on an embedded ledger, ready in seconds, with lines t
 	@bin/svc-wallet dev
 
 build: ## bin/svc-wallet, static
-	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/svc-wallet .
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/svc-wallet ./cmd/svc-wallet
 
 test: ## every test, with the race detector; lint runs vet
 	$(RACE) -vet=off -timeout 30m $(PACKAGES)
@@ -52,7 +52,7 @@ fuzz: ## every fuzz target, FUZZTIME each
 	  done; done
 
 live: ## limits pushed at full load, go-control-plane's own test server, strangers in 256 MiB; without the race detector
-	$(GO) test -vet=off -count=1 -tags interop -run 'TestPushesUnderLoad|TestInterop|TestMemoryOfStrangers' .
+	$(GO) test -vet=off -count=1 -tags interop -run 'TestPushesUnderLoad|TestInterop|TestMemoryOfStrangers' ./e2e
 
 bench-xds: build ## push to enforced, on 10, 100 and 1,000 sidecars
 	@$(GO) run ./bench/xds -bin bin/svc-wallet

@@ -1,4 +1,4 @@
-package main
+package house
 
 import (
 	"go/parser"
@@ -38,7 +38,7 @@ var imports = map[string]string{
 	"bench/rig":        "",
 	"bench/compare":    "bench/rig",
 	"bench/refusals":   "filters bench/hostile bench/rig",
-	".":                "wallet host config filters ledger ledger/node proxy xds xds/control",
+	"cmd/svc-wallet":   "wallet host config filters ledger ledger/node proxy xds xds/control",
 }
 
 // homes names the one package (or file) that may import a dependency, so that it can be replaced
@@ -55,11 +55,11 @@ var homes = map[string][]string{
 	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb", "xds", "xds/control", "xds/xdspb"},
 	"github.com/cockroachdb/pebble":          {"ledger/node"},
 	"github.com/knadh/koanf":                 {"config"},
-	"github.com/spf13/cobra":                 {"."},
+	"github.com/spf13/cobra":                 {"cmd/svc-wallet"},
 	"lukechampine.com/uint128":               {"wallet/amount.go"},
 	"github.com/getkin/kin-openapi":          {"bench/apicheck"},
 	"github.com/santhosh-tekuri/jsonschema":  {"bench/apicheck"},
-	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "."},
+	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "cmd/svc-wallet"},
 	"github.com/go-json-experiment/json":     {"wallet", "filters", "config", "xds", "xds/control"},
 	"github.com/cenkalti/backoff":            {"ledger"},
 }
@@ -93,7 +93,7 @@ func TestImports(t *testing.T) {
 // TestTopLevel keeps the map of the house: no folder appears that docs/architecture.md does not
 // show.
 func TestTopLevel(t *testing.T) {
-	rooms := strings.Fields("wallet host config filters ledger proxy xds bench deploy docs testdata")
+	rooms := strings.Fields("wallet host config filters ledger proxy xds bench deploy docs cmd e2e")
 	entries, err := os.ReadDir(".")
 	if err != nil {
 		t.Fatal(err)

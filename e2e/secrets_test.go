@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -26,6 +25,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+
+	"svc-wallet/bench/pki"
 )
 
 // secretServer serves secrets over ADS and SDS on a Unix socket, with go-control-plane.
@@ -208,10 +209,9 @@ type madeCert struct {
 
 func (r *rotation) make() madeCert {
 	r.t.Helper()
-	cert, key, err := writeSelfSigned(r.t.TempDir(), "", time.Now())
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	dir := r.t.TempDir()
+	pki.New(r.t).Save(dir, "localhost")
+	cert, key, _ := pki.Files(dir)
 	loaded, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		r.t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -235,8 +235,8 @@ func TestLedgerVerify(t *testing.T) {
 	}
 	data := filepath.Join(filepath.Dir(p.caFile), "data")
 	verify := func(args ...string) (code int, out, said string) {
-		cmd := exec.Command(os.Args[0], append([]string{"ledger", "verify", "--data", data}, args...)...)
-		cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE="+raceOptions())
+		cmd := exec.Command(binary, append([]string{"ledger", "verify", "--data", data}, args...)...)
+		cmd.Env = append(os.Environ(), "GORACE="+raceOptions())
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		text, err := cmd.Output()

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bufio"
@@ -202,8 +202,15 @@ func confine(t testing.TB, p *pair) (peak func() int64) {
 		if os.WriteFile(filepath.Join(group, v.limit), []byte(strconv.Itoa(memoryRoom)), 0o600) != nil {
 			continue
 		}
-		p.env = append(p.env, inCgroup+"="+filepath.Join(group, "cgroup.procs"))
-		return func() int64 { return readLimit(filepath.Join(group, v.peak)) }
+		p.group = group
+		return func() int64 {
+			text, err := os.ReadFile(filepath.Join(group, v.peak))
+			n, numErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+			if err := errors.Join(err, numErr); err != nil {
+				t.Fatalf("peak of memory: %v", err)
+			}
+			return n
+		}
 	}
 	t.Log("no memory cgroups here: GOMEMLIMIT and resident memory")
 	p.env = append(p.env, fmt.Sprintf("GOMEMLIMIT=%d", memoryRoom/10*9))

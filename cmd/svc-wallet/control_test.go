@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestControlUsage walks command lines that start no control plane.
@@ -83,15 +85,15 @@ func TestControlRuns(t *testing.T) {
 		text, _ := io.ReadAll(resp.Body)
 		return string(text)
 	}
-	eventually(t, "the API answers", func() bool { return strings.Contains(call("GET", "/healthz", ""), `"ok"`) })
+	eventually(t, func() bool { return strings.Contains(call("GET", "/healthz", ""), `"ok"`) })
 	if got := call("PUT", "/limits/default", `{"queue":5}`); !strings.Contains(got, `"version"`) {
 		t.Error(got)
 	}
 	if err := os.WriteFile(filepath.Join(limits, "default.json"), []byte(`{"queue":6}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	hup <- os.Interrupt
-	eventually(t, "the file is read", func() bool { return strings.Contains(call("GET", "/limits/default", ""), `"queue": 6`) })
+	hup <- syscall.SIGHUP
+	eventually(t, func() bool { return strings.Contains(call("GET", "/limits/default", ""), `"queue": 6`) })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -100,7 +102,7 @@ func TestControlRuns(t *testing.T) {
 
 // TestControlPage: the flags of the command line in docs/xds.md are there.
 func TestControlPage(t *testing.T) {
-	page, err := os.ReadFile("docs/xds.md")
+	page, err := os.ReadFile("../../docs/xds.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,5 +114,19 @@ func TestControlPage(t *testing.T) {
 	}
 	if err := cmd.ParseFlags(args); err != nil || len(cmd.Flags().Args()) > 0 {
 		t.Errorf("%q: %v, %q", line, err, cmd.Flags().Args())
+	}
+}
+
+// eventually polls until is; the tests' own time-out is its bound.
+func eventually(t *testing.T, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		case <-tick.C:
+		}
 	}
 }

@@ -2,7 +2,7 @@
 // it safe and fast. docs/architecture.md is the map of the code.
 //
 // This package is the composition root: it makes the clock, the logger and the random source,
-// builds the parts, wires them, runs them and drains them. Each subcommand is one file.
+// builds the parts, wires them, runs them and drains them. Each subcommand is one file, named after it.
 package main
 
 import (

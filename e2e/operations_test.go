@@ -1,11 +1,9 @@
-package main
+package e2e
 
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"svc-wallet/bench/pki"
 	"svc-wallet/filters"
 	"svc-wallet/host"
 )
@@ -101,10 +100,10 @@ func TestMutualTLS(t *testing.T) {
 	p := newPair(t)
 	dir := filepath.Dir(p.caFile)
 	addr := freePort(t)
-	key := filepath.Join(dir, "tls.key")
+	cert, key, _ := pki.Files(dir)
 	p.ledgerArgs = []string{
 		"ledger", "--data", filepath.Join(dir, "data"), "--listen", addr,
-		"--tls-cert", p.caFile, "--tls-key", key, "--client-ca", p.caFile,
+		"--tls-cert", cert, "--tls-key", key, "--client-ca", p.caFile,
 	}
 	p.serveArgs = append(p.serveArgs, "--ledger", addr)
 	p.startNode()
@@ -123,7 +122,7 @@ func TestMutualTLS(t *testing.T) {
 	p.env = []string{"SVC_WALLET_LEDGER_TLS_CA_FILE=" + p.caFile}
 	refused() // without a certificate
 
-	p.env = append(p.env, "SVC_WALLET_LEDGER_TLS_CERT_FILE="+p.caFile, "SVC_WALLET_LEDGER_TLS_KEY_FILE="+key)
+	p.env = append(p.env, "SVC_WALLET_LEDGER_TLS_CERT_FILE="+cert, "SVC_WALLET_LEDGER_TLS_KEY_FILE="+key)
 	p.startSide()
 	p.ready(t)
 	if a := p.post(t, "/v1/issue", "k", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`); a.status != 200 {
@@ -155,44 +154,6 @@ func TestHangup(t *testing.T) {
 	}
 	p.side.stop()
 	p.node.stop()
-}
-
-// TestLogLine writes lines as JSON and as text, and checks the fields of CONTRACT §6 that every
-// line has, whoever writes it.
-func TestLogLine(t *testing.T) {
-	var out bytes.Buffer
-	log, err := newLogger(&out, "json", "info")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.Debug("not_said")
-	log.WithField("reason", "why").Warn("happened")
-	var line map[string]string
-	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
-		t.Fatalf("%q: %v", out.String(), err)
-	}
-	if _, err := time.Parse("2006-01-02T15:04:05.000Z07:00", line["ts"]); err != nil {
-		t.Error(err)
-	}
-	delete(line, "ts")
-	if want := map[string]string{"level": "warning", "service": "svc-wallet", "event": "happened", "reason": "why"}; !maps.Equal(line, want) {
-		t.Errorf("the line is %v, want ts and %v", line, want)
-	}
-	out.Reset()
-	if log, err = newLogger(&out, "text", "debug"); err != nil {
-		t.Fatal(err)
-	}
-	log.Debug("happened")
-	for _, part := range []string{"ts=", "level=debug", "service=svc-wallet", "event=happened"} {
-		if !strings.Contains(out.String(), part) {
-			t.Errorf("no %s in %s", part, out.String())
-		}
-	}
-	for _, level := range []string{"", "loud", "trace", "fatal", "panic"} {
-		if _, err := newLogger(&out, "json", level); err == nil {
-			t.Errorf("the level %q was taken", level)
-		}
-	}
 }
 
 // TestAmnesia lets a sidecar with amnesia pay, refuse, reload and log, and reads from the kernel

@@ -1,9 +1,10 @@
-package main
+package e2e
 
 import (
 	"context"
 	crand "crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -432,7 +433,7 @@ func (e *heldEngine) Commit(ctx context.Context, batch []wallet.Transfer, out []
 }
 
 func memoryEngine() node.Engine {
-	return node.OpenMemory(node.Options{Now: timeOfDay, Entropy: crand.Reader, Log: quiet()})
+	return node.OpenMemory(node.Options{Now: func() int64 { return time.Now().UnixNano() }, Entropy: crand.Reader, Log: quiet()})
 }
 
 func quiet() *logrus.Logger {
@@ -453,7 +454,7 @@ func serveEngine(t testing.TB, addr string, e node.Engine) {
 	go func() { done <- node.Serve(ctx, ln, e, node.ServeOptions{Log: quiet()}) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := join(<-done, e.Close()); err != nil {
+		if err := errors.Join(<-done, e.Close()); err != nil {
 			t.Error(err)
 		}
 	})

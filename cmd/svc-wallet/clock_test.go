@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -112,7 +113,9 @@ func TestClock(t *testing.T) {
 
 // TestMachineClock: the clock of a real machine is near its wall clock, and does not go back.
 func TestMachineClock(t *testing.T) {
-	clock := newClock(quiet())
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	clock := newClock(log)
 	before := timeOfDay()
 	wall, now := clock.Wall(), clock.Now()
 	if wall < before-1e9 || wall > timeOfDay()+1e9 || clock.Now() < now {

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bufio"
@@ -15,29 +15,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
-
 	"svc-wallet/bench/apicheck"
+	"svc-wallet/bench/pki"
+	"svc-wallet/filters"
 )
 
-// asProgram makes the test binary the program: the end-to-end tests start, kill and stop real
-// processes, built with the race detector where the tests are.
-const asProgram = "WALLET_TEST_AS_PROGRAM"
-
-// inCgroup names the cgroup.procs of the cgroup that the program begins in.
-const inCgroup = "WALLET_TEST_CGROUP_PROCS"
+// binary is the program under test; TestMain builds it.
+var binary string
 
 // api holds every response that any end-to-end test gets against docs/openapi.yaml.
 var api = sync.OnceValue(func() *apicheck.Checker {
-	c, err := apicheck.Load("docs/openapi.yaml")
+	c, err := apicheck.Load("../docs/openapi.yaml")
 	if err != nil {
 		panic(err)
 	}
@@ -52,16 +48,29 @@ const patience = 3 * time.Minute
 // has each sleep for a second when it ends.
 func raceOptions() string { return os.Getenv("GORACE") + " atexit_sleep_ms=0" }
 
-func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		if procs := os.Getenv(inCgroup); procs != "" {
-			if err := os.WriteFile(procs, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-				panic(err)
-			}
-		}
-		main()
+// TestMain builds the program as these tests are built, with the race detector where they have it, so
+// that what they start, kill and stop is the real one and the build cache is shared.
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "svc-wallet-e2e-")
+	if err != nil {
+		panic(err)
 	}
-	testscript.Main(m, map[string]func(){"svc-wallet": main})
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "svc-wallet")
+	args := []string{"build", "-o", binary}
+	info, _ := debug.ReadBuildInfo()
+	for _, s := range info.Settings {
+		if s.Key == "-race" || s.Key == "-tags" {
+			args = append(args, s.Key+"="+s.Value)
+		}
+	}
+	if out, err := exec.Command("go", append(args, "svc-wallet/cmd/svc-wallet")...).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
 }
 
 // program is one running process of ours.
@@ -85,8 +94,14 @@ func start(t testing.TB, args ...string) *program {
 // startWith starts it with more settings in its environment, as NAME=value.
 func startWith(t testing.TB, env []string, args ...string) *program {
 	t.Helper()
-	p := &program{t: t, cmd: exec.Command(os.Args[0], args...), exited: make(chan struct{}), lines: make(chan string, 4096)}
-	p.cmd.Env = slices.Concat(os.Environ(), []string{asProgram + "=1", "GORACE=" + raceOptions()}, env)
+	return launch(t, env, exec.Command(binary, args...))
+}
+
+// launch starts a command that is or becomes the program.
+func launch(t testing.TB, env []string, cmd *exec.Cmd) *program {
+	t.Helper()
+	p := &program{t: t, cmd: cmd, exited: make(chan struct{}), lines: make(chan string, 4096)}
+	p.cmd.Env = slices.Concat(os.Environ(), []string{"GORACE=" + raceOptions()}, env)
 	pipe, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +115,7 @@ func startWith(t testing.TB, env []string, args ...string) *program {
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			t.Logf("output of %v:\n%s", args, p.tail())
+			t.Logf("output of %v:\n%s", cmd.Args, p.tail())
 		}
 	})
 	return p
@@ -363,6 +378,7 @@ type pair struct {
 	ledgerAddr            string
 	ledgerArgs, serveArgs []string
 	env                   []string // of the sidecar, NAME=value
+	group                 string   // the cgroup that the sidecar begins in; "" for the tests' own
 	node, side            *program
 	*client
 }
@@ -376,17 +392,11 @@ func newPair(t testing.TB, serveArgs ...string) *pair {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	cert, key, err := writeSelfSigned(dir, "", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := devFolder(dir)
-	keys, err := d.rootKeys()
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := d.mint(timeOfDay)
-	if err != nil {
+	authority := pki.New(t)
+	authority.Save(dir, "localhost", authority)
+	cert, key, ca := pki.Files(dir)
+	keys := filepath.Join(dir, "root.keys")
+	if err := os.WriteFile(keys, []byte("test "+strings.Repeat("6b", 32)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	wallet, admin, ledger := freePort(t), freePort(t), "unix:"+filepath.Join(dir, "l.sock")
@@ -398,8 +408,24 @@ func newPair(t testing.TB, serveArgs ...string) *pair {
 			"serve", "--bind", wallet, "--metrics", admin, "--tls-cert", cert, "--tls-key", key,
 			"--root-keys", keys, "--ledger", ledger, "--log-level", "warning",
 		}, serveArgs...),
-		client: newClient(t, "https://"+wallet, "http://"+admin, cert, token),
+		client: newClient(t, "https://"+wallet, "http://"+admin, ca, mint(t, keys)),
 	}
+}
+
+// mint makes a token that may do everything on every account for a day.
+func mint(t testing.TB, keyFile string) string {
+	t.Helper()
+	keys, err := filters.LoadKeys(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := filters.MintToken(keys, "test", []string{
+		fmt.Sprintf("exp = %d", time.Now().Add(24*time.Hour).Unix()), "actions = read,issue,transfer,burn", "accounts = *",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 // startPair starts both and waits until the sidecar is ready.
@@ -418,7 +444,15 @@ func (p *pair) start() {
 }
 
 func (p *pair) startNode() { p.node = start(p.t, p.ledgerArgs...) }
-func (p *pair) startSide() { p.side = startWith(p.t, p.env, p.serveArgs...) }
+
+func (p *pair) startSide() {
+	if p.group == "" {
+		p.side = startWith(p.t, p.env, p.serveArgs...)
+		return
+	}
+	shell := []string{"-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, p.group, binary}
+	p.side = launch(p.t, p.env, exec.Command("sh", append(shell, p.serveArgs...)...))
+}
 
 // freePort finds a loopback address that nobody uses now.
 func freePort(t testing.TB) string {
