@@ -8,6 +8,7 @@ import (
 
 	"lukechampine.com/blake3"
 
+	"svc-wallet/config"
 	"svc-wallet/filters/macaroon"
 	"svc-wallet/wallet"
 )
@@ -93,9 +94,6 @@ func NewAuth(ring *KeyRing, entries int, strangersPerSecond uint64) *Auth {
 	return &Auth{ring: ring, cache: newGrantCache(entries), perSecond: strangersPerSecond}
 }
 
-// Name is the filter's name in the chain.
-func (*Auth) Name() string { return "auth" }
-
 // Check answers Unauthorized where the token does not stand, Forbidden where it does but not for
 // this peer or network, and RateLimited in the place of both where there are too many of them.
 func (a *Auth) Check(x *Exchange) wallet.Code {
@@ -112,10 +110,7 @@ func (a *Auth) Check(x *Exchange) wallet.Code {
 		return wallet.RetryLater // which reaches nobody
 	}
 	x.Grant = g
-	if x.Limits.Shadow != nil {
-		g.watch(x)
-	}
-	return wallet.OK
+	return wallet.Pass
 }
 
 // limitedDetail tells an honest client among many strangers that waiting does not help it.
@@ -127,21 +122,24 @@ func (a *Auth) refuse(x *Exchange, stage AuthStage) wallet.Code {
 	var ok bool
 	if x.RateLimit, ok = a.strangers.take(a.perSecond, a.perSecond, x.Now, nil); !ok {
 		a.Limited.Add(1)
-		x.Detail = limitedDetail
-		return wallet.RateLimited
+		return x.Refuse(wallet.RateLimited, limitedDetail)
 	}
-	x.Detail = authStages[stage].detail
-	return authStages[stage].code
+	return x.Refuse(authStages[stage].code, authStages[stage].detail)
 }
 
-// watch holds a grant that stands against the revocations under watch.
-func (g *Grant) watch(x *Exchange) {
-	if _, gone := x.Limits.Shadow.RevokedTokens[g.TokenID]; gone {
-		x.Shadowed.Add(WatchedTokens)
-	}
-	if _, gone := x.Limits.Shadow.RevokedKeys[g.KeyID]; gone {
-		x.Shadowed.Add(WatchedKeys)
-	}
+// Shadow implements Shadower.
+func (*Auth) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
+	token, key := x.Grant.revoked(l)
+	over.set(ShadowTokens, token)
+	over.set(ShadowKeys, key)
+	return over
+}
+
+// revoked says whether l takes back the grant's token, or all that its root key made.
+func (g *Grant) revoked(l *config.Limits) (token, key bool) {
+	_, token = l.RevokedTokens[g.TokenID]
+	_, key = l.RevokedKeys[g.KeyID]
+	return token, key
 }
 
 // authenticate finds what the token grants, from the cache or by verifying it. Only what verified
@@ -210,10 +208,7 @@ func verifyToken(text []byte, keys *Keys) (*Grant, AuthStage) {
 
 // judge holds an authentic grant against the moment and the caller.
 func (g *Grant) judge(x *Exchange) AuthStage {
-	if _, gone := x.Limits.RevokedTokens[g.TokenID]; gone {
-		return StageRevoked
-	}
-	if _, gone := x.Limits.RevokedKeys[g.KeyID]; gone {
+	if token, key := g.revoked(x.Limits); token || key {
 		return StageRevoked
 	}
 	switch seconds := (x.Now + x.Skew) / 1e9; {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,11 +65,13 @@ func newTestAuth(t tester, entries int, keyIDs ...string) (*filters.Auth, *filte
 
 func exchange(token []byte) *filters.Exchange {
 	return &filters.Exchange{
-		Token:  token,
-		Now:    authNow,
-		Limits: &config.Limits{},
-		Peer:   "spiffe://mesh/payer",
-		Addr:   netip.MustParseAddr("10.1.2.3"),
+		Request: filters.Request{
+			Token:  token,
+			Now:    authNow,
+			Limits: &config.Limits{},
+			Peer:   "spiffe://mesh/payer",
+			Addr:   netip.MustParseAddr("10.1.2.3"),
+		},
 	}
 }
 
@@ -172,7 +173,7 @@ func TestAuthStages(t *testing.T) {
 			code := auth.Check(x)
 			switch {
 			case c.want == ok:
-				if code != wallet.OK || x.Grant == nil || x.Grant.TokenID != "t1" || x.Grant.KeyID != "k1" {
+				if code != wallet.Pass || x.Grant == nil || x.Grant.TokenID != "t1" || x.Grant.KeyID != "k1" {
 					t.Errorf("%s, %s: %v, grant %+v, want OK", c.why, time, code, x.Grant)
 				}
 			case x.Grant != nil || x.Detail == "" || auth.Failures[c.want].Load() == 0:
@@ -223,15 +224,15 @@ func TestAuthCache(t *testing.T) {
 			t.Errorf("%s: hit is not %v", what, hit)
 		}
 	}
-	check("first", token, authNow, wallet.OK, false)
-	check("within 30 s", token, authNow+30*authSecond-1, wallet.OK, true)
-	check("after 30 s", token, authNow+30*authSecond, wallet.OK, false)
+	check("first", token, authNow, wallet.Pass, false)
+	check("within 30 s", token, authNow+30*authSecond-1, wallet.Pass, true)
+	check("after 30 s", token, authNow+30*authSecond, wallet.Pass, false)
 	check("forged", forged, authNow, wallet.Unauthorized, false)
 	check("forged again", forged, authNow, wallet.Unauthorized, false)
-	check("expired since", token, authNow+50*authSecond, wallet.OK, true)
+	check("expired since", token, authNow+50*authSecond, wallet.Pass, true)
 	ring.Store(parseKeys(t, "x2", "k1"))
-	check("other keys, its own among them", token, authNow, wallet.OK, false)
-	check("the same keys again", token, authNow, wallet.OK, true)
+	check("other keys, its own among them", token, authNow, wallet.Pass, false)
+	check("the same keys again", token, authNow, wallet.Pass, true)
 	ring.Store(parseKeys(t, "x2"))
 	check("its key gone", token, authNow, wallet.Unauthorized, false)
 	ring.Store(nil)
@@ -271,7 +272,7 @@ func TestAuthCacheBound(t *testing.T) {
 		t.Error("nine tokens in eight places")
 	}
 	none, _ := newTestAuth(t, 0, "k1")
-	if x := exchange(tokens[0]); none.Check(x) != wallet.OK {
+	if x := exchange(tokens[0]); none.Check(x) != wallet.Pass {
 		t.Error("a cache of no size does not verify")
 	}
 }
@@ -284,7 +285,7 @@ func TestAuthAllocations(t *testing.T) {
 	good.Op = wallet.Read
 	good.Balance = wallet.BalanceKey{Account: wallet.Must(wallet.ParseAccount("acc_1")), Asset: wallet.Must(wallet.ParseAsset("ron"))}
 	if n := testing.AllocsPerRun(200, func() {
-		if auth.Check(good) != wallet.OK || (filters.Scope{}).Check(good) != wallet.OK {
+		if auth.Check(good) != wallet.Pass || (filters.Scope{}).Check(good) != wallet.Pass {
 			t.Fatal(good.Detail)
 		}
 	}); n != 0 {
@@ -321,7 +322,7 @@ func TestAuthRotation(t *testing.T) {
 				}
 				for id, token := range tokens {
 					x := exchange(token)
-					if code := auth.Check(x); code == wallet.OK && x.Grant.KeyID != id || code != wallet.OK && code != wallet.Unauthorized {
+					if code := auth.Check(x); code == wallet.Pass && x.Grant.KeyID != id || code != wallet.Pass && code != wallet.Unauthorized {
 						t.Errorf("token of key %s: %v, %+v", id, code, x.Grant)
 						return
 					}
@@ -333,7 +334,7 @@ func TestAuthRotation(t *testing.T) {
 		keys := sets[i%len(sets)]
 		ring.Store(keys)
 		for id, token := range tokens {
-			want := wallet.OK
+			want := wallet.Pass
 			if name := fmt.Sprint([]string{"a", "b", "ba"}[i%len(sets)]); !strings.Contains(name, id) {
 				want = wallet.Unauthorized
 			}
@@ -363,12 +364,12 @@ func TestStrangersBucket(t *testing.T) {
 		want  wallet.Code
 	}{
 		{nil, 0, wallet.Unauthorized},
-		{good("t1"), 0, wallet.OK},
+		{good("t1"), 0, wallet.Pass},
 		{expired, 0, wallet.Unauthorized},
 		{[]byte("junk"), 0, wallet.RateLimited},
 		{expired, 0, wallet.RateLimited},
-		{good("t1"), 0, wallet.OK}, // cached
-		{good("t2"), 0, wallet.OK}, // never seen
+		{good("t1"), 0, wallet.Pass}, // cached
+		{good("t2"), 0, wallet.Pass}, // never seen
 		{nil, 5e8, wallet.Unauthorized},
 		{nil, 5e8, wallet.RateLimited},
 	} {
@@ -405,13 +406,6 @@ func TestAuthOfClosedConnection(t *testing.T) {
 	x.Caller = caller
 	if got := auth.Check(x); got != wallet.RetryLater || caller.asked != 1 || x.Grant != nil {
 		t.Errorf("a valid token: %v, the connection heard %d times", got, caller.asked)
-	}
-}
-
-// TestAuthName shows the names by which the chain's order is written down.
-func TestAuthName(t *testing.T) {
-	if got := []string{(*filters.Auth)(nil).Name(), filters.Scope{}.Name()}; !slices.Equal(got, []string{"auth", "scope"}) {
-		t.Error(got)
 	}
 }
 
@@ -452,7 +446,7 @@ func BenchmarkAuth(b *testing.B) {
 		}
 		junk := mint(b, "v1:k1:t1", "x", long...)
 		for x := exchange(junk); b.Loop(); {
-			if auth.Check(x) == wallet.OK {
+			if auth.Check(x) == wallet.Pass {
 				b.Fatal("taken")
 			}
 		}

@@ -1,6 +1,7 @@
 package filters
 
 import (
+	"svc-wallet/config"
 	"svc-wallet/wallet"
 )
 
@@ -12,16 +13,13 @@ type Caps struct {
 	NonceMaxGap uint64 // largest step above the last nonce; 1 is contiguous
 }
 
-// Name implements Filter.
-func (Caps) Name() string { return "caps" }
-
 // Check holds the amount against the caps that hold for the payment and of the capability. One amount that
 // is over a day's ceiling or over an account's total by itself can never be applied; sums are
 // the ledger's. A refusal speaks of this attempt: limits may have been wider when an earlier one
 // was applied (docs/decisions/007). A read passes.
 func (f Caps) Check(x *Exchange) wallet.Code {
 	if x.Op == wallet.Read {
-		return wallet.OK
+		return wallet.Pass
 	}
 	caps := x.capsUnder(x.Limits)
 	amount, daily := x.Transfer.Amount, caps.DailyCeiling.Min(x.Grant.Daily)
@@ -41,23 +39,18 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 			NonceStart:      f.NonceStart,
 			NonceMaxGap:     f.NonceMaxGap,
 		}
-		if x.Limits.Shadow != nil {
-			watchCaps(x)
-		}
-		return wallet.OK
+		return wallet.Pass
 	}
 }
 
-// watchCaps holds an amount that passed against the caps under watch.
-func watchCaps(x *Exchange) {
-	amount, caps := x.Transfer.Amount, x.capsUnder(x.Limits.Shadow)
-	if amount.Cmp(caps.MaxAmountPerOp) > 0 {
-		x.Shadowed.Add(WatchedAmount)
+// Shadow implements Shadower.
+func (Caps) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
+	if x.Op == wallet.Read {
+		return 0
 	}
-	if amount.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0 {
-		x.Shadowed.Add(WatchedDaily)
-	}
-	if x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0 {
-		x.Shadowed.Add(WatchedTotal)
-	}
+	amount, caps := x.Transfer.Amount, x.capsUnder(l)
+	over.set(ShadowAmount, amount.Cmp(caps.MaxAmountPerOp) > 0)
+	over.set(ShadowDaily, amount.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0)
+	over.set(ShadowTotal, x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0)
+	return over
 }

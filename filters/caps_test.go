@@ -19,24 +19,28 @@ func TestCaps(t *testing.T) {
 		perOp, daily, total, grant, gdaily wallet.Amount
 		want                               wallet.Code
 	}{
-		{"no cap near", wallet.Pay, most, most, most, most, most, wallet.OK},
-		{"at every cap", wallet.Pay, m(100), m(100), m(100), m(100), m(100), wallet.OK},
+		{"no cap near", wallet.Pay, most, most, most, most, most, wallet.Pass},
+		{"at every cap", wallet.Pay, m(100), m(100), m(100), m(100), m(100), wallet.Pass},
 		{"over the operation's cap", wallet.Pay, m(99), most, most, most, most, wallet.LimitsExceeded},
 		{"over the ceiling", wallet.Pay, most, m(99), most, most, most, wallet.LimitsExceeded},
 		{"over the capability's cap", wallet.Pay, most, most, most, m(99), most, wallet.LimitsExceeded},
 		{"over the capability's ceiling", wallet.Burn, most, most, most, most, m(99), wallet.LimitsExceeded},
 		{"transfer over the total", wallet.Pay, most, most, m(99), most, most, wallet.LimitsExceeded},
 		{"issue over the total", wallet.Issue, most, most, m(99), most, most, wallet.LimitsExceeded},
-		{"burn credits nobody", wallet.Burn, most, most, m(99), most, most, wallet.OK},
-		{"a read has no amount", wallet.Read, m(0), m(0), m(0), m(0), m(0), wallet.OK},
+		{"burn credits nobody", wallet.Burn, most, most, m(99), most, most, wallet.Pass},
+		{"a read has no amount", wallet.Read, m(0), m(0), m(0), m(0), m(0), wallet.Pass},
 		{"zero limits deny", wallet.Pay, m(0), m(0), m(0), most, most, wallet.LimitsExceeded},
 		{"a zero capability denies", wallet.Pay, most, most, most, m(0), m(0), wallet.LimitsExceeded},
 	} {
 		x := &Exchange{
-			Op:       c.op,
-			Limits:   &config.Limits{MaxAmountPerOp: c.perOp, DailyCeiling: c.daily, MaxAccountTotal: c.total},
-			Grant:    &Grant{MaxAmount: c.grant, Daily: c.gdaily},
-			Transfer: wallet.Transfer{Op: c.op, Amount: m(100)},
+			Request: Request{
+				Op:     c.op,
+				Limits: &config.Limits{MaxAmountPerOp: c.perOp, DailyCeiling: c.daily, MaxAccountTotal: c.total},
+			},
+			Findings: Findings{
+				Grant:    &Grant{MaxAmount: c.grant, Daily: c.gdaily},
+				Transfer: wallet.Transfer{Op: c.op, Amount: m(100)},
+			},
 		}
 		got := Caps{NonceStart: 1, NonceMaxGap: 9}.Check(x)
 		if got != c.want {
@@ -46,7 +50,7 @@ func TestCaps(t *testing.T) {
 			t.Errorf("%s: %v with detail %q", c.name, got, x.Detail)
 		}
 		want := wallet.Rules{DailyCeiling: c.daily.Min(c.gdaily), MaxAccountTotal: c.total, NonceStart: 1, NonceMaxGap: 9}
-		if c.op == wallet.Read || got != wallet.OK {
+		if c.op == wallet.Read || got != wallet.Pass {
 			want = wallet.Rules{}
 		}
 		if x.Transfer.Rules != want {

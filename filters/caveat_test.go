@@ -230,10 +230,10 @@ func ask(t *rapid.T, auth *filters.Auth, token []byte, r request) (g *filters.Gr
 	default:
 		x.Transfer = wallet.Transfer{Op: r.op, From: account(r.from), To: account(r.to), Asset: asset}
 	}
-	if auth.Check(x) != wallet.OK {
+	if auth.Check(x) != wallet.Pass {
 		return nil, false
 	}
-	if (filters.Scope{}).Check(x) != wallet.OK {
+	if (filters.Scope{}).Check(x) != wallet.Pass {
 		return x.Grant, false
 	}
 	within := r.op == wallet.Read || r.amount.Cmp(x.Grant.MaxAmount) <= 0 && r.amount.Cmp(x.Grant.Daily) <= 0
@@ -398,7 +398,7 @@ func FuzzCaveat(f *testing.F) {
 		base := []string{authExpiry, "actions = read", "accounts = acc_1", "assets = ron", "max_amount = 5", "daily = 5"}
 		auth, _ := newTestAuth(t, 8, "k1")
 		x := exchange(mint(t, "v1:k1:t1", "k1", append(base, caveat)...))
-		if auth.Check(x) != wallet.OK {
+		if auth.Check(x) != wallet.Pass {
 			return
 		}
 		for _, no := range []request{{op: wallet.Burn, from: "acc_1", asset: "ron"}, {op: wallet.Read, from: "acc_2", asset: "ron"}, {op: wallet.Read, from: "acc_1", asset: "rox"}} {

@@ -1,10 +1,10 @@
 package filters
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
+	"svc-wallet/config"
 	"svc-wallet/wallet"
 )
 
@@ -16,8 +16,6 @@ type spy struct {
 	panics bool
 	log    *[]string
 }
-
-func (s spy) Name() string { return s.name }
 
 func (s spy) Check(*Exchange) wallet.Code {
 	*s.log = append(*s.log, "check "+s.name)
@@ -59,14 +57,18 @@ func TestChain(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var log []string
 			mk := func(name string) spy {
-				s := spy{name: name, code: wallet.OK, log: &log}
+				s := spy{name: name, code: wallet.Pass, log: &log}
 				if name == c.at {
 					s.code, s.panics = c.code, c.panics
 				}
 				return s
 			}
 			chain := Chain{mk("a"), settlingSpy{mk("b")}, mk("c"), settlingSpy{mk("d")}}
-			code, paniced := runChain(chain, &log, mk(last))
+			end := mk(last)
+			if end.code == wallet.Pass {
+				end.code = wallet.OK
+			}
+			code, paniced := runChain(chain, &log, end)
 			if got := strings.Join(log, ", "); got != c.want {
 				t.Errorf("ran    %s\nwanted %s", got, c.want)
 			}
@@ -79,7 +81,7 @@ func TestChain(t *testing.T) {
 
 func runChain(chain Chain, log *[]string, last spy) (code wallet.Code, paniced bool) {
 	defer func() { paniced = recover() != nil }()
-	return chain.Do(&Exchange{}, func(*Exchange) wallet.Code {
+	return chain.Do(&Exchange{Request: Request{Limits: new(config.Limits)}}, func(*Exchange) wallet.Code {
 		*log = append(*log, "last")
 		if last.panics {
 			panic("last")
@@ -90,46 +92,49 @@ func runChain(chain Chain, log *[]string, last spy) (code wallet.Code, paniced b
 
 // TestEmptyChain: without filters the answer is last's. Method: one call.
 func TestEmptyChain(t *testing.T) {
-	if code := (Chain{}).Do(&Exchange{}, func(*Exchange) wallet.Code { return wallet.NotFound }); code != wallet.NotFound {
+	if code := (Chain{}).Do(&Exchange{Request: Request{Limits: new(config.Limits)}}, func(*Exchange) wallet.Code { return wallet.NotFound }); code != wallet.NotFound {
 		t.Error(code)
 	}
 }
 
-// TestNames: the filters of this package have the names that routes, metrics and documents use,
-// and only those that take something settle. Method: a list.
-func TestNames(t *testing.T) {
-	all := Chain{
-		Ready{},
-		Switch{},
-		NewInFlight(), NewRate(), NewSubjectRate(1), newPayload(),
-		Caps{},
-		NewIdempotency(1, 1, 1), NewNonce(1, 1),
-	}
-	var names, settlers []string
-	for _, f := range all {
-		names = append(names, f.Name())
-		if _, ok := f.(Settler); ok {
-			settlers = append(settlers, f.Name())
+// TestWhatFiltersDo: only those that take something settle, and those of limits know shadow limits. Method:
+// a table.
+func TestWhatFiltersDo(t *testing.T) {
+	for _, c := range []struct {
+		f                Filter
+		settles, shadows bool
+	}{
+		{Ready{}, false, false},
+		{Switch{}, false, false},
+		{SwitchedOff{}, false, false},
+		{NewInFlight(), true, true},
+		{NewAuth(nil, 1, 1), false, true},
+		{NewRate(), false, true},
+		{NewSubjectRate(1), false, true},
+		{newPayload(), false, true},
+		{Scope{}, false, false},
+		{Caps{}, false, true},
+		{NewIdempotency(1, 1, 1), true, false},
+		{NewNonce(1, 1), true, false},
+	} {
+		_, settles := c.f.(Settler)
+		_, shadows := c.f.(Shadower)
+		if settles != c.settles || shadows != c.shadows {
+			t.Errorf("%T: settles %v, shadows %v", c.f, settles, shadows)
 		}
-	}
-	if want := strings.Fields("ready switch in_flight rate subject_rate payload caps idempotency nonce"); !slices.Equal(names, want) {
-		t.Errorf("names are %v, not %v", names, want)
-	}
-	if want := strings.Fields("in_flight idempotency nonce"); !slices.Equal(settlers, want) {
-		t.Errorf("settlers are %v, not %v", settlers, want)
 	}
 }
 
 // TestReset: an exchange that is used again holds nothing of its last use but Reply's memory.
 // Method: fill, reset, compare with a fresh one.
 func TestReset(t *testing.T) {
-	x := Exchange{Op: wallet.Pay, Token: []byte("secret"), Reply: make([]byte, 100, 128), Seq: 7, inPlay: true}
+	x := Exchange{Request: Request{Op: wallet.Pay, Token: []byte("secret")}, Findings: Findings{inPlay: 3}, Answer: Answer{Reply: make([]byte, 100, 128), Seq: 7}}
 	x.claims[idemClaim] = &claim[idemKey, [32]byte]{}
 	x.Reset()
 	if len(x.Reply) != 0 || cap(x.Reply) != 128 {
 		t.Errorf("Reply has length %d and capacity %d", len(x.Reply), cap(x.Reply))
 	}
-	if x.Op != wallet.NoOp || x.Token != nil || x.Seq != 0 || x.inPlay || x.claims[idemClaim] != nil {
+	if x.Op != wallet.NoOp || x.Token != nil || x.Seq != 0 || x.inPlay != 0 || x.claims[idemClaim] != nil {
 		t.Errorf("something is left: %+v", x)
 	}
 }
@@ -143,9 +148,9 @@ func TestReady(t *testing.T) {
 	}{
 		"zero value":   {Ready{}, wallet.RetryLater},
 		"not writable": {Ready{func() bool { return false }}, wallet.RetryLater},
-		"writable":     {Ready{func() bool { return true }}, wallet.OK},
+		"writable":     {Ready{func() bool { return true }}, wallet.Pass},
 	} {
-		if got := c.f.Check(&Exchange{Op: wallet.Pay}); got != c.want {
+		if got := c.f.Check(&Exchange{Request: Request{Op: wallet.Pay}}); got != c.want {
 			t.Errorf("%s: %v, wanted %v", name, got, c.want)
 		}
 	}

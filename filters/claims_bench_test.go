@@ -12,7 +12,7 @@ import (
 func BenchmarkIdempotency(b *testing.B) {
 	b.Run("claim+settle", func(b *testing.B) {
 		f := NewIdempotency(64, 1<<14, time.Hour)
-		x := &Exchange{Reply: make([]byte, 400)}
+		x := &Exchange{Answer: Answer{Reply: make([]byte, 400)}}
 		x.Transfer.Op = wallet.Pay
 		x.Transfer.From = wallet.Must(wallet.ParseAccount("acc_1"))
 		var key [10]byte
@@ -22,7 +22,7 @@ func BenchmarkIdempotency(b *testing.B) {
 				key[j] = byte('0' + v%10)
 			}
 			x.Transfer.Idem, _ = wallet.ParseIdemKey(key[:])
-			if f.Check(x) != wallet.OK {
+			if f.Check(x) != wallet.Pass {
 				b.Fatal("not claimed")
 			}
 			f.Settle(x, wallet.OK)
@@ -30,7 +30,7 @@ func BenchmarkIdempotency(b *testing.B) {
 	})
 	b.Run("replay", func(b *testing.B) {
 		f := NewIdempotency(64, 1<<14, time.Hour)
-		x := &Exchange{Reply: make([]byte, 400)}
+		x := &Exchange{Answer: Answer{Reply: make([]byte, 400)}}
 		f.Check(x)
 		f.Settle(x, wallet.OK)
 		b.ReportAllocs()
@@ -49,7 +49,7 @@ func BenchmarkNonce(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		x.Transfer.Nonce++
-		if f.Check(x) != wallet.OK {
+		if f.Check(x) != wallet.Pass {
 			b.Fatal("not claimed")
 		}
 		f.Settle(x, wallet.OK)

@@ -48,7 +48,7 @@ func send(chain Chain, key, asset string, nonce uint64, patience time.Duration) 
 func sendUnder(chain Chain, key, asset string, nonce uint64, patience time.Duration, rules wallet.Rules) *client {
 	now := time.Now().UnixNano()
 	c := &client{
-		x:       &Exchange{Op: wallet.Pay, Now: now, Deadline: now + int64(patience)},
+		x:       &Exchange{Request: Request{Op: wallet.Pay, Limits: new(config.Limits), Now: now, Deadline: now + int64(patience)}},
 		verdict: make(chan wallet.Code),
 		reply:   fmt.Sprintf("receipt of %s %s %d at %d", key, asset, nonce, now),
 	}
@@ -448,7 +448,7 @@ func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 	} {
 		f := NewIdempotency(1, 10, time.Hour)
 		ask := func(g *Grant, l *config.Limits) *Exchange {
-			x := &Exchange{Op: wallet.Pay, Grant: g, Limits: l, Deadline: int64(time.Hour)}
+			x := &Exchange{Request: Request{Op: wallet.Pay, Limits: l, Deadline: int64(time.Hour)}, Findings: Findings{Grant: g}}
 			x.Transfer = wallet.Transfer{
 				Op: wallet.Pay, From: wallet.Must(wallet.ParseAccount("a")), To: wallet.Must(wallet.ParseAccount("b")),
 				Asset: wallet.Must(wallet.ParseAsset("ron")), Idem: wallet.Must(wallet.ParseIdemKey("k")),
@@ -456,7 +456,7 @@ func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 			return x
 		}
 		first, then := ask(payer, limits), ask(c.grant, c.limits)
-		if code := f.Check(first); code != wallet.OK {
+		if code := f.Check(first); code != wallet.Pass {
 			t.Fatal(code)
 		}
 		waited := make(chan wallet.Code)
@@ -567,22 +567,22 @@ func TestScopes(t *testing.T) {
 			d.To = acc(to)
 		}
 		d.Fingerprint = d.Hash()
-		return &Exchange{Op: op, Transfer: d}
+		return &Exchange{Request: Request{Op: op}, Findings: Findings{Transfer: d}}
 	}
 	idem, nonce := NewIdempotency(8, 100, time.Hour), NewNonce(8, 100)
 	for name, c := range map[string]struct {
 		x           *Exchange
 		idem, nonce wallet.Code
 	}{
-		"first":               {x(wallet.Pay, "a", "b", "k", 1), wallet.OK, wallet.OK},
-		"another holder":      {x(wallet.Pay, "b", "a", "k", 1), wallet.OK, wallet.OK},
-		"issue, another lane": {x(wallet.Issue, "", "c", "k", 1), wallet.OK, wallet.OK},
+		"first":               {x(wallet.Pay, "a", "b", "k", 1), wallet.Pass, wallet.Pass},
+		"another holder":      {x(wallet.Pay, "b", "a", "k", 1), wallet.Pass, wallet.Pass},
+		"issue, another lane": {x(wallet.Issue, "", "c", "k", 1), wallet.Pass, wallet.Pass},
 	} {
 		if i, n := idem.Check(c.x), nonce.Check(c.x); i != c.idem || n != c.nonce {
 			t.Errorf("%s: %v %v", name, i, n)
 		}
 	}
-	if n := nonce.Check(x(wallet.Burn, "c", "", "other", 1)); n != wallet.OK {
+	if n := nonce.Check(x(wallet.Burn, "c", "", "other", 1)); n != wallet.Pass {
 		t.Errorf("the debit lane beside the issue lane: %v", n)
 	}
 	if i := idem.Check(x(wallet.Burn, "c", "", "k", 1)); i != wallet.Busy {
@@ -669,7 +669,7 @@ func TestShards(t *testing.T) {
 	}
 	f := NewNonce(16, 1000)
 	for i := range 1000 {
-		f.Check(&Exchange{Transfer: wallet.Transfer{Nonce: uint64(i)}})
+		f.Check(&Exchange{Findings: Findings{Transfer: wallet.Transfer{Nonce: uint64(i)}}})
 	}
 	for i := range f.table.shards {
 		if n := len(f.table.shards[i].byKey); n < 20 || n > 150 {
@@ -772,7 +772,7 @@ func TestEdgeIsNeverWrong(t *testing.T) {
 				code := wallet.Busy
 				for code.Retryable() {
 					x.Reset()
-					x.Transfer, x.Now, x.Deadline = d, 1, 1+int64(time.Minute)
+					x.Transfer, x.Limits, x.Now, x.Deadline = d, new(config.Limits), 1, 1+int64(time.Minute)
 					code = edges[rng.IntN(2)].Do(x, ledger.commit)
 				}
 				mu.Lock()

@@ -17,10 +17,15 @@ import (
 
 // Exchange is one request and what becomes of it. It belongs to the goroutine that serves the
 // request, and is reused afterwards: a filter keeps nothing of it, and copies what must live on.
-//
-// The byte slices of the request point into a buffer that dies with the handler.
 type Exchange struct {
-	// The request, set by the edge.
+	Request
+	Findings
+	Answer
+}
+
+// Request is what the edge knows of an exchange before the filters. Its byte slices point into a
+// buffer that dies with the handler.
+type Request struct {
 	Route    config.Route
 	Op       wallet.Op
 	Limits   *config.Limits // the one version of the limits that this exchange sees
@@ -43,15 +48,25 @@ type Exchange struct {
 	Peer     string     // URI SAN of the verified client certificate, empty for none
 	PeerGone bool       // there was one that no longer verifies
 	Caller   Caller     // the connection that it came on; nil: none
+}
 
-	// What the filters found.
+// Findings are what the filters found out, each of which later ones stand on.
+type Findings struct {
 	Grant    *Grant            // the verified capability
 	Transfer wallet.Transfer   // the decoded payment
 	Balance  wallet.BalanceKey // the decoded balance query
 	TxID     wallet.TxID       // the decoded transaction id
 	Idem     wallet.IdemKey    // the decoded key of a payment that is looked for, in Balance.Account's scope
+	Shadowed ShadowSet         // the shadow limits that would have refused
 
-	// The answer.
+	inflated int                 // bytes of the body once decompressed; 0: it was not
+	claims   [numClaims]claimRef // what this exchange holds in the idempotency and nonce tables
+	inPlay   int64               // its number among those under way when InFlight counted it, from 1; 0: not counted
+	patience <-chan time.Time    // fires at Deadline; nil until something is waited for
+}
+
+// Answer is what goes out besides the code.
+type Answer struct {
 	Reply     []byte // JSON of a receipt; its memory is reused
 	Figure    wallet.Balance
 	AsOf      int64    // of Figure, Unix nanoseconds
@@ -62,13 +77,14 @@ type Exchange struct {
 	Outran    bool     // with RetryLater: Seq is the ledger's version, below MinSeq
 	RateLimit RateState
 	Detail    string // why, for the client; a constant text that holds no secret
-	Shadowed  WatchedSet
 
-	told   toldLimit           // what the ledger said of a limit that refused the payment
-	claims [numClaims]claimRef // what this exchange holds in the idempotency and nonce tables
-	inPlay bool                // counted by InFlight
+	told toldLimit // what the ledger said of a limit that refused the payment
+}
 
-	patience <-chan time.Time // fires at Deadline; nil until something is waited for
+// Refuse says why x is not let pass, in a constant text that holds no secret.
+func (x *Exchange) Refuse(code wallet.Code, why string) wallet.Code {
+	x.Detail = why
+	return code
 }
 
 // RateState is what X-RateLimit-* tell.
@@ -79,7 +95,7 @@ type RateState struct {
 
 // Reset readies the exchange for another request. It keeps Reply's memory.
 func (x *Exchange) Reset() {
-	*x = Exchange{Reply: x.Reply[:0]}
+	*x = Exchange{Answer: Answer{Reply: x.Reply[:0]}}
 }
 
 // asker is what exceptions from the limits are chosen by, as far as it is known before the request
@@ -102,16 +118,22 @@ type Caller interface {
 	Prove() bool
 }
 
-// Filter takes one decision. Check returns wallet.OK to go on, or the answer. It does not block
+// Filter takes one decision. Check returns wallet.Pass to go on, or the answer. It does not block
 // (a duplicate's wait for its first is the one exception, bounded by Deadline), retains nothing,
 // and on the read path does not allocate.
 type Filter interface {
-	Name() string
 	Check(x *Exchange) wallet.Code
 }
 
+// Shadower is a filter of limits that can be shadow limits. Shadow is called after Check has let x
+// pass, with shadow limits, and says which of these would have refused x. It refuses nothing.
+type Shadower interface {
+	Filter
+	Shadow(x *Exchange, l *config.Limits) ShadowSet
+}
+
 // Settler is a filter that took something in Check. Settle is called once for each Check that
-// returned OK, with what became of the exchange. Only a refusal may undo what a payment took:
+// returned wallet.Pass, with what became of the exchange. Only a refusal may undo what a payment took:
 // an unknown outcome may yet turn out applied.
 type Settler interface {
 	Filter
@@ -130,13 +152,23 @@ func (c Chain) Do(x *Exchange, last func(*Exchange) wallet.Code) (code wallet.Co
 	code = wallet.Uncertain
 	defer func() { c[:passed].settle(x, code) }()
 	for ; passed < len(c); passed++ {
-		if code = c[passed].Check(x); code != wallet.OK {
+		if code = c[passed].Check(x); code != wallet.Pass {
 			return code
 		}
 		code = wallet.Uncertain
+		x.shadow(c[passed])
 	}
 	code = last(x)
 	return code
+}
+
+// shadow notes which of the shadow limits, where there are any, would have refused what f let pass.
+func (x *Exchange) shadow(f Filter) {
+	if l := x.Limits.Shadow; l != nil {
+		if s, ok := f.(Shadower); ok {
+			x.Shadowed |= s.Shadow(x, l)
+		}
+	}
 }
 
 func (c Chain) settle(x *Exchange, code wallet.Code) {

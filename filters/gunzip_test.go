@@ -85,8 +85,8 @@ func TestPayloadGzip(t *testing.T) {
 		want         wallet.Code
 		detail       error
 	}{
-		{"good", good, 1 << 20, 10, wallet.OK, nil},
-		{"with a header's name, comment and extra field", zip(t, goodBody, gzip.Header{Name: "n", Comment: "c", Extra: []byte("xyz")}), 1 << 20, 10, wallet.OK, nil},
+		{"good", good, 1 << 20, 10, wallet.Pass, nil},
+		{"with a header's name, comment and extra field", zip(t, goodBody, gzip.Header{Name: "n", Comment: "c", Extra: []byte("xyz")}), 1 << 20, 10, wallet.Pass, nil},
 		{"good JSON is not asked for", zip(t, `{}`, gzip.Header{}), 1 << 20, 10, wallet.BadRequest, errNoTo},
 		{"plain", goodBody, 1 << 20, 10, wallet.BadRequest, errGzip},
 		{"empty", "", 1 << 20, 10, wallet.BadRequest, errGzip},
@@ -103,17 +103,17 @@ func TestPayloadGzip(t *testing.T) {
 		{"a second member, empty", good + zip(t, "", gzip.Header{}), 1 << 20, 10, wallet.BadRequest, errGzip},
 		{"extra field longer than the body", "\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\xff\xff", 1 << 20, 10, wallet.BadRequest, errGzip},
 		{"over the ratio", padded, 1 << 20, 10, wallet.BadRequest, errGzipRatio},
-		{"within the ratio", padded, 1 << 20, 200, wallet.OK, nil},
-		{"at the ratio", twice, 1 << 20, 2, wallet.OK, nil},
+		{"within the ratio", padded, 1 << 20, 200, wallet.Pass, nil},
+		{"at the ratio", twice, 1 << 20, 2, wallet.Pass, nil},
 		{"a byte over the ratio", twiceAndOne, 1 << 20, 2, wallet.BadRequest, errGzipRatio},
-		{"at the size", padded, len(goodBody) + 10_000, 200, wallet.OK, nil},
+		{"at the size", padded, len(goodBody) + 10_000, 200, wallet.Pass, nil},
 		{"a byte over the size", padded, len(goodBody) + 9_999, 200, wallet.BodyTooLarge, errBodySize},
 		{"over both, the ratio is smaller", bomb, 1 << 20, 10, wallet.BadRequest, errGzipRatio},
 		{"over both, the size is smaller", bomb, 1 << 20, 1000, wallet.BodyTooLarge, errBodySize},
 		{"compressed is over the size", bomb, 1000, 10, wallet.BodyTooLarge, errBodySize},
 		{"zero limits deny", good, 0, 0, wallet.BodyTooLarge, errBodySize},
 		{"zero ratio denies", good, 1 << 20, 0, wallet.BadRequest, errGzipRatio},
-		{"the largest ratio", good, 1 << 20, 1<<63 - 1, wallet.OK, nil},
+		{"the largest ratio", good, 1 << 20, 1<<63 - 1, wallet.Pass, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newPayload()
@@ -246,18 +246,18 @@ func TestGzipAllowance(t *testing.T) {
 		size  int
 		want  wallet.Code
 	}{
-		{0, inflateFree, wallet.OK},
-		{0, 2 << 20, wallet.OK}, // on credit, to be paid off in two seconds
+		{0, inflateFree, wallet.Pass},
+		{0, 2 << 20, wallet.Pass}, // on credit, to be paid off in two seconds
 		{0, inflateFree + 1, wallet.Busy},
-		{0, inflateFree, wallet.OK},
+		{0, inflateFree, wallet.Pass},
 		{1e9 - 1, inflateFree + 1, wallet.Busy},
-		{1, inflateFree + 1, wallet.OK},
+		{1, inflateFree + 1, wallet.Pass},
 		{0, inflateFree + 1, wallet.Busy},
-		{0, inflateFree, wallet.OK},
-		{10e9, 1 << 20, wallet.OK},
-		{0, 4 << 20, wallet.OK},
+		{0, inflateFree, wallet.Pass},
+		{10e9, 1 << 20, wallet.Pass},
+		{0, 4 << 20, wallet.Pass},
 		{4e9 - 1, 1 << 20, wallet.Busy},
-		{1, 1 << 20, wallet.OK},
+		{1, 1 << 20, wallet.Pass},
 	} {
 		now += step.after
 		if code, detail := send(step.size); code != step.want || code == wallet.Busy && detail != errGzipBusy.Error() {
@@ -276,7 +276,7 @@ func TestGzipDeadline(t *testing.T) {
 			t.Errorf("level %d: %v after %d steps", level, err, z.steps)
 		}
 	}
-	if code := refuse(new(Exchange), errGzipLate); code != wallet.Busy {
+	if code := new(Exchange).passOr(errGzipLate); code != wallet.Busy {
 		t.Error(code)
 	}
 }

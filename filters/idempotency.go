@@ -37,9 +37,6 @@ func NewIdempotency(shards, entries int, ttl time.Duration) *Idempotency {
 	return &Idempotency{table: newClaims[idemKey, idemOwner](shards, entries, ttl)}
 }
 
-// Name implements Filter.
-func (*Idempotency) Name() string { return "idempotency" }
-
 // Len counts the keys known, applied or under way.
 func (f *Idempotency) Len() int { return f.table.size() }
 
@@ -66,7 +63,7 @@ func (f *Idempotency) Check(x *Exchange) wallet.Code {
 		first, s := f.table.take(x, idemClaim, key, me)
 		switch same := s != full && first.owner.fingerprint == me.fingerprint; {
 		case s == taken:
-			return wallet.OK
+			return wallet.Pass
 		case s == settled && same && shares(first, &me):
 			return f.repeat(x, first)
 		case s == settled && first.code.Outcome() == wallet.Applied:
@@ -74,8 +71,7 @@ func (f *Idempotency) Check(x *Exchange) wallet.Code {
 		case s == timeUp && same:
 			return wallet.Uncertain
 		case s == timeUp || s == full:
-			x.Detail = takenUp
-			return wallet.Busy
+			return x.Refuse(wallet.Busy, takenUp)
 		}
 	}
 }

@@ -23,9 +23,6 @@ func NewNonce(shards, entries int) *Nonce {
 	return &Nonce{table: newClaims[nonceKey, wallet.IdemKey](shards, entries, 0)}
 }
 
-// Name implements Filter.
-func (*Nonce) Name() string { return "nonce" }
-
 // Len counts the nonces held.
 func (f *Nonce) Len() int { return f.table.size() }
 
@@ -41,13 +38,12 @@ func (f *Nonce) Check(x *Exchange) wallet.Code {
 		first, s := f.table.take(x, nonceClaim, key, t.Idem)
 		switch {
 		case s == taken:
-			return wallet.OK
+			return wallet.Pass
 		case s == settled && first.code == wallet.OK && first.owner != t.Idem:
 			x.conflict(t.Nonce+1, NonceReserved) // zero, for none, after the last one
 			return wallet.NonceConflict
 		case s == timeUp || s == full:
-			x.Detail = takenUp
-			return wallet.Busy
+			return x.Refuse(wallet.Busy, takenUp)
 		}
 	}
 }

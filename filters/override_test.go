@@ -14,9 +14,18 @@ import (
 
 // holder is an exchange of a token's holder on a route.
 func holder(l *config.Limits, token, sub string, route config.Route, now int64) *Exchange {
-	return &Exchange{Now: now, Limits: l, Route: route, Grant: &Grant{
-		TokenID: token, subject: sub, rateKey: "k1:" + token, MaxAmount: wallet.MaxAmount(), Daily: wallet.MaxAmount(),
-	}}
+	return &Exchange{
+		Request: Request{
+			Now:    now,
+			Limits: l,
+			Route:  route,
+		},
+		Findings: Findings{
+			Grant: &Grant{
+				TokenID: token, subject: sub, rateKey: "k1:" + token, MaxAmount: wallet.MaxAmount(), Daily: wallet.MaxAmount(),
+			},
+		},
+	}
 }
 
 // TestRouteRates: a route with a rate of its own has a bucket of its own, which neither empties nor
@@ -49,13 +58,13 @@ func TestRouteRates(t *testing.T) {
 		{"and given back its own is as it was", 0, other, config.RouteIssue, 0, 2},
 	} {
 		now += s.after
-		x := &Exchange{Now: now, Limits: s.limits, Route: s.route}
+		x := &Exchange{Request: Request{Now: now, Limits: s.limits, Route: s.route}}
 		if got := drain(f, x); got != s.tokens || x.RateLimit.Limit != s.limit {
 			t.Errorf("%s: %d tokens, limit %d; wanted %d, %d", s.name, got, x.RateLimit.Limit, s.tokens, s.limit)
 		}
 	}
 	fresh := NewRate()
-	if got := drain(fresh, &Exchange{Now: t0, Limits: own, Route: config.RouteIssue}); got != 3 {
+	if got := drain(fresh, &Exchange{Request: Request{Now: t0, Limits: own, Route: config.RouteIssue}}); got != 3 {
 		t.Errorf("at start a route's own bucket has %d tokens, not 3", got)
 	}
 }
@@ -120,7 +129,7 @@ func TestSubjectExceptions(t *testing.T) {
 		for i, s := range steps {
 			now += s.after
 			x, got := holder(s.limits, s.token, s.sub, s.route, now), 0
-			for got < 99 && f.Check(x) == wallet.OK {
+			for got < 99 && f.Check(x) == wallet.Pass {
 				got++
 			}
 			if got != s.tokens || x.RateLimit.Limit != s.limit {
@@ -153,7 +162,7 @@ func TestNarrowingGivesNothing(t *testing.T) {
 				continue
 			}
 			sub := rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "sub")
-			if f.Check(holder(limits, "t", sub, config.RouteBalance, now)) != wallet.OK {
+			if f.Check(holder(limits, "t", sub, config.RouteBalance, now)) != wallet.Pass {
 				continue
 			}
 			if most.Sub(most, big.NewRat(1, 1)); most.Sign() < 0 {
@@ -175,7 +184,7 @@ func TestExceptionsFlood(t *testing.T) {
 		admitted := 0
 		for i := range 10 * entries {
 			for _, route := range []config.Route{config.RouteIssue, config.RouteTx} {
-				if f.Check(holder(l, fmt.Sprintf("h%d", i), "", route, now)) == wallet.OK {
+				if f.Check(holder(l, fmt.Sprintf("h%d", i), "", route, now)) == wallet.Pass {
 					admitted++
 				}
 			}
@@ -211,18 +220,18 @@ func TestCapsExceptions(t *testing.T) {
 		want           wallet.Code
 		daily, total   wallet.Amount // in the rules, if it passes
 	}{
-		{"no exception", "t", "", wallet.Pay, "acc_2", "ron", 100, wallet.OK, m(1000), m(5000)},
+		{"no exception", "t", "", wallet.Pay, "acc_2", "ron", 100, wallet.Pass, m(1000), m(5000)},
 		{"no exception, over", "t", "", wallet.Pay, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
-		{"wider by token", "big", "", wallet.Pay, "acc_2", "ron", 900, wallet.OK, m(1000), m(5000)},
+		{"wider by token", "big", "", wallet.Pay, "acc_2", "ron", 900, wallet.Pass, m(1000), m(5000)},
 		{"wider by token, over", "big", "", wallet.Pay, "acc_2", "ron", 901, wallet.LimitsExceeded, m(0), m(0)},
 		{"narrower by subject", "t", "small", wallet.Pay, "acc_2", "ron", 11, wallet.LimitsExceeded, m(0), m(0)},
 		{"not wider by subject", "t", "large", wallet.Pay, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
-		{"prefix and asset", "t", "", wallet.Pay, "team_x", "gold", 50, wallet.OK, m(50), m(5000)},
+		{"prefix and asset", "t", "", wallet.Pay, "team_x", "gold", 50, wallet.Pass, m(50), m(5000)},
 		{"prefix and asset, over", "t", "", wallet.Pay, "team_x", "gold", 51, wallet.LimitsExceeded, m(0), m(0)},
-		{"prefix, another asset", "t", "", wallet.Pay, "team_x", "ron", 51, wallet.OK, m(1000), m(5000)},
-		{"whole name", "t", "", wallet.Issue, "acc_1", "ron", 80, wallet.OK, m(1000), m(80)},
+		{"prefix, another asset", "t", "", wallet.Pay, "team_x", "ron", 51, wallet.Pass, m(1000), m(5000)},
+		{"whole name", "t", "", wallet.Issue, "acc_1", "ron", 80, wallet.Pass, m(1000), m(80)},
 		{"whole name, over", "t", "", wallet.Issue, "acc_1", "ron", 81, wallet.LimitsExceeded, m(0), m(0)},
-		{"a name that begins alike", "t", "", wallet.Issue, "acc_11", "ron", 81, wallet.OK, m(1000), m(5000)},
+		{"a name that begins alike", "t", "", wallet.Issue, "acc_11", "ron", 81, wallet.Pass, m(1000), m(5000)},
 		{"route", "t", "", wallet.Burn, "acc_2", "ron", 21, wallet.LimitsExceeded, m(0), m(0)},
 		{"the capability's cap bounds the exception", "big", "", wallet.Pay, "acc_2", "ron", 601, wallet.LimitsExceeded, m(0), m(0)},
 	} {
@@ -276,7 +285,7 @@ func TestExceptionAllocations(t *testing.T) {
 	} {
 		x.Now += 3600 * second
 		if n := testing.AllocsPerRun(1000, func() {
-			if code := run(); code != wallet.OK {
+			if code := run(); code != wallet.Pass {
 				t.Fatal(name, code)
 			}
 		}); n != 0 {

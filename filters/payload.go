@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 
+	"svc-wallet/config"
 	"svc-wallet/wallet"
 )
 
@@ -24,37 +25,34 @@ func NewPayload(now func() int64) *Payload {
 	return &Payload{now: now, inflaters: sync.Pool{New: func() any { return newInflater(now) }}}
 }
 
-// Name implements Filter.
-func (*Payload) Name() string { return "payload" }
-
 // Check fills x.Transfer from a payment's body and key, x.TxID from x.TxText, x.Balance from
 // x.Account and x.Asset, or x.Balance.Account and x.Idem from x.Account and x.IdemText; a read
 // allocates nothing. It answers, with the rule in x.Detail, BadRequest or BodyTooLarge, and of a
 // compressed body also Forbidden or Busy.
 func (f *Payload) Check(x *Exchange) wallet.Code {
-	switch x.Op {
-	case wallet.Read:
-		return refuse(x, decodeRead(x))
-	case wallet.Issue, wallet.Pay, wallet.Burn:
-		return f.decodeWrite(x)
-	default:
+	switch {
+	case x.Unfit != "":
+		return x.Refuse(wallet.BadRequest, x.Unfit)
+	case x.Op == wallet.NoOp:
 		return wallet.BadRequest
+	case x.Op == wallet.Read:
+		return x.passOr(decodeRead(x))
+	default:
+		return f.decodeWrite(x)
 	}
 }
 
-// refuse answers OK where there is no error. The errors here are constant texts.
-func refuse(x *Exchange, err error) wallet.Code {
-	if err == nil {
-		return wallet.OK
-	}
-	x.Detail = err.Error()
+// passOr lets x pass where there is no error. The errors here are constant texts.
+func (x *Exchange) passOr(err error) wallet.Code {
 	switch {
+	case err == nil:
+		return wallet.Pass
 	case errors.Is(err, errBodySize):
-		return wallet.BodyTooLarge
+		return x.Refuse(wallet.BodyTooLarge, err.Error())
 	case errors.Is(err, errGzipBusy), errors.Is(err, errGzipLate):
-		return wallet.Busy
+		return x.Refuse(wallet.Busy, err.Error())
 	default:
-		return wallet.BadRequest
+		return x.Refuse(wallet.BadRequest, err.Error())
 	}
 }
 
@@ -77,25 +75,21 @@ func decodeRead(x *Exchange) (err error) {
 func (f *Payload) decodeWrite(x *Exchange) wallet.Code {
 	key, err := wallet.ParseIdemKey(x.Key)
 	if err != nil {
-		return refuse(x, err)
+		return x.passOr(err)
 	}
 	if len(x.Body) > x.Limits.MaxBodyBytes {
-		return refuse(x, errBodySize)
-	}
-	if x.Limits.Shadow != nil {
-		watchSizes(x, len(x.Body))
+		return x.passOr(errBodySize)
 	}
 	x.Transfer = wallet.Transfer{Op: x.Op, Idem: key, Origin: x.Origin}
 	if !x.Gzip {
-		return refuse(x, decodeBody(&x.Transfer, x.Body))
+		return x.passOr(decodeBody(&x.Transfer, x.Body))
 	}
 	// Whether a compressed body is sound shows only by decompressing it, so scope comes before that
 	// as far as it is known.
 	if !x.Grant.coversSome(x.Op) {
-		x.Detail = notThisAction
-		return wallet.Forbidden
+		return x.Refuse(wallet.Forbidden, notThisAction)
 	}
-	return refuse(x, f.decodeGzip(x))
+	return x.passOr(f.decodeGzip(x))
 }
 
 func (f *Payload) decodeGzip(x *Exchange) error {
@@ -112,22 +106,15 @@ func (f *Payload) decodeGzip(x *Exchange) error {
 	if err != nil {
 		return err
 	}
-	if x.Limits.Shadow != nil {
-		watchSizes(x, len(body))
-	}
+	x.inflated = len(body)
 	return decodeBody(&x.Transfer, body)
 }
 
-// watchSizes holds a body of the given size, before or after decompression, against the limits
-// under watch.
-func watchSizes(x *Exchange, size int) {
-	watched := x.Limits.Shadow
-	if size > watched.MaxBodyBytes {
-		x.Shadowed.Add(WatchedBody)
-	}
-	if x.Gzip && size > watched.DecompressRatioCap*len(x.Body) {
-		x.Shadowed.Add(WatchedRatio)
-	}
+// Shadow implements Shadower.
+func (*Payload) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
+	over.set(ShadowBody, max(len(x.Body), x.inflated) > l.MaxBodyBytes)
+	over.set(ShadowRatio, x.inflated > l.DecompressRatioCap*len(x.Body))
+	return over
 }
 
 // give puts z back without the request's bytes.

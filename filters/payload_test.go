@@ -22,14 +22,17 @@ const goodBody = `{"from":"acc_1","to":"acc_2","asset":"ron","amount_minor":"250
 // payment is an exchange that carries a body, under wide limits.
 func payment(op wallet.Op, body string) *Exchange {
 	return &Exchange{
-		Op:     op,
-		Key:    []byte("key-1"),
-		Body:   []byte(body),
-		Limits: &config.Limits{MaxBodyBytes: 1 << 20, DecompressRatioCap: 10},
-		Origin: wallet.Origin{Corr: wallet.Must(wallet.ParseCorrID("corr-1"))},
-		Grant:  &Grant{actions: 1 << op, accounts: []patterns{"acc_1"}},
-
-		Deadline: 1,
+		Request: Request{
+			Op:       op,
+			Key:      []byte("key-1"),
+			Body:     []byte(body),
+			Limits:   &config.Limits{MaxBodyBytes: 1 << 20, DecompressRatioCap: 10},
+			Origin:   wallet.Origin{Corr: wallet.Must(wallet.ParseCorrID("corr-1"))},
+			Deadline: 1,
+		},
+		Findings: Findings{
+			Grant: &Grant{actions: 1 << op, accounts: []patterns{"acc_1"}},
+		},
 	}
 }
 
@@ -192,7 +195,7 @@ func TestPayloadWrites(t *testing.T) {
 				want.To = wallet.Account{}
 			}
 			want.Fingerprint = want.Hash()
-			if got != wallet.OK || x.Transfer != want {
+			if got != wallet.Pass || x.Transfer != want {
 				t.Errorf("%v %q: %+v, wanted %+v", got, x.Detail, x.Transfer, want)
 			}
 		})
@@ -219,7 +222,7 @@ func TestPayloadExtremes(t *testing.T) {
 	}
 	for _, body := range []string{plain, escaped.String()} {
 		x := payment(wallet.Pay, body)
-		if got := newPayload().Check(x); got != wallet.OK {
+		if got := newPayload().Check(x); got != wallet.Pass {
 			t.Fatalf("%v %s", got, x.Detail)
 		}
 		if d := x.Transfer; d.From.String() != long || d.To.String() != long[:63]+"Z" || d.Asset.String() != long[:32] ||
@@ -233,7 +236,7 @@ func TestPayloadExtremes(t *testing.T) {
 // the server reuses them. Method: overwrite them, compare.
 func TestPayloadKeepsNothing(t *testing.T) {
 	x := payment(wallet.Pay, goodBody)
-	if got := newPayload().Check(x); got != wallet.OK {
+	if got := newPayload().Check(x); got != wallet.Pass {
 		t.Fatal(got)
 	}
 	before := x.Transfer
@@ -261,14 +264,14 @@ func TestPayloadKey(t *testing.T) {
 			x.Body = []byte("nonsense")
 		}
 		got := newPayload().Check(x)
-		if ok && (got != wallet.OK || x.Transfer.Idem.String() != strings.Trim(key, `"`)) {
+		if ok && (got != wallet.Pass || x.Transfer.Idem.String() != strings.Trim(key, `"`)) {
 			t.Errorf("key %q: %v, read as %q", key, got, x.Transfer.Idem)
 		}
 		if !ok && (got != wallet.BadRequest || x.Detail != wallet.ErrIdemKey.Error()) {
 			t.Errorf("key %q: %v %q", key, got, x.Detail)
 		}
 	}
-	if got := newPayload().Check(&Exchange{Op: wallet.Pay, Limits: &config.Limits{}}); got != wallet.BadRequest {
+	if got := newPayload().Check(&Exchange{Request: Request{Op: wallet.Pay, Limits: &config.Limits{}}}); got != wallet.BadRequest {
 		t.Errorf("without a key: %v", got)
 	}
 }
@@ -283,14 +286,14 @@ func TestPayloadReads(t *testing.T) {
 		x    Exchange
 		want error
 	}{
-		{"balance", Exchange{Account: b("acc_1"), Asset: b("ron")}, nil},
-		{"no account", Exchange{Asset: b("ron")}, wallet.ErrAccount},
-		{"no asset", Exchange{Account: b("acc_1")}, wallet.ErrAsset},
-		{"bad account", Exchange{Account: b("acc 1"), Asset: b("ron")}, wallet.ErrAccount},
-		{"bad asset", Exchange{Account: b("acc_1"), Asset: b("RON")}, wallet.ErrAsset},
-		{"transaction", Exchange{TxText: b(id)}, nil},
-		{"no transaction", Exchange{TxText: b("")}, wallet.ErrTxID},
-		{"transaction in lower case", Exchange{TxText: b(strings.ToLower(id))}, wallet.ErrTxID},
+		{"balance", Exchange{Request: Request{Account: b("acc_1"), Asset: b("ron")}}, nil},
+		{"no account", Exchange{Request: Request{Asset: b("ron")}}, wallet.ErrAccount},
+		{"no asset", Exchange{Request: Request{Account: b("acc_1")}}, wallet.ErrAsset},
+		{"bad account", Exchange{Request: Request{Account: b("acc 1"), Asset: b("ron")}}, wallet.ErrAccount},
+		{"bad asset", Exchange{Request: Request{Account: b("acc_1"), Asset: b("RON")}}, wallet.ErrAsset},
+		{"transaction", Exchange{Request: Request{TxText: b(id)}}, nil},
+		{"no transaction", Exchange{Request: Request{TxText: b("")}}, wallet.ErrTxID},
+		{"transaction in lower case", Exchange{Request: Request{TxText: b(strings.ToLower(id))}}, wallet.ErrTxID},
 	} {
 		x := c.x
 		x.Op = wallet.Read
@@ -301,7 +304,7 @@ func TestPayloadReads(t *testing.T) {
 			}
 			continue
 		}
-		if got != wallet.OK {
+		if got != wallet.Pass {
 			t.Errorf("%s: %v %q", c.name, got, x.Detail)
 		}
 		if x.TxText != nil && x.TxID.String() != id {
@@ -463,14 +466,14 @@ func TestPayloadAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	f := newPayload()
-	balance := &Exchange{Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")}
-	tx := &Exchange{Op: wallet.Read, TxText: []byte("tx_01ARZ3NDEKTSV4RRFFQ69G5FAV")}
+	balance := &Exchange{Request: Request{Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")}}
+	tx := &Exchange{Request: Request{Op: wallet.Read, TxText: []byte("tx_01ARZ3NDEKTSV4RRFFQ69G5FAV")}}
 	pay := payment(wallet.Pay, `{"from":"\u0061cc_1","to":"acc_2","asset":"ron","amount_minor":"250","nonce":7}`)
 	zipped := payment(wallet.Pay, zip(t, goodBody, gzip.Header{}))
 	zipped.Gzip = true
 	for name, x := range map[string]*Exchange{"balance": balance, "transaction": tx, "transfer": pay, "gzip": zipped} {
 		if n := testing.AllocsPerRun(1000, func() {
-			if f.Check(x) != wallet.OK {
+			if f.Check(x) != wallet.Pass {
 				t.Fatal(x.Detail)
 			}
 		}); n != 0 {
@@ -487,13 +490,13 @@ func BenchmarkPayload(b *testing.B) {
 	for name, x := range map[string]*Exchange{
 		"transfer": payment(wallet.Pay, goodBody),
 		"gzip":     zipped,
-		"balance":  {Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")},
+		"balance":  {Request: Request{Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			f := newPayload()
 			b.ReportAllocs()
 			for b.Loop() {
-				if f.Check(x) != wallet.OK {
+				if f.Check(x) != wallet.Pass {
 					b.Fatal(x.Detail)
 				}
 			}

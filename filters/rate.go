@@ -22,14 +22,11 @@ type Rate struct {
 	shared slot
 	routes [config.NumRoutes]slot
 
-	watched slot // the shared one under config.Limits.Shadow
+	shadow slot // the shared one under config.Limits.Shadow
 }
 
 // NewRate makes the filter "rate".
 func NewRate() *Rate { return &Rate{} }
-
-// Name implements Filter.
-func (*Rate) Name() string { return "rate" }
 
 // Check takes a token, without a lock and without allocating, or answers RateLimited and says in
 // x.RateLimit when one will be there.
@@ -44,21 +41,19 @@ func (f *Rate) Check(x *Exchange) wallet.Code {
 	if !ok {
 		return wallet.RateLimited
 	}
-	if x.Limits.Shadow != nil && !own {
-		f.watch(x, x.Limits.Shadow)
-	}
-	return wallet.OK
+	return wallet.Pass
 }
 
-// watch takes a token of the bucket under watch, where the shared rate is. It is full at first.
-func (f *Rate) watch(x *Exchange, watched *config.Limits) {
-	rate, burst := watched.RatePerSecond, watched.RateBurst
-	if rate == x.Limits.RatePerSecond && burst == x.Limits.RateBurst {
-		return
+// Shadow implements Shadower: it takes a token of the shadow bucket, which is full at first, where
+// the shared rate is another one in l. A route's own rate is never a shadow limit.
+func (f *Rate) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
+	_, _, own := x.Limits.RateFor(x.Route)
+	rate, burst := l.RatePerSecond, l.RateBurst
+	if !own && (rate != x.Limits.RatePerSecond || burst != x.Limits.RateBurst) {
+		_, ok := f.shadow.take(rate, burst, x.Now, nil)
+		over.set(ShadowRate, !ok)
 	}
-	if _, ok := f.watched.take(rate, burst, x.Now, nil); !ok {
-		x.Shadowed.Add(WatchedRate)
-	}
+	return over
 }
 
 // slot holds a bucket, which a push of limits may replace. The zero value holds a full one.
@@ -209,9 +204,6 @@ type InFlight struct {
 // NewInFlight makes the filter "in_flight".
 func NewInFlight() *InFlight { return &InFlight{} }
 
-// Name implements Filter.
-func (*InFlight) Name() string { return "in_flight" }
-
 // Load counts the exchanges under way.
 func (f *InFlight) Load() int { return int(f.n.Load()) }
 
@@ -220,23 +212,25 @@ func (f *InFlight) Check(x *Exchange) wallet.Code {
 	for {
 		n := f.n.Load()
 		if n >= int64(x.Limits.InFlight) {
-			x.Detail = "as many requests are under way as may be; nothing was done"
-			return wallet.Busy
+			return x.Refuse(wallet.Busy, "as many requests are under way as may be; nothing was done")
 		}
 		if f.n.CompareAndSwap(n, n+1) {
-			x.inPlay = true
-			if watched := x.Limits.Shadow; watched != nil && n >= int64(watched.InFlight) {
-				x.Shadowed.Add(WatchedInFlight)
-			}
-			return wallet.OK
+			x.inPlay = n + 1
+			return wallet.Pass
 		}
 	}
 }
 
+// Shadow implements Shadower.
+func (*InFlight) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
+	over.set(ShadowInFlight, x.inPlay > int64(l.InFlight))
+	return over
+}
+
 // Settle implements Settler: whatever came of x, it is no longer under way.
 func (f *InFlight) Settle(x *Exchange, _ wallet.Code) {
-	if x.inPlay {
-		x.inPlay = false
+	if x.inPlay > 0 {
+		x.inPlay = 0
 		f.n.Add(-1)
 	}
 }

@@ -19,21 +19,25 @@ const second = int64(1e9)
 
 // atRate is an exchange that arrives at now under a global rate.
 func atRate(rate, burst uint64, now int64) *Exchange {
-	return &Exchange{Now: now, Limits: &config.Limits{RatePerSecond: rate, RateBurst: burst}}
+	return &Exchange{Request: Request{Now: now, Limits: &config.Limits{RatePerSecond: rate, RateBurst: burst}}}
 }
 
 // bySubject is an exchange of a subject that arrives at now under a subject rate.
 func bySubject(name string, rate, burst uint64, now int64) *Exchange {
 	return &Exchange{
-		Now:    now,
-		Limits: &config.Limits{SubjectRate: rate, SubjectBurst: burst},
-		Grant:  &Grant{rateKey: name},
+		Request: Request{
+			Now:    now,
+			Limits: &config.Limits{SubjectRate: rate, SubjectBurst: burst},
+		},
+		Findings: Findings{
+			Grant: &Grant{rateKey: name},
+		},
 	}
 }
 
 // drain takes tokens from a filter until it refuses, and counts them.
 func drain(f Filter, x *Exchange) (n int) {
-	for f.Check(x) == wallet.OK {
+	for f.Check(x) == wallet.Pass {
 		n++
 	}
 	return n
@@ -173,7 +177,7 @@ func TestBucketsFollowModel(t *testing.T) {
 			g, s := global.Check(atRate(rate, burst, now)), subject.Check(bySubject("s", rate, burst, now))
 			want := wallet.RateLimited
 			if model.take(int64(rate), int64(burst), now) {
-				want = wallet.OK
+				want = wallet.Pass
 			}
 			if g != want || s != want {
 				t.Fatalf("at %d, %d/s, burst %d: global %v, subject %v, model %v", now, rate, burst, g, s, want)
@@ -196,7 +200,7 @@ func TestRefusalSaysWhen(t *testing.T) {
 		if got := f.Check(atRate(rate, burst, now+(reset-1)*1e6)); got != wallet.RateLimited {
 			t.Fatalf("%v, but ResetMillis is %d", got, reset)
 		}
-		if got := f.Check(atRate(rate, burst, now+reset*1e6)); got != wallet.OK {
+		if got := f.Check(atRate(rate, burst, now+reset*1e6)); got != wallet.Pass {
 			t.Fatalf("%v after ResetMillis of %d", got, reset)
 		}
 	})
@@ -215,7 +219,7 @@ func TestRateUnderContention(t *testing.T) {
 		for g := range 8 {
 			wg.Go(func() {
 				for i := range 5000 {
-					if f.Check(atRate(rates[(i/100+g)%len(rates)], 20_000, second)) == wallet.OK {
+					if f.Check(atRate(rates[(i/100+g)%len(rates)], 20_000, second)) == wallet.Pass {
 						taken.Add(1)
 					}
 				}
@@ -248,7 +252,7 @@ func TestSubjectRate(t *testing.T) {
 	} {
 		got := 0
 		x := bySubject(c.subject, c.rate, c.burst, second)
-		for got < 9 && f.Check(x) == wallet.OK {
+		for got < 9 && f.Check(x) == wallet.Pass {
 			got++
 		}
 		if got != c.want {
@@ -283,7 +287,7 @@ func TestSubjectFlood(t *testing.T) {
 		for i := range 10 * entries {
 			x := bySubject(fmt.Sprintf("sub%d at %d", i, now), rate, burst, now)
 			switch f.Check(x) {
-			case wallet.OK:
+			case wallet.Pass:
 				admitted++
 			case wallet.RateLimited:
 				if x.RateLimit.Limit != rate || x.RateLimit.ResetMillis < 1 {
@@ -357,7 +361,7 @@ func TestRateDuringPush(t *testing.T) {
 	full := &bucket{shape: makeShape(1, 10, second)}
 	f.shared.bucket.Store(full)
 	f.shared.mu.Unlock()
-	if got := <-answer; got != wallet.OK || full.fullAt.Load() != 2*second {
+	if got := <-answer; got != wallet.Pass || full.fullAt.Load() != 2*second {
 		t.Errorf("%v, the new bucket is full at %d", got, full.fullAt.Load())
 	}
 }
@@ -373,7 +377,7 @@ func TestSubjectsUnderContention(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 5000 {
-				if f.Check(bySubject(fmt.Sprint(i%10), 1, 100, second)) == wallet.OK {
+				if f.Check(bySubject(fmt.Sprint(i%10), 1, 100, second)) == wallet.Pass {
 					taken[i%10].Add(1)
 				}
 			}
@@ -402,8 +406,8 @@ func TestInFlight(t *testing.T) {
 	limits := &config.Limits{InFlight: 2}
 	step := func(want wallet.Code) func(*Exchange) wallet.Code {
 		return func(*Exchange) wallet.Code {
-			first, second, third := &Exchange{Limits: limits}, &Exchange{Limits: &config.Limits{InFlight: 1}}, &Exchange{Limits: limits}
-			if f.Check(second) != wallet.Busy || f.Check(first) != wallet.OK || f.Check(third) != wallet.Busy || f.Load() != 2 {
+			first, second, third := &Exchange{Request: Request{Limits: limits}}, &Exchange{Request: Request{Limits: &config.Limits{InFlight: 1}}}, &Exchange{Request: Request{Limits: limits}}
+			if f.Check(second) != wallet.Busy || f.Check(first) != wallet.Pass || f.Check(third) != wallet.Busy || f.Load() != 2 {
 				t.Errorf("the limits of 1 and 2 do not hold, %d under way", f.Load())
 			}
 			f.Settle(first, wallet.OK)
@@ -412,11 +416,11 @@ func TestInFlight(t *testing.T) {
 		}
 	}
 	for _, code := range wallet.Codes() {
-		if got := (Chain{f}).Do(&Exchange{Limits: limits}, step(code)); got != code || f.Load() != 0 {
+		if got := (Chain{f}).Do(&Exchange{Request: Request{Limits: limits}}, step(code)); got != code || f.Load() != 0 {
 			t.Errorf("%v became %v, %d under way", code, got, f.Load())
 		}
 	}
-	if NewInFlight().Check(&Exchange{Limits: &config.Limits{}}) != wallet.Busy {
+	if NewInFlight().Check(&Exchange{Request: Request{Limits: &config.Limits{}}}) != wallet.Busy {
 		t.Error("zero limits admit")
 	}
 
@@ -428,12 +432,12 @@ func TestInFlight(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				(Chain{f}).Do(&Exchange{Limits: limits}, func(*Exchange) wallet.Code {
+				(Chain{f}).Do(&Exchange{Request: Request{Limits: limits}}, func(*Exchange) wallet.Code {
 					if under.Add(1) > 3 {
 						t.Error("more than 3 under way")
 					}
 					under.Add(-1)
-					return wallet.OK
+					return wallet.Pass
 				})
 			}
 		})

@@ -8,13 +8,10 @@ type Ready struct {
 	Writable func() bool
 }
 
-// Name implements Filter.
-func (Ready) Name() string { return "ready" }
-
 // Check answers RetryLater unless payments can be taken: nothing was done.
 func (f Ready) Check(*Exchange) wallet.Code {
 	if f.Writable == nil || !f.Writable() {
 		return wallet.RetryLater
 	}
-	return wallet.OK
+	return wallet.Pass
 }

@@ -11,16 +11,12 @@ type Scope struct{}
 // notThisAction is what is refused where only the action is known.
 const notThisAction = "the capability does not cover this action"
 
-// Name is the filter's name in the chain.
-func (Scope) Name() string { return "scope" }
-
 // Check answers Forbidden where the grant does not cover the request. Of a transaction only the
 // action is known here, and of a payment that is looked for by its key the action and the account;
 // ScopeReceipt and ScopePayment judge the rest once the receipt is found.
 func (Scope) Check(x *Exchange) wallet.Code {
 	if !x.Grant.AllowsAction(x.Op) {
-		x.Detail = notThisAction
-		return wallet.Forbidden
+		return x.Refuse(wallet.Forbidden, notThisAction)
 	}
 	account, asset := x.Balance.Account, x.Balance.Asset
 	if x.Op != wallet.Read {
@@ -30,16 +26,15 @@ func (Scope) Check(x *Exchange) wallet.Code {
 		}
 		account, asset = x.Transfer.Holder(), x.Transfer.Asset
 	} else if len(x.TxText) > 0 {
-		return wallet.OK
+		return wallet.Pass
 	}
 	if x.ByKey && x.Grant.allowsAccount(account) {
-		return wallet.OK
+		return wallet.Pass
 	}
 	if !x.Grant.Allows(x.Op, account, asset) {
-		x.Detail = "the capability does not cover this account or asset"
-		return wallet.Forbidden
+		return x.Refuse(wallet.Forbidden, "the capability does not cover this account or asset")
 	}
-	return wallet.OK
+	return wallet.Pass
 }
 
 // ScopeReceipt reports whether the grant may see the receipt: it may read the asset on one side.

@@ -12,7 +12,7 @@ func grantOf(t testing.TB, caveats ...string) *filters.Grant {
 	t.Helper()
 	auth, _ := newTestAuth(t, 8, "k1")
 	x := exchange(mint(t, "v1:k1:t1", "k1", append([]string{authExpiry}, caveats...)...))
-	if code := auth.Check(x); code != wallet.OK {
+	if code := auth.Check(x); code != wallet.Pass {
 		t.Fatalf("%q: %v, %s", caveats, code, x.Detail)
 	}
 	return x.Grant
@@ -67,14 +67,14 @@ func TestScope(t *testing.T) {
 		{[]string{"accounts = *"}, wallet.Read, "acc_1", "", "ron", false},
 		{nil, wallet.Read, "acc_1", "", "ron", false},
 	} {
-		x := &filters.Exchange{Op: c.op, Grant: grantOf(t, c.caveats...)}
+		x := &filters.Exchange{Request: filters.Request{Op: c.op}, Findings: filters.Findings{Grant: grantOf(t, c.caveats...)}}
 		if asset := wallet.Must(wallet.ParseAsset(c.asset)); c.op == wallet.Read {
 			x.Balance = wallet.BalanceKey{Account: account(c.from), Asset: asset}
 		} else {
 			x.Transfer = wallet.Transfer{Op: c.op, From: account(c.from), To: account(c.to), Asset: asset}
 		}
 		code := filters.Scope{}.Check(x)
-		if want := wallet.Forbidden; !c.ok && (code != want || x.Detail == "") || c.ok && code != wallet.OK {
+		if want := wallet.Forbidden; !c.ok && (code != want || x.Detail == "") || c.ok && code != wallet.Pass {
 			t.Errorf("%q: %v from %q to %q of %s: %v (%s), want ok=%v", c.caveats, c.op, c.from, c.to, c.asset, code, x.Detail, c.ok)
 		}
 	}
@@ -85,11 +85,11 @@ func TestScope(t *testing.T) {
 func TestScopeDenies(t *testing.T) {
 	everything := grantOf(t, "actions = read,issue,transfer,burn", "accounts = *")
 	for _, x := range []*filters.Exchange{
-		{Op: wallet.Read},
-		{Op: wallet.Read, Grant: &filters.Grant{}},
-		{Op: wallet.Read, Grant: everything},
-		{Op: wallet.Pay, Grant: everything, Transfer: wallet.Transfer{Op: wallet.Pay}},
-		{Grant: everything},
+		{Request: filters.Request{Op: wallet.Read}},
+		{Request: filters.Request{Op: wallet.Read}, Findings: filters.Findings{Grant: &filters.Grant{}}},
+		{Request: filters.Request{Op: wallet.Read}, Findings: filters.Findings{Grant: everything}},
+		{Request: filters.Request{Op: wallet.Pay}, Findings: filters.Findings{Grant: everything, Transfer: wallet.Transfer{Op: wallet.Pay}}},
+		{Findings: filters.Findings{Grant: everything}},
 	} {
 		if code := (filters.Scope{}).Check(x); code != wallet.Forbidden {
 			t.Errorf("%+v: %v", x, code)
@@ -101,8 +101,13 @@ func TestScopeDenies(t *testing.T) {
 		}
 	}()
 	filters.Scope{}.Check(&filters.Exchange{
-		Op: wallet.Issue, Grant: everything,
-		Transfer: wallet.Transfer{Op: wallet.Pay, From: account("acc_1"), Asset: wallet.Must(wallet.ParseAsset("ron"))},
+		Request: filters.Request{
+			Op: wallet.Issue,
+		},
+		Findings: filters.Findings{
+			Grant:    everything,
+			Transfer: wallet.Transfer{Op: wallet.Pay, From: account("acc_1"), Asset: wallet.Must(wallet.ParseAsset("ron"))},
+		},
 	})
 }
 
@@ -131,8 +136,8 @@ func TestScopeReceipt(t *testing.T) {
 		if got := filters.ScopeReceipt(g, c.receipt); got != c.ok {
 			t.Errorf("%q on %v: %v", c.caveats, c.receipt.Op, got)
 		}
-		x := &filters.Exchange{Op: wallet.Read, TxText: []byte("tx_"), Grant: g}
-		if code := (filters.Scope{}).Check(x); (code == wallet.OK) != g.AllowsAction(wallet.Read) {
+		x := &filters.Exchange{Request: filters.Request{Op: wallet.Read, TxText: []byte("tx_")}, Findings: filters.Findings{Grant: g}}
+		if code := (filters.Scope{}).Check(x); (code == wallet.Pass) != g.AllowsAction(wallet.Read) {
 			t.Errorf("%q on a transaction not yet found: %v", c.caveats, code)
 		}
 	}

@@ -6,56 +6,56 @@ import (
 	"svc-wallet/wallet"
 )
 
-// Watched is a limit that can be under watch (config.Limits.Shadow): what it would refuse is
-// counted and goes on.
-type Watched uint8
+// Shadow is a limit that can be a shadow limit (config.Limits.Shadow): what it would refuse is counted
+// and goes on.
+type Shadow uint8
 
 // The limits that filters judge. The queue's is the committer's to count.
 const (
-	WatchedAmount Watched = iota
-	WatchedDaily
-	WatchedTotal
-	WatchedRate
-	WatchedSubjectRate
-	WatchedInFlight
-	WatchedBody
-	WatchedRatio
-	WatchedTokens
-	WatchedKeys
-	NumWatched
+	ShadowAmount Shadow = iota
+	ShadowDaily
+	ShadowTotal
+	ShadowRate
+	ShadowSubjectRate
+	ShadowInFlight
+	ShadowBody
+	ShadowRatio
+	ShadowTokens
+	ShadowKeys
+	NumShadows
 )
 
-var watchedNames = [NumWatched]string{ //nolint:gochecknoglobals // a table
-	WatchedAmount:      "max_amount_per_op",
-	WatchedDaily:       "daily_ceiling",
-	WatchedTotal:       "max_account_total",
-	WatchedRate:        "rate_per_second",
-	WatchedSubjectRate: "subject_rate_per_second",
-	WatchedInFlight:    "inflight",
-	WatchedBody:        "max_body_bytes",
-	WatchedRatio:       "decompress_ratio_cap",
-	WatchedTokens:      "revoked_tokens",
-	WatchedKeys:        "revoked_keys",
+var shadowNames = [NumShadows]string{ //nolint:gochecknoglobals // a table
+	ShadowAmount:      "max_amount_per_op",
+	ShadowDaily:       "daily_ceiling",
+	ShadowTotal:       "max_account_total",
+	ShadowRate:        "rate_per_second",
+	ShadowSubjectRate: "subject_rate_per_second",
+	ShadowInFlight:    "inflight",
+	ShadowBody:        "max_body_bytes",
+	ShadowRatio:       "decompress_ratio_cap",
+	ShadowTokens:      "revoked_tokens",
+	ShadowKeys:        "revoked_keys",
 }
 
 // String is the limit's name in settings, metrics and logs. A rate stands for its burst too.
-func (w Watched) String() string { return watchedNames[w] }
+func (w Shadow) String() string { return shadowNames[w] }
 
-// WatchedSet is which limits under watch would have refused an exchange that the ones in force let
+// ShadowSet is which shadow limits would have refused an exchange that the ones in force let
 // through. Each counts for itself, whatever is decided later: an exchange that another filter
-// refuses for good was still one that the watched limit would have refused first.
-type WatchedSet uint16
+// refuses for good was still one that the shadow limit would have refused first.
+type ShadowSet uint16
 
 // Add puts w into the set.
-func (s *WatchedSet) Add(w Watched) { *s |= 1 << w }
+func (s *ShadowSet) Add(w Shadow) { *s |= 1 << w }
 
 // Has reports whether w is in the set.
-func (s WatchedSet) Has(w Watched) bool { return s&(1<<w) != 0 }
+func (s ShadowSet) Has(w Shadow) bool { return s&(1<<w) != 0 }
 
 // String is the names with commas between them.
-func (s WatchedSet) String() string {
+func (s ShadowSet) String() string {
 	var names []string
-	for w := range NumWatched {
+	for w := range NumShadows {
 		if s.Has(w) {
 			names = append(names, w.String())
 		}
@@ -63,22 +63,25 @@ func (s WatchedSet) String() string {
 	return strings.Join(names, ",")
 }
 
-// WatchTotals holds what the ledger tells of an applied payment, the day's total and the credited
-// balance, against the limits under watch: only the ledger sees every sidecar's payments. A replay
-// moved nothing now and is not judged.
-func WatchTotals(x *Exchange, r *wallet.Result) {
-	watched := x.Limits.Shadow
-	if watched == nil || r.Code != wallet.OK {
+// set adds w where it refuses.
+func (s *ShadowSet) set(w Shadow, refuses bool) {
+	if refuses {
+		s.Add(w)
+	}
+}
+
+// ShadowTotals holds what the ledger tells of an applied payment, the day's total and the credited
+// balance, against the shadow limits: only the ledger sees every sidecar's payments. A replay moved
+// nothing now and is not judged.
+func ShadowTotals(x *Exchange, r *wallet.Result) {
+	if x.Limits.Shadow == nil || r.Code != wallet.OK {
 		return
 	}
-	caps := x.capsUnder(watched)
-	if r.DayTotal.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0 {
-		x.Shadowed.Add(WatchedDaily)
-	}
+	caps := x.capsUnder(x.Limits.Shadow)
+	x.Shadowed.set(ShadowDaily, r.DayTotal.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0)
 	credited := wallet.BalanceKey{Account: x.Transfer.To, Asset: x.Transfer.Asset}
 	for i := range r.Balances {
-		if b := &r.Balances[i]; b.Key == credited && x.Op != wallet.Burn && b.Amount.Cmp(caps.MaxAccountTotal) > 0 {
-			x.Shadowed.Add(WatchedTotal)
-		}
+		b := &r.Balances[i]
+		x.Shadowed.set(ShadowTotal, b.Key == credited && x.Op != wallet.Burn && b.Amount.Cmp(caps.MaxAccountTotal) > 0)
 	}
 }

@@ -12,6 +12,11 @@ import (
 	"svc-wallet/wallet"
 )
 
+// through is what a chain of f alone makes of x.
+func through(f Filter, x *Exchange) wallet.Code {
+	return Chain{f}.Do(x, func(*Exchange) wallet.Code { return wallet.Pass })
+}
+
 // paying is a decoded payment of 100 by a token, as the filters after decoding see it.
 func paying(l *config.Limits, op wallet.Op) *Exchange {
 	x := holder(l, "t", "", config.RouteTransfer, second)
@@ -33,15 +38,16 @@ func TestShadow(t *testing.T) {
 	caps := func(op wallet.Op) func(*testing.T, *config.Limits) (*Exchange, wallet.Code) {
 		return func(_ *testing.T, l *config.Limits) (*Exchange, wallet.Code) {
 			x := paying(l, op)
-			return x, Caps{}.Check(x)
+			return x, through(Caps{}, x)
 		}
 	}
 	twice := func(make func() Filter) func(*testing.T, *config.Limits) (*Exchange, wallet.Code) {
 		return func(_ *testing.T, l *config.Limits) (*Exchange, wallet.Code) {
-			f := make()
-			f.Check(paying(l, wallet.Pay))
+			f, first := make(), paying(l, wallet.Pay)
+			f.Check(first)
+			first.shadow(f)
 			x := paying(l, wallet.Pay)
-			return x, f.Check(x)
+			return x, through(f, x)
 		}
 	}
 	rate := twice(func() Filter { return NewRate() })
@@ -55,8 +61,8 @@ func TestShadow(t *testing.T) {
 		}
 		ring := new(KeyRing)
 		ring.Store(keys)
-		x := &Exchange{Limits: l, Token: []byte(token)}
-		return x, NewAuth(ring, 8, 100).Check(x)
+		x := &Exchange{Request: Request{Limits: l, Token: []byte(token)}}
+		return x, through(NewAuth(ring, 8, 100), x)
 	}
 	body := func(zip bool) func(*testing.T, *config.Limits) (*Exchange, wallet.Code) {
 		return func(t *testing.T, l *config.Limits) (*Exchange, wallet.Code) {
@@ -68,8 +74,8 @@ func TestShadow(t *testing.T) {
 				_ = w.Close()
 				text = b.Bytes() // some 90 bytes
 			}
-			x := &Exchange{Op: wallet.Pay, Limits: l, Key: []byte("k"), Body: text, Gzip: zip, Grant: &Grant{actions: 1 << wallet.Pay, accounts: []patterns{"*"}}}
-			return x, newPayload().Check(x)
+			x := &Exchange{Request: Request{Op: wallet.Pay, Limits: l, Key: []byte("k"), Body: text, Gzip: zip}, Findings: Findings{Grant: &Grant{actions: 1 << wallet.Pay, accounts: []patterns{"*"}}}}
+			return x, through(newPayload(), x)
 		}
 	}
 	for _, c := range []struct {
@@ -79,39 +85,39 @@ func TestShadow(t *testing.T) {
 		want string
 		code wallet.Code
 	}{
-		{"nothing under watch", `{}`, caps(wallet.Pay), "", wallet.OK},
-		{"amount", `{"shadow":{"max_amount_per_op":"99"}}`, caps(wallet.Pay), "max_amount_per_op", wallet.OK},
-		{"amount, at the cap", `{"shadow":{"max_amount_per_op":"100"}}`, caps(wallet.Pay), "", wallet.OK},
+		{"nothing under watch", `{}`, caps(wallet.Pay), "", wallet.Pass},
+		{"amount", `{"shadow":{"max_amount_per_op":"99"}}`, caps(wallet.Pay), "max_amount_per_op", wallet.Pass},
+		{"amount, at the cap", `{"shadow":{"max_amount_per_op":"100"}}`, caps(wallet.Pay), "", wallet.Pass},
 		{"amount, refused in earnest", `{"max_amount_per_op":"99","shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.LimitsExceeded},
-		{"amount, wider", `{"max_amount_per_op":"100","shadow":{"max_amount_per_op":"1000"}}`, caps(wallet.Pay), "", wallet.OK},
-		{"amount of an exception is not under watch", `{"overrides":[{"token":"t","max_amount_per_op":"100"}],"shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.OK},
-		{"daily ceiling by one amount", `{"shadow":{"daily_ceiling":"99"}}`, caps(wallet.Burn), "daily_ceiling", wallet.OK},
-		{"account total by one amount", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Issue), "max_account_total", wallet.OK},
-		{"a burn credits nobody", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Burn), "", wallet.OK},
-		{"several at once", `{"shadow":{"max_account_total":"99","daily_ceiling":"98","max_amount_per_op":"97"}}`, caps(wallet.Pay), "max_amount_per_op,daily_ceiling,max_account_total", wallet.OK},
+		{"amount, wider", `{"max_amount_per_op":"100","shadow":{"max_amount_per_op":"1000"}}`, caps(wallet.Pay), "", wallet.Pass},
+		{"amount of an exception is not under watch", `{"overrides":[{"token":"t","max_amount_per_op":"100"}],"shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.Pass},
+		{"daily ceiling by one amount", `{"shadow":{"daily_ceiling":"99"}}`, caps(wallet.Burn), "daily_ceiling", wallet.Pass},
+		{"account total by one amount", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Issue), "max_account_total", wallet.Pass},
+		{"a burn credits nobody", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Burn), "", wallet.Pass},
+		{"several at once", `{"shadow":{"max_account_total":"99","daily_ceiling":"98","max_amount_per_op":"97"}}`, caps(wallet.Pay), "max_amount_per_op,daily_ceiling,max_account_total", wallet.Pass},
 
-		{"rate", `{"shadow":{"rate_per_second":1,"rate_burst":1}}`, rate, "rate_per_second", wallet.OK},
-		{"rate, enough", `{"shadow":{"rate_per_second":1,"rate_burst":2}}`, rate, "", wallet.OK},
+		{"rate", `{"shadow":{"rate_per_second":1,"rate_burst":1}}`, rate, "rate_per_second", wallet.Pass},
+		{"rate, enough", `{"shadow":{"rate_per_second":1,"rate_burst":2}}`, rate, "", wallet.Pass},
 		{"rate, refused in earnest", `{"rate_burst":1,"shadow":{"rate_burst":1,"rate_per_second":1}}`, rate, "", wallet.RateLimited},
-		{"rate of a route is not under watch", `{"overrides":[{"route":"transfer","rate_per_second":1,"rate_burst":2}],"shadow":{"rate_burst":1}}`, rate, "", wallet.OK},
-		{"subject rate", `{"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "subject_rate_per_second", wallet.OK},
+		{"rate of a route is not under watch", `{"overrides":[{"route":"transfer","rate_per_second":1,"rate_burst":2}],"shadow":{"rate_burst":1}}`, rate, "", wallet.Pass},
+		{"subject rate", `{"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "subject_rate_per_second", wallet.Pass},
 		{"subject rate, refused in earnest", `{"subject_rate_per_second":2,"subject_burst":1,"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "", wallet.RateLimited},
-		{"subject rate of an exception is not under watch", `{"overrides":[{"token":"t","subject_rate_per_second":1,"subject_burst":2}],"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "", wallet.OK},
-		{"in flight", `{"shadow":{"inflight":1}}`, inFlight, "inflight", wallet.OK},
-		{"in flight, room", `{"shadow":{"inflight":2}}`, inFlight, "", wallet.OK},
+		{"subject rate of an exception is not under watch", `{"overrides":[{"token":"t","subject_rate_per_second":1,"subject_burst":2}],"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "", wallet.Pass},
+		{"in flight", `{"shadow":{"inflight":1}}`, inFlight, "inflight", wallet.Pass},
+		{"in flight, room", `{"shadow":{"inflight":2}}`, inFlight, "", wallet.Pass},
 		{"in flight, refused in earnest", `{"inflight":1,"shadow":{"inflight":1}}`, inFlight, "", wallet.Busy},
 
-		{"token revoked", `{"shadow":{"revoked_tokens":["t"]}}`, auth, "revoked_tokens", wallet.OK},
-		{"key revoked", `{"shadow":{"revoked_keys":["k1"]}}`, auth, "revoked_keys", wallet.OK},
-		{"another revoked", `{"shadow":{"revoked_keys":["k2"],"revoked_tokens":["u"]}}`, auth, "", wallet.OK},
+		{"token revoked", `{"shadow":{"revoked_tokens":["t"]}}`, auth, "revoked_tokens", wallet.Pass},
+		{"key revoked", `{"shadow":{"revoked_keys":["k1"]}}`, auth, "revoked_keys", wallet.Pass},
+		{"another revoked", `{"shadow":{"revoked_keys":["k2"],"revoked_tokens":["u"]}}`, auth, "", wallet.Pass},
 		{"revoked in earnest", `{"revoked_tokens":["t"],"shadow":{"revoked_keys":["k1"]}}`, auth, "", wallet.Unauthorized},
 
-		{"body", `{"shadow":{"max_body_bytes":999}}`, body(false), "max_body_bytes", wallet.OK},
-		{"body, at the cap", `{"shadow":{"max_body_bytes":1000}}`, body(false), "", wallet.OK},
-		{"body, decompressed", `{"decompress_ratio_cap":100,"shadow":{"max_body_bytes":999}}`, body(true), "max_body_bytes", wallet.OK},
-		{"ratio", `{"decompress_ratio_cap":100,"shadow":{"decompress_ratio_cap":2}}`, body(true), "decompress_ratio_cap", wallet.OK},
+		{"body", `{"shadow":{"max_body_bytes":999}}`, body(false), "max_body_bytes", wallet.Pass},
+		{"body, at the cap", `{"shadow":{"max_body_bytes":1000}}`, body(false), "", wallet.Pass},
+		{"body, decompressed", `{"decompress_ratio_cap":100,"shadow":{"max_body_bytes":999}}`, body(true), "max_body_bytes", wallet.Pass},
+		{"ratio", `{"decompress_ratio_cap":100,"shadow":{"decompress_ratio_cap":2}}`, body(true), "decompress_ratio_cap", wallet.Pass},
 		{"ratio, refused in earnest", `{"decompress_ratio_cap":2,"shadow":{"decompress_ratio_cap":1}}`, body(true), "", wallet.BadRequest},
-		{"no ratio without gzip", `{"shadow":{"decompress_ratio_cap":1}}`, body(false), "", wallet.OK},
+		{"no ratio without gzip", `{"shadow":{"decompress_ratio_cap":1}}`, body(false), "", wallet.Pass},
 	} {
 		x, code := c.run(t, pushed(t, c.push))
 		if code != c.code || x.Shadowed.String() != c.want {
@@ -120,10 +126,10 @@ func TestShadow(t *testing.T) {
 	}
 }
 
-// TestWatchTotals: what the ledger tells of an applied payment is held against the ceilings under
+// TestShadowTotals: what the ledger tells of an applied payment is held against the ceilings under
 // watch, at the caps that hold for the payer, and a replay, a refusal or a ledger that tells
 // nothing is not. Method: a table of results.
-func TestWatchTotals(t *testing.T) {
+func TestShadowTotals(t *testing.T) {
 	l := pushed(t, `{"overrides":[{"token":"free","daily_ceiling":"1000000","max_account_total":"1000000"}],
 		"shadow":{"daily_ceiling":"500","max_account_total":"700"}}`)
 	result := func(code wallet.Code, day, payer, payee uint64) wallet.Result {
@@ -160,7 +166,7 @@ func TestWatchTotals(t *testing.T) {
 		if c.daily > 0 {
 			x.Grant.Daily = wallet.Minor(c.daily)
 		}
-		WatchTotals(x, &c.result)
+		ShadowTotals(x, &c.result)
 		if x.Shadowed.String() != c.want {
 			t.Errorf("%s: shadowed by %q, wanted %q", c.name, x.Shadowed, c.want)
 		}
@@ -177,21 +183,21 @@ func TestShadowRatesFollow(t *testing.T) {
 	live, next := pushed(t, `{`+force+`}`), pushed(t, `{`+become+`}`)
 	rapid.Check(t, func(t *rapid.T) {
 		for _, f := range []struct {
-			w                Watched
+			w                Shadow
 			both, live, next Filter
 		}{
-			{WatchedRate, NewRate(), NewRate(), NewRate()},
-			{WatchedSubjectRate, NewSubjectRate(4), NewSubjectRate(4), NewSubjectRate(4)},
+			{ShadowRate, NewRate(), NewRate(), NewRate()},
+			{ShadowSubjectRate, NewSubjectRate(4), NewSubjectRate(4), NewSubjectRate(4)},
 		} {
 			now := 1_700_000_000 * second
 			for i := range rapid.IntRange(1, 60).Draw(t, "steps") {
 				now += 1e6 * rapid.SampledFrom([]int64{0, 1, 30, 60, 100, 1000}).Draw(t, "ms")
 				x := holder(both, "t", "", config.RouteTransfer, now)
-				got, want := f.both.Check(x), f.live.Check(holder(live, "t", "", config.RouteTransfer, now))
+				got, want := through(f.both, x), f.live.Check(holder(live, "t", "", config.RouteTransfer, now))
 				if got != want {
 					t.Fatalf("%v, step %d: %v, and %v without the watch", f.w, i, got, want)
 				}
-				shadowed := want == wallet.OK && f.next.Check(holder(next, "t", "", config.RouteTransfer, now)) != wallet.OK
+				shadowed := want == wallet.Pass && f.next.Check(holder(next, "t", "", config.RouteTransfer, now)) != wallet.Pass
 				if x.Shadowed.Has(f.w) != shadowed {
 					t.Fatalf("%v, step %d: shadowed by %q, wanted %v", f.w, i, x.Shadowed, shadowed)
 				}
@@ -210,21 +216,21 @@ func TestShadowAllocations(t *testing.T) {
 		l := pushed(t, manyExceptions(`,"shadow":{"rate_per_second":1,"rate_burst":`+burst+`,"subject_rate_per_second":1,"subject_burst":`+burst+`,
 			"inflight":1,"max_amount_per_op":"1","daily_ceiling":"1","max_account_total":"1","revoked_tokens":["t"],"max_body_bytes":256}`))
 		x := paying(l, wallet.Pay)
-		rate, subject, inFlight := NewRate(), NewSubjectRate(10), NewInFlight()
+		rate, subject, inFlight, caps, auth := NewRate(), NewSubjectRate(10), NewInFlight(), Filter(Caps{}), (*Auth)(nil)
 		r := wallet.Result{Code: wallet.OK, DayTotal: wallet.MaxAmount()}
 		for name, run := range map[string]func(){
-			"rate":      func() { rate.Check(x) },
-			"subject":   func() { subject.Check(x) },
-			"in flight": func() { inFlight.Check(x); inFlight.Settle(x, wallet.OK) },
-			"caps":      func() { Caps{}.Check(x) },
-			"revoked":   func() { x.Grant.watch(x) },
-			"totals":    func() { WatchTotals(x, &r) },
+			"rate":      func() { rate.Check(x); x.shadow(rate) },
+			"subject":   func() { subject.Check(x); x.shadow(subject) },
+			"in flight": func() { inFlight.Check(x); x.shadow(inFlight); inFlight.Settle(x, wallet.OK) },
+			"caps":      func() { Caps{}.Check(x); x.shadow(caps) },
+			"revoked":   func() { x.shadow(auth) },
+			"totals":    func() { ShadowTotals(x, &r) },
 		} {
 			if n := testing.AllocsPerRun(1000, run); n != 0 {
 				t.Errorf("%s, burst of %s: %v allocations", name, burst, n)
 			}
 		}
-		if !x.Shadowed.Has(WatchedAmount) || x.Shadowed.Has(WatchedRate) != (burst == "1") {
+		if !x.Shadowed.Has(ShadowAmount) || x.Shadowed.Has(ShadowRate) != (burst == "1") {
 			t.Errorf("shadowed by %q", x.Shadowed)
 		}
 	}

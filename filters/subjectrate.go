@@ -23,16 +23,13 @@ import (
 // many subjects as there are entries have all been active within burst/rate seconds.
 type SubjectRate struct {
 	subjects *subjectTable
-	watched  *subjectTable // under config.Limits.Shadow
+	shadows  *subjectTable // under config.Limits.Shadow
 }
 
 // NewSubjectRate makes the filter "subject_rate" for about entries subjects at a time.
 func NewSubjectRate(entries int) *SubjectRate {
 	return &SubjectRate{newSubjectTable(entries), newSubjectTable(entries)}
 }
-
-// Name implements Filter.
-func (*SubjectRate) Name() string { return "subject_rate" }
 
 // Check takes a token of x.Grant's subject, without allocating for a subject that is known, or
 // answers RateLimited and says in x.RateLimit when to come back.
@@ -42,14 +39,18 @@ func (f *SubjectRate) Check(x *Exchange) wallet.Code {
 	if x.RateLimit, ok = f.subjects.take(&r, x.Limits, x.Now); !ok {
 		return wallet.RateLimited
 	}
-	if watched := x.Limits.Shadow; watched != nil {
-		if w := rateOf(x, watched); w.rate != r.rate || w.burst != r.burst {
-			if _, ok := f.watched.take(&w, watched, x.Now); !ok {
-				x.Shadowed.Add(WatchedSubjectRate)
-			}
-		}
+	return wallet.Pass
+}
+
+// Shadow implements Shadower: it takes a token of the subject's shadow bucket where its rate is
+// another one in l.
+func (f *SubjectRate) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
+	is, would := rateOf(x, x.Limits), rateOf(x, l)
+	if would.rate != is.rate || would.burst != is.burst {
+		_, ok := f.shadows.take(&would, l, x.Now)
+		over.set(ShadowSubjectRate, !ok)
 	}
-	return wallet.OK
+	return over
 }
 
 // subjectTable is the buckets of subjects.

@@ -7,17 +7,13 @@ import "svc-wallet/wallet"
 // its like do.
 type Switch struct{}
 
-// Name implements Filter.
-func (Switch) Name() string { return "switch" }
-
 // Check answers RetryLater for a route that is off: nothing was done. Zero limits, and an exchange
 // without a route, are off.
 func (Switch) Check(x *Exchange) wallet.Code {
 	if !x.Limits.Enabled(x.Route).Takes() {
-		x.Detail = switchedOff
-		return wallet.RetryLater
+		return x.Refuse(wallet.RetryLater, switchedOff)
 	}
-	return wallet.OK
+	return wallet.Pass
 }
 
 const switchedOff = "this operation is switched off by the operator"
@@ -26,14 +22,10 @@ const switchedOff = "this operation is switched off by the operator"
 // off wholly, so that a share is drawn once.
 type SwitchedOff struct{}
 
-// Name implements Filter.
-func (SwitchedOff) Name() string { return "switched_off" }
-
 // Check answers as Switch does.
 func (SwitchedOff) Check(x *Exchange) wallet.Code {
 	if x.Limits.Enabled(x.Route) == 0 {
-		x.Detail = switchedOff
-		return wallet.RetryLater
+		return x.Refuse(wallet.RetryLater, switchedOff)
 	}
-	return wallet.OK
+	return wallet.Pass
 }

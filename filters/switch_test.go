@@ -37,15 +37,15 @@ func TestSwitch(t *testing.T) {
 		l := pushed(t, c.push)
 		for share, routes := range map[*float64][]config.Route{&c.reads: reads, &c.writes: writes} {
 			for _, route := range routes {
-				x := &Exchange{Route: route, Limits: l}
-				if code := (SwitchedOff{}).Check(x); (code == wallet.RetryLater) != (*share == 0) || (code == wallet.OK) != (x.Detail == "") {
+				x := &Exchange{Request: Request{Route: route, Limits: l}}
+				if code := (SwitchedOff{}).Check(x); (code == wallet.RetryLater) != (*share == 0) || (code == wallet.Pass) != (x.Detail == "") {
 					t.Errorf("%s %v before its body: %v, detail %q", c.push, route, code, x.Detail)
 				}
 				passed := 0
 				for range draws {
-					x := &Exchange{Route: route, Limits: l}
+					x := &Exchange{Request: Request{Route: route, Limits: l}}
 					code := Switch{}.Check(x)
-					if code == wallet.OK {
+					if code == wallet.Pass {
 						passed++
 					} else if code != wallet.RetryLater || x.Detail == "" {
 						t.Fatalf("%s %v: %v, detail %q", c.push, route, code, x.Detail)
@@ -59,8 +59,8 @@ func TestSwitch(t *testing.T) {
 		}
 	}
 	for name, x := range map[string]*Exchange{
-		"zero limits": {Route: config.RouteBalance, Limits: &config.Limits{}},
-		"no route":    {Limits: pushed(t, `{}`)},
+		"zero limits": {Request: Request{Route: config.RouteBalance, Limits: &config.Limits{}}},
+		"no route":    {Request: Request{Limits: pushed(t, `{}`)}},
 	} {
 		if got := (Switch{}).Check(x); got != wallet.RetryLater {
 			t.Errorf("%s: %v", name, got)
@@ -75,7 +75,7 @@ func TestSwitchAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	for _, push := range []string{`{}`, `{"reads_enabled":"50%"}`, `{"reads_enabled":false}`} {
-		x := &Exchange{Route: config.RouteBalance, Limits: pushed(t, push)}
+		x := &Exchange{Request: Request{Route: config.RouteBalance, Limits: pushed(t, push)}}
 		if n := testing.AllocsPerRun(1000, func() { Switch{}.Check(x) }); n != 0 {
 			t.Errorf("%s: %v allocations", push, n)
 		}

@@ -62,14 +62,14 @@ allows:   in the name of alice
 	}
 	auth, _ := newTestAuth(t, 8, "k1")
 	x := exchange([]byte(narrowed))
-	if code := auth.Check(x); code != wallet.OK {
+	if code := auth.Check(x); code != wallet.Pass {
 		t.Fatal(code, x.Detail)
 	}
 	if g := x.Grant; g.Subject() != "alice" || g.RateKey() != "k1:till-7" || g.MaxAmount != wallet.Minor(500) || g.Daily != wallet.Minor(9000) {
 		t.Errorf("%+v", g)
 	}
 	x = exchange([]byte(minted))
-	if code := auth.Check(x); code != wallet.OK {
+	if code := auth.Check(x); code != wallet.Pass {
 		t.Fatal(code, x.Detail)
 	}
 	if g := x.Grant; g.Subject() != "till-7" || g.RateKey() != "k1:till-7" || g.MaxAmount != wallet.MaxAmount() || g.Daily != wallet.MaxAmount() {
@@ -215,7 +215,7 @@ func TestGoldenTokens(t *testing.T) {
 			t.Errorf("we mint %s as\n%s, recorded is\n%s", id, got, want)
 		}
 		auth, _ := newTestAuth(t, 8, "k1", "old")
-		if x := exchange([]byte(want)); auth.Check(x) != wallet.OK {
+		if x := exchange([]byte(want)); auth.Check(x) != wallet.Pass {
 			t.Errorf("%s is refused: %s", id, x.Detail)
 		}
 	}

@@ -111,24 +111,22 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 		ctx.SetConnectionClose() // where this request ends is anyone's guess
 	}
 	if unclear != "" {
-		v.Detail = unclear
-		return wallet.BadRequest
+		return v.Refuse(wallet.BadRequest, unclear)
 	}
 	v.route = s.find(path)
-	v.Op, v.Route = v.route.op, v.route.name
+	v.Op, v.Route = table[v.route.id].op, table[v.route.id].name
 	switch {
 	case v.route.id == routeNone:
 		return wallet.NotFound
 	case string(ctx.Method()) != v.route.id.method():
 		return wallet.MethodNotAllowed
 	case framing != "":
-		v.Detail = framing
-		return wallet.BadRequest
+		return v.Refuse(wallet.BadRequest, framing)
 	case v.Op == wallet.NoOp:
-		return wallet.OK
+		return wallet.Pass
 	case v.Op == wallet.Read:
 		v.readRequest(ctx, path, query)
-		return wallet.OK
+		return wallet.Pass
 	default:
 		return v.writeRequest(query)
 	}
@@ -266,21 +264,19 @@ func (v *visit) writeRequest(query []byte) wallet.Code {
 		return wallet.BodyTooLarge
 	}
 	if watched := v.Limits.Shadow; watched != nil && v.isOver(watched.MaxBodyBytes) {
-		v.Shadowed.Add(filters.WatchedBody)
+		v.Shadowed.Add(filters.ShadowBody)
 	}
 	if !isJSON(v.header.values[hContentType]) {
-		v.Detail = "the content type must be application/json in UTF-8"
-		return wallet.UnsupportedMediaType
+		return v.Refuse(wallet.UnsupportedMediaType, "the content type must be application/json in UTF-8")
 	}
 	switch coding := v.header.values[hContentEncoding]; {
 	case len(coding) == 0 || bytes.EqualFold(coding, []byte("identity")):
 	case bytes.EqualFold(coding, []byte("gzip")) || bytes.EqualFold(coding, []byte("x-gzip")): // RFC 9110 §8.4.1.3
 		v.Gzip = true
 	default:
-		v.Detail = "the only content encoding is gzip"
-		return wallet.UnsupportedMediaType
+		return v.Refuse(wallet.UnsupportedMediaType, "the only content encoding is gzip")
 	}
-	return wallet.OK
+	return wallet.Pass
 }
 
 func (v *visit) refuseQuery(query []byte) {

@@ -144,13 +144,12 @@ func (v *visit) isOver(most int) bool {
 func (v *visit) fetch() wallet.Code {
 	for came := v.Body; ; came = v.conn.arrived() {
 		if v.conn.body.chunks.at == chunksBad {
-			v.Detail = doubtChunks
-			return wallet.BadRequest
+			return v.Refuse(wallet.BadRequest, doubtChunks)
 		}
-		if code := v.keep(came); code != wallet.OK || v.conn.body.whole() {
+		if code := v.keep(came); code != wallet.Pass || v.conn.body.whole() {
 			return code
 		}
-		if code := v.wait(); code != wallet.OK {
+		if code := v.wait(); code != wallet.Pass {
 			return code
 		}
 	}
@@ -161,14 +160,13 @@ func (v *visit) fetch() wallet.Code {
 func (v *visit) keep(data []byte) wallet.Code {
 	if size := len(v.room) + len(data); size > cap(v.room) && !v.grow(size) {
 		v.server.metrics.bodyRefused()
-		v.Detail = "the memory for request bodies is in use; nothing was done"
-		return wallet.Busy
+		return v.Refuse(wallet.Busy, "the memory for request bodies is in use; nothing was done")
 	}
 	v.room = append(v.room, data...)
 	if v.Body = v.room; v.isOver(v.Limits.MaxBodyBytes) {
 		return wallet.BodyTooLarge
 	}
-	return wallet.OK
+	return wallet.Pass
 }
 
 // grow makes room for size bytes; false where the budget has none.
@@ -201,14 +199,13 @@ func (v *visit) wait() wallet.Code {
 		err = v.conn.refill()
 	}
 	if err == nil {
-		return wallet.OK
+		return wallet.Pass
 	}
 	v.cut = true
 	if isTimeout(err) {
 		return wallet.RequestTimeout
 	}
-	v.Detail = "the body ended early"
-	return wallet.BadRequest
+	return v.Refuse(wallet.BadRequest, "the body ended early")
 }
 
 // invite tells a client that waits for it to send its body (RFC 9110 §10.1.1). HTTP/1.0 does not

@@ -41,7 +41,7 @@ type Metrics struct {
 	over                                            [numCaps][numOverCaps]prometheus.Counter
 	overBudget                                      prometheus.Counter
 	panics                                          atomic.Uint64
-	shadows                                         [filters.NumWatched]atomic.Uint64
+	shadows                                         [filters.NumShadows]atomic.Uint64
 
 	callLatency [ledger.NumOps]prometheus.Observer
 	calls       [ledger.NumOps][ledger.NumCallOutcomes]prometheus.Counter
@@ -105,7 +105,7 @@ func (m *Metrics) makeRequests() {
 	}
 	m.replays = m.counter("wallet_idem_replays_total", "Payments answered with the receipt of an earlier one.").WithLabelValues()
 	m.conflicts = m.counter("wallet_nonce_conflicts_total", "Payments refused for their nonce.").WithLabelValues()
-	for w := range filters.NumWatched {
+	for w := range filters.NumShadows {
 		m.sum(shadowSeries, shadowHelp, prometheus.Labels{"limit": w.String()}, m.shadows[w].Load)
 	}
 }
@@ -294,8 +294,8 @@ func (m *Metrics) done(id routeID, op wallet.Op, code wallet.Code, nanos int64) 
 }
 
 // shadowed counts what the limits under watch would have refused.
-func (m *Metrics) shadowed(set filters.WatchedSet) {
-	for w := range filters.NumWatched {
+func (m *Metrics) shadowed(set filters.ShadowSet) {
+	for w := range filters.NumShadows {
 		if set.Has(w) {
 			m.shadows[w].Add(1)
 		}

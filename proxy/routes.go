@@ -10,7 +10,7 @@ import (
 	"svc-wallet/wallet"
 )
 
-// routeID names a route in metrics and logs; it bounds their labels.
+// routeID is a route. It is a label in metrics and logs, and bounds them.
 type routeID uint8
 
 // The routes.
@@ -30,37 +30,39 @@ const (
 // otherMethod is the label of every method that its route does not serve.
 const otherMethod = "other"
 
-// paths are the routes as CONTRACT §1 writes them.
-var paths = [numRoutes]struct{ method, path string }{ //nolint:gochecknoglobals // a table
-	routeNone:     {otherMethod, "none"},
-	routeBalance:  {fasthttp.MethodGet, "/v1/balance"},
-	routeTx:       {fasthttp.MethodGet, "/v1/tx/{txid}"},
-	routePayment:  {fasthttp.MethodGet, "/v1/tx"},
-	routeIssue:    {fasthttp.MethodPost, "/v1/issue"},
-	routeTransfer: {fasthttp.MethodPost, "/v1/transfer"},
-	routeBurn:     {fasthttp.MethodPost, "/v1/burn"},
-	routeHealthz:  {fasthttp.MethodGet, "/healthz"},
-	routeReadyz:   {fasthttp.MethodGet, "/readyz"},
+// table is the routes as CONTRACT §1 writes them, with what limits call them and what they do: NoOp for
+// what is no business of the wallet.
+var table = [numRoutes]struct { //nolint:gochecknoglobals // a table
+	method, path string
+	name         config.Route
+	op           wallet.Op
+}{
+	routeNone:     {otherMethod, "none", config.RouteNone, wallet.NoOp},
+	routeBalance:  {fasthttp.MethodGet, "/v1/balance", config.RouteBalance, wallet.Read},
+	routeTx:       {fasthttp.MethodGet, txPrefix + "{txid}", config.RouteTx, wallet.Read},
+	routePayment:  {fasthttp.MethodGet, "/v1/tx", config.RouteTx, wallet.Read},
+	routeIssue:    {fasthttp.MethodPost, "/v1/issue", config.RouteIssue, wallet.Issue},
+	routeTransfer: {fasthttp.MethodPost, "/v1/transfer", config.RouteTransfer, wallet.Pay},
+	routeBurn:     {fasthttp.MethodPost, "/v1/burn", config.RouteBurn, wallet.Burn},
+	routeHealthz:  {fasthttp.MethodGet, "/healthz", config.RouteNone, wallet.NoOp},
+	routeReadyz:   {fasthttp.MethodGet, "/readyz", config.RouteNone, wallet.NoOp},
 }
-
-func (id routeID) path() string   { return paths[id].path }
-func (id routeID) method() string { return paths[id].method }
 
 // txPrefix is what stands before a transaction's id.
 const txPrefix = "/v1/tx/"
 
-// route is one row of the table: what a request must be, who judges it, and what is done with it
-// at last.
+func (id routeID) path() string   { return table[id].path }
+func (id routeID) method() string { return table[id].method }
+
+// route is a route at work: who judges its requests, and what is done with them at last.
 type route struct {
 	id    routeID
-	name  config.Route  // what limits call it
-	op    wallet.Op     // NoOp for what is no business of the wallet
 	head  filters.Chain // of a request whose body is still on its way
 	chain filters.Chain
 	last  func(*filters.Exchange) wallet.Code
 }
 
-// routes is the route table. Filters run from top to bottom, the first that refuses answers; the
+// routes puts the routes to work. Filters run from top to bottom, the first that refuses answers; the
 // order is CONTRACT §1's, and each place has its reason.
 func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 	var (
@@ -81,7 +83,6 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		// By subject, so after it is known; before decoding, which is what it limits.
 		subjectRate = filters.NewSubjectRate(cfg.Auth.SubjectEntries)
 		// What is asked: scope and caps need it.
-		query   = wellFormed{}
 		payload = filters.NewPayload(s.deps.Now)
 		// Capability before anything that tells of the ledger's state, replays too.
 		scope = filters.Scope{}
@@ -97,18 +98,19 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		// Before a body is waited for, or has memory. What waits holds no place in flight and has spent
 		// no token of a bucket.
 		head  = filters.Chain{ready, filters.SwitchedOff{}, inFlight, auth}
-		read  = filters.Chain{onOff, inFlight, auth, rate, subjectRate, query, payload, scope}
-		write = filters.Chain{ready, onOff, inFlight, auth, rate, subjectRate, query, payload, scope, caps, idempotency, nonce}
+		read  = filters.Chain{onOff, inFlight, auth, rate, subjectRate, payload, scope}
+		write = filters.Chain{ready, onOff, inFlight, auth, rate, subjectRate, payload, scope, caps, idempotency, nonce}
 	)
 	return [numRoutes]route{
-		routeBalance:  {routeBalance, config.RouteBalance, wallet.Read, nil, read, s.balance},
-		routeTx:       {routeTx, config.RouteTx, wallet.Read, nil, read, s.transaction},
-		routePayment:  {routePayment, config.RouteTx, wallet.Read, nil, read, s.payment},
-		routeIssue:    {routeIssue, config.RouteIssue, wallet.Issue, head, write, s.pay},
-		routeTransfer: {routeTransfer, config.RouteTransfer, wallet.Pay, head, write, s.pay},
-		routeBurn:     {routeBurn, config.RouteBurn, wallet.Burn, head, write, s.pay},
-		routeHealthz:  {routeHealthz, config.RouteNone, wallet.NoOp, nil, nil, s.healthz},
-		routeReadyz:   {routeReadyz, config.RouteNone, wallet.NoOp, nil, nil, s.readyz},
+		routeNone:     {id: routeNone},
+		routeBalance:  {routeBalance, nil, read, s.balance},
+		routeTx:       {routeTx, nil, read, s.transaction},
+		routePayment:  {routePayment, nil, read, s.payment},
+		routeIssue:    {routeIssue, head, write, s.pay},
+		routeTransfer: {routeTransfer, head, write, s.pay},
+		routeBurn:     {routeBurn, head, write, s.pay},
+		routeHealthz:  {routeHealthz, nil, nil, s.healthz},
+		routeReadyz:   {routeReadyz, nil, nil, s.readyz},
 	}
 }
 
@@ -125,28 +127,12 @@ func (s *Server) find(path []byte) *route {
 	return &s.table[routeNone]
 }
 
-// wellFormed is the filter "query": it refuses, in decoding's place, what admit found wrong with
-// the query or with a header that belongs to the decoded request.
-type wellFormed struct{}
-
-// Name implements filters.Filter.
-func (wellFormed) Name() string { return "query" }
-
-// Check implements filters.Filter.
-func (wellFormed) Check(x *filters.Exchange) wallet.Code {
-	if x.Unfit != "" {
-		x.Detail = x.Unfit
-		return wallet.BadRequest
-	}
-	return wallet.OK
-}
-
 // pay commits the decoded payment and renders its receipt.
 func (s *Server) pay(x *filters.Exchange) wallet.Code {
 	r := s.deps.Committer.Submit(&x.Transfer, x.Limits, x.Deadline)
 	x.Seq = r.Seq
 	filters.Explain(x, &r)
-	filters.WatchTotals(x, &r)
+	filters.ShadowTotals(x, &r)
 	if r.Code == wallet.OK || r.Code == wallet.Replayed {
 		x.Reply = r.Receipt.AppendJSON(x.Reply[:0])
 	}

@@ -18,14 +18,14 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	defer s.finish(ctx, v)
 	v.open(ctx)
 	code := s.admit(ctx, v)
-	if code == wallet.OK && !v.conn.body.whole() {
+	if code == wallet.Pass && !v.conn.body.whole() {
 		code = s.await(ctx, v)
 	}
 	if v.PeerGone || v.conn.aged(v.Now) {
 		ctx.SetConnectionClose()
 	}
 	v.begin(s.metrics)
-	if code == wallet.OK {
+	if code == wallet.Pass {
 		code = v.route.chain.Do(&v.Exchange, v.route.last)
 	}
 	if !v.skippable() {
@@ -39,11 +39,11 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 // await waits for the rest of a body whose head has passed all that is judged before one is read.
 // Limits may have been pushed meanwhile, so everything is then judged by those of then.
 func (s *Server) await(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
-	passed := func(*filters.Exchange) wallet.Code { return wallet.OK }
-	if code := v.route.head.Do(&v.Exchange, passed); code != wallet.OK {
+	passed := func(*filters.Exchange) wallet.Code { return wallet.Pass }
+	if code := v.route.head.Do(&v.Exchange, passed); code != wallet.Pass {
 		return code
 	}
-	if code := v.fetch(); code != wallet.OK {
+	if code := v.fetch(); code != wallet.Pass {
 		return code
 	}
 	v.renew()
@@ -160,7 +160,7 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error) {
 	v.conn.linger = true
 	code, detail := unreadable(err)
 	if v.reopen(ctx) {
-		if admitted := s.admit(ctx, v); admitted != wallet.OK {
+		if admitted := s.admit(ctx, v); admitted != wallet.Pass {
 			code, detail = admitted, v.Detail
 		}
 	}

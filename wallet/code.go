@@ -30,6 +30,10 @@ const (
 	numCodes
 )
 
+// Pass is no answer: who judges before the ledger does returns it for "go on". One that reached a client
+// by mistake would read as INTERNAL_ERROR, whose outcome is unknown, and not as paid.
+const Pass Code = 1<<8 - 1
+
 // Outcome is what became of the money. The zero value is Unknown: it is never reported as
 // failed and never rolled back.
 type Outcome uint8
