@@ -6,13 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"math"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"svc-wallet/wallet"
 )
 
 // The journal is the ledger: every payment in the order of its making. One record holds the
@@ -135,103 +131,6 @@ func chainOn(chain uint64, record []byte) uint64 {
 	return d.Sum64()
 }
 
-// journalWriter writes records, one after the other. It is one goroutine's.
-type journalWriter struct {
-	fs     vfs.FS
-	dir    string
-	fill   int64
-	file   vfs.File // the newest segment
-	filled int64    // bytes of it that are there, zeros included
-}
-
-// open goes on in a segment that is there, behind end. What a crash left there is wiped first, lest
-// a shorter record leave the rest of it behind. A crash here leaves some of it, and it is wiped then.
-func (w *journalWriter) open(end place) (err error) {
-	name := w.fs.PathJoin(w.dir, segmentName(end.segment))
-	if w.file, err = w.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified); err != nil {
-		return err
-	}
-	rest, err := readFrom(w.file, end.offset)
-	if err != nil {
-		return err
-	}
-	w.filled = end.offset + int64(len(rest))
-	if len(bytes.Trim(rest, "\x00")) == 0 {
-		return nil
-	}
-	if _, err := w.file.WriteAt(make([]byte, len(rest)), end.offset); err != nil {
-		return err
-	}
-	return w.file.Sync()
-}
-
-// begin begins a segment. A crash here leaves a newest segment without a whole header, or none;
-// either is begun again.
-func (w *journalWriter) begin(h *header) error {
-	if w.file != nil {
-		if err := w.file.Close(); err != nil {
-			return err
-		}
-	}
-	var err error
-	if w.file, err = w.fs.OpenReadWrite(w.fs.PathJoin(w.dir, segmentName(h.first)), vfs.WriteCategoryUnspecified); err != nil {
-		return err
-	}
-	w.filled = w.fill
-	first := append(h.append(nil), make([]byte, max(0, w.fill-headerSize))...)
-	if _, err := w.file.WriteAt(first, 0); err != nil {
-		return err
-	}
-	if err := w.file.Sync(); err != nil {
-		return err
-	}
-	return syncFolder(w.fs, w.dir)
-}
-
-// append writes the record at offset and syncs it. Once it returns nil, the record is durable; when
-// it fails, nobody knows, and nothing may be written any more.
-func (w *journalWriter) append(record []byte, offset int64) error {
-	if end := offset + int64(len(record)); end > w.filled {
-		ahead := end + w.fill
-		if _, err := w.file.WriteAt(make([]byte, ahead-w.filled), w.filled); err != nil {
-			return err
-		}
-		w.filled = ahead
-	}
-	if _, err := w.file.WriteAt(record, offset); err != nil {
-		return err
-	}
-	return w.file.SyncData()
-}
-
-func (w *journalWriter) close() error {
-	if w.file == nil {
-		return nil
-	}
-	return w.file.Close()
-}
-
-func syncFolder(fs vfs.FS, dir string) error {
-	f, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-func readFrom(f vfs.File, offset int64) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil || info.Size() <= offset {
-		return nil, err
-	}
-	rest := make([]byte, info.Size()-offset)
-	n, err := f.ReadAt(rest, offset)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return rest[:n], err
-}
-
 // record is one group as it lies in a segment.
 type record struct {
 	begin, end int64
@@ -279,71 +178,6 @@ func entryAt(b []byte) (receipt *receiptRow, size int, err error) {
 	return receipt, size, nil
 }
 
-// journalReader reads records in order, checked against those before.
-type journalReader struct {
-	name  string
-	file  vfs.File
-	from  io.Reader
-	at    int64
-	seq   uint64 // of the last payment before
-	chain uint64
-	gap   bool // the next record follows nothing that could be read
-	buf   []byte
-}
-
-// next returns io.EOF where only zeros, or nothing, can follow, and a damageError where the bytes
-// are no record that follows.
-func (r *journalReader) next() (rec record, err error) {
-	r.buf = append(r.buf[:0], make([]byte, recordHead)...)
-	if _, err := io.ReadFull(r.from, r.buf); err != nil && !ended(err) {
-		return rec, err
-	}
-	if binary.BigEndian.Uint32(r.buf) == 0 {
-		return rec, io.EOF
-	}
-	length := binary.BigEndian.Uint32(r.buf[4:])
-	if string(r.buf[:4]) != recordMagic || length > maxEntries {
-		return rec, damagef(r.name, "no record begins at %d", r.at)
-	}
-	size := recordHead + int(length) + recordTail
-	r.buf = append(r.buf, make([]byte, size-recordHead)...)
-	if _, err := io.ReadFull(r.from, r.buf[recordHead:]); err != nil && !ended(err) {
-		return rec, err
-	}
-	if rec = recordOf(r.buf); rec.count == 0 {
-		return rec, damagef(r.name, "the record at %d does not check", r.at)
-	}
-	rec.begin, rec.end = r.at, r.at+int64(size)
-	if rec.first != r.seq+1 || (!r.gap && rec.chain != chainOn(r.chain, r.buf[:size-recordTail])) {
-		return rec, damagef(r.name, "the record at %d, payment %d, does not follow payment %d", r.at, rec.first, r.seq)
-	}
-	r.at, r.seq, r.chain, r.gap = rec.end, r.seq+uint64(rec.count), rec.chain, false //nolint:gosec // small
-	return rec, nil
-}
-
-// skip goes on at the next whole record behind damage, before end and with payments up to last. Where
-// there is none it says so. It takes the rest of the segment into memory for it.
-func (r *journalReader) skip(end int64, last uint64) (found bool, err error) {
-	rest, err := readFrom(r.file, r.at)
-	if err != nil {
-		return false, err
-	}
-	rest = rest[:min(max(0, end-r.at), int64(len(rest)))]
-	at, rec := nextRecord(rest[min(1, len(rest)):], r.seq+1, last)
-	if at < 0 {
-		return false, nil
-	}
-	rest = rest[at+1:]
-	r.at, r.seq, r.gap = r.at+int64(at)+1, rec.first-1, true
-	r.from = bytes.NewReader(rest)
-	return true, nil
-}
-
-// rest is what lies behind the last record.
-func (r *journalReader) rest() ([]byte, error) { return readFrom(r.file, r.at) }
-
-func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
-
 // recordOf looks at a whole record's bytes; count is 0 where they do not check.
 func recordOf(b []byte) record {
 	tail := b[len(b)-recordTail:]
@@ -377,86 +211,4 @@ func nextRecord(b []byte, first, last uint64) (at int, rec record) {
 			}
 		}
 	}
-}
-
-// readEntry finds the receipt of a transaction among the entries of an index row; nil where it is
-// not there. An entry that does not check is passed over if it can be, since it need not be the one.
-func readEntry(fs vfs.FS, dir string, at indexRow, id wallet.TxID) (*receiptRow, error) {
-	name := fs.PathJoin(dir, segmentName(at.segment))
-	f, err := fs.Open(name)
-	if err != nil {
-		return nil, damagef(name, "cannot be read: %v", err)
-	}
-	defer func() { _ = f.Close() }()
-	buf := make([]byte, int(at.n)*(entryHead+receiptMaxSize))
-	n, err := f.ReadAt(buf, at.offset)
-	if err != nil && !ended(err) {
-		return nil, damagef(name, "cannot be read: %v", err)
-	}
-	bad := false
-	for buf, i := buf[:n], byte(0); i < at.n; i++ {
-		r, size, err := entryAt(buf)
-		switch {
-		case err != nil && size == 0:
-			return nil, damagef(name, "the entries at %d do not check", at.offset)
-		case err != nil:
-			bad = true
-		case r.TxID == id:
-			return r, nil
-		}
-		buf = buf[size:]
-	}
-	if bad {
-		return nil, damagef(name, "an entry behind %d does not check", at.offset)
-	}
-	return nil, nil //nolint:nilnil // nil is that there is none
-}
-
-// durableFile says which version was durable, apart from the journal that it vouches for: after a
-// crash of the process the version that was acknowledged, after a power cut that or an earlier one.
-// It is written after each sync of the journal, and itself synced only where a segment begins and at
-// each start, so that it is always there. Of its two slots one is always whole.
-type durableFile struct {
-	file vfs.File
-	next int64 // slot
-}
-
-const (
-	durableName  = "durable"
-	durableMagic = "\xb6durable"
-	durableSize  = 8 + 8 + 4
-	durableApart = 4096 // two slots never share a sector
-)
-
-func openDurable(fs vfs.FS, dir string) (*durableFile, error) {
-	f, err := fs.OpenReadWrite(fs.PathJoin(dir, durableName), vfs.WriteCategoryUnspecified)
-	return &durableFile{file: f}, err
-}
-
-func (d *durableFile) write(seq uint64) error {
-	b := binary.BigEndian.AppendUint64([]byte(durableMagic), seq)
-	b = binary.BigEndian.AppendUint32(b, checksum(b))
-	_, err := d.file.WriteAt(b, d.next*durableApart)
-	d.next = 1 - d.next
-	return err
-}
-
-// readDurable is the version that the file vouches for; without ok there is no such file, or neither
-// slot checks.
-func readDurable(fs vfs.FS, dir string) (seq uint64, ok bool, err error) {
-	f, err := fs.Open(fs.PathJoin(dir, durableName))
-	if isAbsent(err) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, durableApart+durableSize))
-	for at := 0; at+durableSize <= len(b); at += durableApart {
-		slot := b[at : at+durableSize]
-		if string(slot[:8]) == durableMagic && checksum(slot[:16]) == binary.BigEndian.Uint32(slot[16:]) {
-			seq, ok = max(seq, binary.BigEndian.Uint64(slot[8:])), true
-		}
-	}
-	return seq, ok, errors.Join(err, f.Close())
 }

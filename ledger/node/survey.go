@@ -1,0 +1,291 @@
+package node
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// survey is what lies in the folder.
+type survey struct {
+	ledger   [16]byte
+	segments []segment
+	leftover string // a segment that a crash left without a whole header
+	state    headRow
+	pruned   prunedRow
+	seq      uint64 // the last payment of the journal
+	end      place
+	chain    uint64
+	tail     int64 // bytes of the journal that the state has not
+	vouched  bool  // the file durable says how far the journal went
+}
+
+// segment is a file of the journal. end is where its records end; 0 for the newest, which knows it not.
+type segment struct {
+	header
+	name string
+	size int64
+	end  int64
+}
+
+func (p *pebbleEngine) survey() (s survey, err error) {
+	names, err := p.fs.List(p.dir)
+	if err != nil {
+		return s, err
+	}
+	if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "MANIFEST-") }) {
+		return s, errors.New("the store has format 1, which had no journal and is not read any more; start with a new folder")
+	}
+	durable, vouched, err := readDurable(p.fs, p.dir)
+	if err != nil {
+		return s, err
+	}
+	if err := s.readState(p); err != nil {
+		return s, err
+	}
+	if err := s.listSegments(p.fs, p.journal.dir); err != nil {
+		return s, err
+	}
+	if err := s.followTail(p.fs); err != nil {
+		return s, err
+	}
+	if durable > s.seq {
+		return s, damagef(journalDir, "payments are missing: %d had been made durable, it ends at %d", durable, s.seq)
+	}
+	s.vouched = vouched || s.seq == 0
+	return s, nil
+}
+
+// readState opens Pebble read-only: what it takes for leftovers it would delete.
+func (s *survey) readState(p *pebbleEngine) error {
+	dir := p.fs.PathJoin(p.dir, stateDir)
+	names, err := p.fs.List(dir)
+	if isAbsent(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	desc, err := pebble.Peek(dir, p.fs)
+	if err != nil {
+		return err
+	}
+	if !desc.Exists {
+		if slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".sst") }) {
+			return damagef(stateDir, "there are data but no manifest that tells what they are")
+		}
+		return nil
+	}
+	read := pebbleOptions(p)
+	read.ReadOnly = true
+	db, err := pebble.Open(dir, read)
+	if err != nil {
+		return err
+	}
+	s.state, err = load[headRow](db, []byte(headKey))
+	if err == nil {
+		s.pruned, err = load[prunedRow](db, []byte(prunedKey))
+	}
+	return errors.Join(err, db.Close())
+}
+
+// listSegments reads the headers, and that each segment goes on where the one before ends.
+func (s *survey) listSegments(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil && !isAbsent(err) {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		text, ok := strings.CutSuffix(name, ".log")
+		first, err := strconv.ParseUint(text, 10, 64)
+		if !ok || err != nil || s.leftover != "" {
+			return damagef(name, "has no place in the journal")
+		}
+		g, err := readHeader(fs, fs.PathJoin(dir, name))
+		switch {
+		case errors.Is(err, errHeader) && name == names[len(names)-1]:
+			s.leftover = g.name
+			continue
+		case errors.Is(err, errHeader):
+			return damagef(name, "its header does not check")
+		case err != nil:
+			return fmt.Errorf("%s: %w", name, err)
+		case g.first != first:
+			return damagef(name, "begins with payment %d", g.first)
+		}
+		s.segments = append(s.segments, g)
+	}
+	for i := range s.segments {
+		if err := s.link(fs, i); err != nil {
+			return err
+		}
+	}
+	if s.leftover != "" {
+		return noRecords(fs, s.leftover)
+	}
+	return nil
+}
+
+func readHeader(fs vfs.FS, name string) (g segment, err error) {
+	g.name = name
+	f, err := fs.Open(name)
+	if err != nil {
+		return g, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return g, err
+	}
+	g.size = info.Size()
+	b := make([]byte, headerSize)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		if ended(err) {
+			return g, errHeader
+		}
+		return g, err
+	}
+	return g, g.decode(b)
+}
+
+// noRecords refuses a file that is no torn beginning, because there is something in it.
+func noRecords(fs vfs.FS, name string) error {
+	f, err := fs.Open(name)
+	if err != nil {
+		return err
+	}
+	rest, err := readFrom(f, 0)
+	if err = errors.Join(err, f.Close()); err == nil && goodRecord(rest) {
+		return damagef(name, "its header does not check")
+	}
+	return err
+}
+
+// link holds segment i against the one before.
+func (s *survey) link(fs vfs.FS, i int) error {
+	g := &s.segments[i]
+	if i == 0 {
+		s.ledger = g.ledger
+		if kept := max(s.pruned.first, 1); kept < g.first || (g.first == 1 && g.before != (place{})) ||
+			!slices.ContainsFunc(s.segments, func(g segment) bool { return g.first == kept && g.chain == s.pruned.chain }) {
+			return damagef(journalDir, "payments from %d on are missing", kept)
+		}
+		return nil
+	}
+	before := &s.segments[i-1]
+	before.end = g.before.offset
+	if g.ledger != s.ledger {
+		return damagef(g.name, "is of another ledger")
+	}
+	if g.before.segment != before.first {
+		return damagef(journalDir, "a segment is missing between %d and %d", before.first, g.first)
+	}
+	if chain, err := chainAt(fs, before, before.end); err != nil || chain != g.chain {
+		return damagef(before.name, "does not end where the next one begins")
+	}
+	return nil
+}
+
+// chainAt is the chain of the record that ends at offset.
+func chainAt(fs vfs.FS, g *segment, offset int64) (uint64, error) {
+	if offset == headerSize {
+		return g.chain, nil
+	}
+	f, err := fs.Open(g.name)
+	if err != nil {
+		return 0, err
+	}
+	b := make([]byte, recordTail)
+	_, err = f.ReadAt(b, offset-recordTail)
+	return binary.BigEndian.Uint64(b), errors.Join(err, f.Close())
+}
+
+// followTail reads the journal from where the state stands.
+func (s *survey) followTail(fs vfs.FS) error {
+	s.seq, s.end, s.chain = s.state.seq, s.state.end, s.state.chain
+	if len(s.segments) == 0 {
+		if s.seq > 0 {
+			return damagef(journalDir, "it is missing: payments up to %d had been made", s.seq)
+		}
+		return nil
+	}
+	if s.seq == 0 {
+		if first := s.segments[0].first; first != 1 {
+			return damagef(stateDir, "it is missing, and the journal begins with payment %d", first)
+		}
+		s.end = place{1, headerSize}
+	}
+	at := slices.IndexFunc(s.segments, func(g segment) bool { return g.first == s.end.segment })
+	if at < 0 {
+		return damagef(journalDir, "payments are missing: %d had been made durable, it ends before", s.seq)
+	}
+	if chain, err := chainAt(fs, &s.segments[at], s.end.offset); err != nil || chain != s.chain {
+		return damagef(s.segments[at].name, "has no record that ends at %d, where the state stands", s.end.offset)
+	}
+	s.state.end = s.end
+	for i := at; i < len(s.segments); i++ {
+		if err := s.follow(fs, &s.segments[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow reads the records of a segment from s.end, or from its beginning.
+func (s *survey) follow(fs vfs.FS, g *segment) error {
+	if g.first != s.end.segment {
+		s.end = place{g.first, headerSize}
+	}
+	r, done, err := openSegment(fs, g, s.end.offset, s.seq, s.chain)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for err == nil {
+		_, err = r.next()
+	}
+	s.tail += r.at - s.end.offset
+	s.seq, s.end.offset, s.chain = r.seq, r.at, r.chain
+	var bad *damageError
+	switch {
+	case !errors.Is(err, io.EOF) && !errors.As(err, &bad):
+		return err
+	case g.end > 0 && bad != nil:
+		return bad
+	case g.end > 0 && r.at != g.end:
+		return damagef(g.name, "its records end at %d instead of %d", r.at, g.end)
+	case g.end > 0:
+		return nil
+	}
+	rest, err := r.rest()
+	if err == nil && goodRecord(rest) {
+		return damagef(g.name, "at %d there is no whole record, but behind it there are some", r.at)
+	}
+	return err // zeros, or the torn end of a crash
+}
+
+// openSegment reads the records of a segment from offset on, behind payment seq.
+func openSegment(fs vfs.FS, g *segment, offset int64, seq, chain uint64) (*journalReader, func(), error) {
+	f, err := fs.Open(g.name, vfs.SequentialReadsOption)
+	if err != nil {
+		return nil, nil, err
+	}
+	end := g.end
+	if end == 0 {
+		end = g.size
+	}
+	from := io.NewSectionReader(f, offset, max(0, end-offset))
+	r := &journalReader{name: g.name, file: f, from: bufio.NewReaderSize(from, readAhead), at: offset, seq: seq, chain: chain}
+	return r, func() { _ = f.Close() }, nil
+}
+
+const readAhead = 256 << 10
