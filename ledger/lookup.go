@@ -1,0 +1,212 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"svc-wallet/config"
+	"svc-wallet/ledger/wire"
+	"svc-wallet/wallet"
+)
+
+// lookup asks the ledger, again while its answers are too old and there is time. A silent one is not
+// asked: that would take a place in flight, and what is in memory needs those.
+func (r *Reader) lookup(
+	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
+) (wallet.Balance, int64, wallet.Code) {
+	begun := r.opts.Now()
+	for wait := againFirst; ; wait = min(2*wait, againMost) {
+		lost := r.hush.now()
+		if lost.Err() != nil {
+			return r.fallBack(&key, minSeq, wallet.UpstreamUnavailable)
+		}
+		deadline = r.patience(deadline)
+		p, mine := r.cache.join(key, origin, deadline)
+		if mine {
+			r.enqueue(p, l.Queue)
+		}
+		code := r.await(lost, p, minSeq, deadline)
+		if code != wallet.OK {
+			return r.fallBack(&key, minSeq, code)
+		}
+		if !p.tooOld && p.figure.balance.Seq >= minSeq {
+			if mine {
+				return r.serve(&p.figure, CacheMiss)
+			}
+			return r.serve(&p.figure, CacheCoalesced)
+		}
+		if !p.tooOld { // below minSeq; without a stream only another lookup tells more
+			deadline = min(deadline, begun+int64(outrunWait))
+			if r.Healthy() && !r.reach(minSeq, l, deadline) {
+				return r.outran(max(r.Seq(), p.figure.balance.Seq))
+			}
+		}
+		if r.opts.Now()+int64(wait) >= deadline {
+			return r.outran(max(r.Seq(), p.figure.balance.Seq))
+		}
+		sleep(lost, wait)
+	}
+}
+
+// await waits for the end of a lookup. A read changes nothing, so one whose time runs out is
+// refused, not uncertain. lost was taken before the lookup was begun. Where it ends, nothing more is
+// hoped for that could be answered from memory, or of a ledger that is silent; one that is gone may
+// still answer a lookup, so the others wait a little.
+func (r *Reader) await(lost context.Context, p *pendingLookup, minSeq uint64, deadline int64) wallet.Code { //nolint:contextcheck // lost is none of a call
+	for {
+		t := time.NewTimer(time.Duration(deadline - r.opts.Now()))
+		select {
+		case <-p.done:
+			t.Stop()
+			return p.code
+		case <-t.C:
+			return wallet.UpstreamUnavailable
+		case <-lost.Done():
+			t.Stop()
+		}
+		if lost = r.hush.now(); lost.Err() != nil {
+			return wallet.UpstreamUnavailable
+		}
+		if _, ok := r.held(&p.key, minSeq); ok {
+			return wallet.UpstreamUnavailable
+		}
+		deadline = r.patience(deadline)
+	}
+}
+
+// held is the figure in memory that may be served while the ledger cannot be asked.
+func (r *Reader) held(key *wallet.BalanceKey, minSeq uint64) (figure, bool) {
+	f, ok := r.cache.get(key, r.lease.Load())
+	return f, ok && f.balance.Seq >= minSeq && r.opts.Now()-f.asOf <= int64(r.opts.MaxStale)
+}
+
+// fallBack serves what is in memory, with its true age, where the ledger could not be asked.
+func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Code) (wallet.Balance, int64, wallet.Code) {
+	if r.doubted() {
+		return r.outran(minSeq)
+	}
+	if f, ok := r.held(key, minSeq); ok && (code == wallet.UpstreamUnavailable || code == wallet.Unreadable) {
+		return r.serve(&f, CacheStale)
+	}
+	r.outcomes[CacheFailed].Add(1)
+	return wallet.Balance{}, 0, code
+}
+
+// enqueue hands a registered lookup to the workers, or ends it where most wait already.
+func (r *Reader) enqueue(p *pendingLookup, most int) {
+	code := wallet.OK
+	r.mu.Lock()
+	switch {
+	case r.closed:
+		code = wallet.RetryLater
+	case r.queued >= most:
+		code = wallet.Busy
+	default:
+		if r.last == nil {
+			r.first = p
+		} else {
+			r.last.next = p
+		}
+		r.last = p
+		r.queued++
+		if r.running < lookupWorkers {
+			r.running++
+			r.idle.Add(1)
+			go r.work()
+		}
+	}
+	r.mu.Unlock()
+	if code != wallet.OK {
+		r.cache.fail(p, code)
+	}
+}
+
+// work runs batches of lookups until none waits.
+func (r *Reader) work() {
+	defer r.idle.Done()
+	var b lookups
+	for r.fill(&b) {
+		r.run(&b)
+	}
+}
+
+// lookups is a batch and its scratch memory.
+type lookups struct {
+	items    []*pendingLookup
+	keys     []wallet.BalanceKey
+	origins  []wallet.Origin
+	figures  []wallet.Balance
+	deadline int64 // the latest of the items'
+}
+
+// fill takes what is there; false if there is nothing, and then the worker no longer counts.
+func (r *Reader) fill(b *lookups) bool {
+	most := r.live.Load().BatchMax
+	*b = lookups{items: b.items[:0], keys: b.keys[:0], origins: b.origins[:0], figures: b.figures[:0]}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.first != nil && (len(b.items) < most || len(b.items) == 0) {
+		p := r.first
+		if r.first = p.next; r.first == nil {
+			r.last = nil
+		}
+		r.queued--
+		b.items = append(b.items, p)
+		b.keys = append(b.keys, p.key)
+		b.origins = append(b.origins, p.origin)
+		b.figures = append(b.figures, wallet.Balance{})
+		b.deadline = max(b.deadline, p.deadline)
+	}
+	if len(b.items) == 0 {
+		r.running--
+		return false
+	}
+	return true
+}
+
+func (r *Reader) run(b *lookups) {
+	at, err := r.look(b, 0, len(b.items))
+	if errors.Is(err, wire.ErrDamaged) && len(b.items) > 1 {
+		// One row that cannot be read fails the whole call, so each balance is asked for by itself.
+		for i := range b.items {
+			at, err := r.look(b, i, i+1)
+			r.end(b, i, at, err)
+		}
+		return
+	}
+	for i := range b.items {
+		r.end(b, i, at, err)
+	}
+}
+
+// look asks for some of the figures. at is when the last attempt began.
+func (r *Reader) look(b *lookups, from, to int) (at int64, err error) {
+	ctx := withOrigins(context.Background(), b.origins[from:to])
+	err = r.caller.do(ctx, OpLookup, b.deadline, func(ctx context.Context) error {
+		at = r.opts.Now()
+		return r.ledger.Lookup(ctx, b.keys[from:to], b.figures[from:to])
+	})
+	return at, err
+}
+
+// end gives an item its answer.
+func (r *Reader) end(b *lookups, i int, at int64, err error) {
+	if err != nil {
+		r.cache.fail(b.items[i], unanswered(err))
+		return
+	}
+	r.cache.answer(b.items[i], &b.figures[i], at, r.lease.Load())
+}
+
+// unanswered is the answer to a read whose call failed.
+func unanswered(err error) wallet.Code {
+	switch {
+	case isDoubt(err):
+		return wallet.RetryLater
+	case errors.Is(err, wire.ErrDamaged):
+		return wallet.Unreadable
+	default:
+		return wallet.UpstreamUnavailable
+	}
+}

@@ -1,0 +1,237 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"svc-wallet/ledger/ledgerpb"
+	"svc-wallet/ledger/wire"
+	"svc-wallet/wallet"
+)
+
+// Watch implements Ledger.
+func (c *Client) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
+	return c.watch(ctx, from, on, nil, nil)
+}
+
+// Beat is the node's answer to a tick: every change that was durable when the tick was sent has
+// been handed to the watcher.
+type Beat struct {
+	AsOf               int64  // local time when the tick was sent, Unix nanoseconds
+	Seq                uint64 // version that the changes handed over reach
+	ConservationOK     uint64 // the node's checks that found Σ balances = issued − burned
+	ConservationFailed uint64 // and those that found money made or lost
+	Stalled            bool   // the node cannot make commits durable
+}
+
+// WatchBeat is Watch with a tick every 25 ms. beat is told of each answer, in order with the
+// changes. tick is told, before each tick, how long the node has left ticks unanswered for no other
+// reason than its own; another goroutine calls it, the one that sends the ticks.
+func (c *Client) WatchBeat(
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(silent time.Duration),
+) error {
+	return c.watch(ctx, from, on, beat, tick)
+}
+
+type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.WatchResponse]
+
+func (c *Client) watch(
+	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(time.Duration),
+) error {
+	l, known := c.link.Load(), c.standing.known() // known before the node is asked, so it must have that
+	outer := ctx
+	ctx, cancel, stop := l.watching(ctx)
+	defer stop()
+	stream, err := l.node.Watch(ctx)
+	if err != nil {
+		return watchError(ctx, err)
+	}
+	// An error of Send is the stream's, which Recv tells.
+	_ = stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: from}, History: c.copied(from)})
+	t := ticks{now: c.opts.Now, kernel: l.carrier.kernel}
+	if beat != nil {
+		ended := make(chan struct{})
+		defer func() { cancel(nil); <-ended }()
+		go func() {
+			defer close(ended)
+			if err := t.send(ctx, stream, tick); err != nil {
+				cancel(err)
+			}
+		}()
+	}
+	err = watchError(ctx, c.receive(ctx, l, stream, from, &t, known, on, beat))
+	if l.isRetired() && !errors.Is(err, wire.ErrBacklog) && !errors.Is(err, wire.ErrLagged) {
+		return errMoved // the connection may have been closed before ctx was
+	}
+	if beat != nil && outer.Err() == nil {
+		l.unproved.Store(true) // nobody sees what comes back at its other end
+	}
+	return err
+}
+
+// Await waits for d, but where the connection is lost no longer than until there is one again; false if
+// ctx ended first.
+func (c *Client) Await(ctx context.Context, d time.Duration) bool { return c.link.Load().await(ctx, d) }
+
+// copied is the history of a copy at version from; nil where there is no copy.
+func (c *Client) copied(from uint64) []byte {
+	if h := c.history.Load(); h != nil && from > 0 {
+		return *h
+	}
+	return nil
+}
+
+func (c *Client) receive(
+	ctx context.Context, l *link, stream watchStream, at uint64, t *ticks, known known,
+	on func(wallet.Change), beat func(Beat),
+) error {
+	var newest uint64 // of the figures
+	var name *ledgerName
+	judged := false
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if h := m.GetHistory(); len(h) > 0 {
+			c.history.Store(&h)
+		}
+		if name == nil {
+			name = &ledgerName{m.GetLedger(), m.GetHistory()}
+		}
+		change, err := wire.DecodeChange(at, m)
+		if err != nil {
+			return err
+		}
+		at = change.Seq
+		if judged {
+			c.saw(at)
+		}
+		for i := range change.Balances {
+			newest = max(newest, change.Balances[i].Seq)
+		}
+		h := m.GetHeartbeat()
+		if h != nil && newest > at {
+			// Such a figure would never be replaced, so the copy must go.
+			return fmt.Errorf("%w: a figure of version %d in a stream at %d", wire.ErrBacklog, newest, at)
+		}
+		if len(change.Balances) > 0 || h == nil {
+			on(change)
+		}
+		if h == nil {
+			continue
+		}
+		asOf, ok := t.answered(h.GetTick())
+		if !ok {
+			return fmt.Errorf("%w: heartbeat for a tick that is not due", wire.ErrMalformed)
+		}
+		if !judged { // by now the stream has told all that was durable when it was opened
+			if err := c.judge(ctx, l, name, at, asOf, known); err != nil {
+				return err
+			}
+			judged = true
+		}
+		l.answered.Store(asOf)
+		if h.GetClock() > 0 {
+			l.opening.Store(&opening{name.history, h.GetClock(), asOf})
+		}
+		beat(Beat{
+			AsOf: asOf, Seq: change.Seq,
+			ConservationOK: h.GetConservationOk(), ConservationFailed: h.GetConservationFailed(),
+			Stalled: h.GetStalled(),
+		})
+	}
+}
+
+// watchError maps the stream's end to the errors of Ledger.Watch.
+func watchError(ctx context.Context, err error) error {
+	switch code := status.Code(err); {
+	case errors.Is(err, wire.ErrBacklog): // what was handed over is wrong, whatever else has happened
+		return fmt.Errorf("ledger watch: %w", err)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, io.EOF):
+		return errors.New("ledger watch: the node ended the stream")
+	case code == codes.OutOfRange:
+		return fmt.Errorf("ledger watch: %w: %w", wire.ErrBacklog, err)
+	case code == codes.ResourceExhausted:
+		return fmt.Errorf("ledger watch: %w: %w", wire.ErrLagged, err)
+	default:
+		return fmt.Errorf("ledger watch: %w", err)
+	}
+}
+
+// ticks are the ones sent and not yet answered. A tick's number is the local time when it was
+// sent, made to grow, so an answer needs no table to tell its age; but it must be one of these.
+type ticks struct {
+	now    func() int64
+	kernel func() kernel // nil: nothing is known of the connection
+
+	mu      sync.Mutex
+	due     []int64 // oldest first, at most maxTicks
+	last    int64
+	answers bool // since the last tick
+}
+
+// send ticks until ctx ends or the stream breaks. An error: the node answers none of them.
+func (t *ticks) send(ctx context.Context, stream watchStream, told func(silent time.Duration)) error {
+	clock := time.NewTicker(tickEvery) // drops what a starved process missed, so it never bursts
+	defer clock.Stop()
+	var s silence
+	if t.kernel != nil {
+		s.kernel = t.kernel()
+	}
+	for {
+		tick, due, answered := t.next()
+		silent := s.look(tick, answered, due > 0)
+		if told != nil {
+			told(silent)
+		}
+		if due >= maxTicks {
+			return fmt.Errorf("ledger watch: %d ticks are unanswered", due)
+		}
+		ask := &ledgerpb.WatchRequest_Tick{Tick: uint64(tick)} //nolint:gosec // times after 1970
+		if stream.Send(&ledgerpb.WatchRequest{Ask: ask}) != nil {
+			return nil // Recv tells why
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-clock.C:
+		}
+	}
+}
+
+// next makes a tick and tells how many were due before it, and whether any was answered since the
+// last one.
+func (t *ticks) next() (tick int64, due int, answered bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	due, answered = len(t.due), t.answers
+	t.answers = false
+	t.last = max(t.now(), t.last+1)
+	t.due = append(t.due, t.last)
+	return t.last, due, answered
+}
+
+// answered settles a tick and the ones before it, which the same answer covers.
+func (t *ticks) answered(tick uint64) (asOf int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, due := range t.due {
+		if uint64(due) == tick { //nolint:gosec // times after 1970
+			t.due = append(t.due[:0], t.due[i+1:]...)
+			t.answers = true
+			return due, true
+		}
+	}
+	return 0, false
+}
