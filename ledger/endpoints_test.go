@@ -216,8 +216,8 @@ func TestMoveUnderLoad(t *testing.T) {
 	for i := range out {
 		sum, _ = sum.Add(out[i].Amount)
 	}
-	if ok, failed := e.Conservation(); ok == 0 || failed != 0 || e.Seq() != paid.Load() || sum != wallet.Minor(paid.Load()) {
-		t.Errorf("%d payments made %v and version %d; conservation %d/%d", paid.Load(), sum, e.Seq(), ok, failed)
+	if s := e.Stats(); s.ConservationOK == 0 || s.ConservationFailed != 0 || e.Seq() != paid.Load() || sum != wallet.Minor(paid.Load()) {
+		t.Errorf("%d payments made %v and version %d; %+v", paid.Load(), sum, e.Seq(), s)
 	}
 	until(t, "healthy", m.reader.Healthy)
 	if m.Moves() < flips || m.RefusedMoves() != 0 || m.reader.Reconnects() != 0 || m.reader.lease.Load().epoch != 1 {

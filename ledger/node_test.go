@@ -131,8 +131,8 @@ func TestSidecarsOverRestart(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
-	if ok, failed := e.Conservation(); ok == 0 || failed != 0 || e.Seq() != accounts*payments {
-		t.Errorf("conservation %d/%d, version %d", ok, failed, e.Seq())
+	if s := e.Stats(); s.ConservationOK == 0 || s.ConservationFailed != 0 || e.Seq() != accounts*payments {
+		t.Errorf("%+v, version %d", s, e.Seq())
 	}
 	stop()
 	_ = e.Close()

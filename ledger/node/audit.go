@@ -6,14 +6,13 @@ import (
 	"io"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"svc-wallet/wallet"
 )
 
 // checker reads a whole store. spend is told of what was read, and may wait or end it.
 type checker struct {
-	fs     vfs.FS
+	folder folder
 	spend  func(bytes int64) error
 	report *Report
 	kept   uint64                     // the first payment that is kept
@@ -22,6 +21,10 @@ type checker struct {
 	txid   wallet.TxID                // of the last payment read
 	seek   bool                       // the next row of the index is to be looked for
 	unread int64                      // bytes that spend was not told of yet
+}
+
+func newChecker(f folder, spend func(bytes int64) error) *checker {
+	return &checker{folder: f, spend: spend, report: &Report{Told: []string{}, Unjudged: []string{}}, sums: make(map[wallet.Asset]supplyRow)}
 }
 
 // journal reads every record of the segments, which end with payment last, and the rows of payments up
@@ -43,7 +46,7 @@ func (c *checker) journal(db pebble.Reader, segments []segment, upTo, last uint6
 
 // segment goes on at the next whole record where one does not check, and counts what lies between.
 func (c *checker) segment(db pebble.Reader, g *segment, last uint64) error {
-	r, done, err := openSegment(c.fs, g, headerSize, g.first-1, g.chain)
+	r, done, err := c.folder.openSegment(g, headerSize, g.first-1, g.chain)
 	if err != nil {
 		return err
 	}

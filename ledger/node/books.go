@@ -258,10 +258,7 @@ func (b *books) change() wallet.Change {
 		return c
 	}
 	c.Balances = make([]wallet.Balance, 0, len(b.balances.touched))
-	for _, row := range b.balances.touched {
-		if row.is == row.was {
-			continue // only read
-		}
+	for row := range b.balances.changed() {
 		account, _ := b.accounts.rows.get(row.key.Account) // side touched it with the balance
 		c.Balances = append(c.Balances, wallet.Balance{
 			Key: row.key, Amount: row.is.amount, Nonce: account.is.debit, Seq: c.Seq,

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-
-	"svc-wallet/wallet"
 )
 
 // check is the checker of a running node: it reads the whole store, slowly, and again and again.
@@ -38,6 +36,15 @@ func (p *pebbleEngine) check() {
 	}
 }
 
+// segments surveys the journal beside the engine's work.
+func (p *pebbleEngine) segments() (s survey, err error) {
+	s.folder = p.folder
+	if s.pruned, err = load[prunedRow](p.db, []byte(prunedKey)); err == nil {
+		err = s.listSegments()
+	}
+	return s, err
+}
+
 // checkStore reads the store as it is meanwhile: the journal up to the version that the state has
 // now, then one later version of the state. A segment that goes away meanwhile was pruned.
 func (p *pebbleEngine) checkStore(spend func(int64) error) error {
@@ -45,10 +52,7 @@ func (p *pebbleEngine) checkStore(spend func(int64) error) error {
 	if err != nil || at.seq == 0 {
 		return err
 	}
-	var s survey
-	if s.pruned, err = load[prunedRow](p.db, []byte(prunedKey)); err == nil {
-		err = s.listSegments(p.fs, p.journal.dir)
-	}
+	s, err := p.segments()
 	if err != nil {
 		return err
 	}
@@ -57,7 +61,8 @@ func (p *pebbleEngine) checkStore(spend func(int64) error) error {
 		return damagef(journalDir, "its newest segment is missing")
 	}
 	s.segments[newest].end = at.end.offset
-	c := &checker{fs: p.fs, spend: spend, report: newReport(), sums: make(map[wallet.Asset]supplyRow), kept: max(s.pruned.first, 1)}
+	c := newChecker(p.folder, spend)
+	c.kept = max(s.pruned.first, 1)
 	if err := c.journal(p.db, s.segments[:newest+1], at.seq, at.seq); err != nil {
 		if again, _ := load[prunedRow](p.db, []byte(prunedKey)); again != s.pruned {
 			return nil // it is for the next round
@@ -87,6 +92,3 @@ func (p *pebbleEngine) checked(r *Report) {
 	p.unsound.Add(1)
 	line.WithField("reason", r.Told[0]).Error("store_damaged")
 }
-
-// StoreChecks implements Engine.
-func (p *pebbleEngine) StoreChecks() (ok, failed uint64) { return p.sound.Load(), p.unsound.Load() }

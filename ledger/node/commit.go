@@ -12,7 +12,52 @@ import (
 	"svc-wallet/wallet"
 )
 
-// Commit is answered by the syncer.
+const (
+	stages   = 3    // of commitGroup, and so the groups under way
+	maxCalls = 1024 // calls that wait for the next group
+	maxGroup = 1024 // payments that a group takes more calls up to
+
+	// stuckAfter is how long a sync may take before the disk counts as stalled: longer than the
+	// slow ones of a healthy disk, shorter than a client's patience.
+	stuckAfter = 150 * time.Millisecond
+
+	// A state at rest is put on the disk, so that a start after a crash has less to do again: when
+	// nothing came for so long, and more payments than so many would have to be.
+	idleAfter = 200 * time.Millisecond
+	idleTail  = 256
+)
+
+// call is one Commit on its way.
+type call struct {
+	ctx   context.Context //nolint:containedctx // asked when the call is taken up, whether its caller is still there
+	batch []wallet.Transfer
+	out   []wallet.Result
+	state atomic.Uint32
+	done  chan error // room for one
+}
+
+const (
+	callWaits = iota
+	callTaken
+	callWithdrawn
+)
+
+// group is the calls that are made durable together.
+type group struct {
+	calls  []*call
+	change wallet.Change
+
+	// Of a group in which something was committed.
+	opens  *header // of the segment that begins with it, if one does
+	record *[]byte
+	offset int64 // in its segment
+	rows   *pebble.Batch
+	number uint64 // in the books
+	seq    uint64
+	paid   uint64 // payments
+}
+
+// Commit waits in the queue for the next group, which answers it.
 func (p *pebbleEngine) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	if err := checkCommit(batch, out); err != nil || len(batch) == 0 {
 		return err
@@ -52,64 +97,83 @@ func (p *pebbleEngine) answer(ctx context.Context, c *call) error {
 	select {
 	case err := <-c.done:
 		return err
-	default: // put into the queue after the writer had left
+	default: // put into the queue after the last group was taken
 		return p.gone()
 	}
 }
 
 func withdrawn(err error) error { return fmt.Errorf("node: withdrawn, nothing was done: %w", err) }
 
-// call is one Commit on its way.
-type call struct {
-	ctx   context.Context //nolint:containedctx // the writer asks, when it comes to the call, whether its caller is still there
-	batch []wallet.Transfer
-	out   []wallet.Result
-	state atomic.Uint32
-	done  chan error // room for one
+// commitGroup is the way of a group, from the queue to the state. As many goroutines as it has stages
+// call it again and again. Each takes the lock of a stage before it leaves the one before, so the groups
+// stay in order, and one is decided while the one before it is synced and the one before that is applied.
+// It returns false when the engine closes and no call waits.
+//
+// What lost: a goroutine for each stage, with channels between. It does the same, and the way of a
+// commit cannot be read in one place.
+func (p *pebbleEngine) commitGroup() (more bool) {
+	// Take the calls that wait, without waiting for others. A crash here, or anywhere before the sync,
+	// loses what nobody was told of.
+	p.deciding.Lock()
+	calls, more := p.take()
+	if len(calls) == 0 {
+		p.deciding.Unlock()
+		return more
+	}
+
+	// Decide them on the books, which are ahead of the disk, and make the group's record and rows. Where
+	// nothing passed, the group still follows those before it: its verdicts rest on what they did.
+	g := p.decide(calls)
+
+	// From here on the next group may be decided, by what this one did. Should this one fail, so will
+	// that one, because the engine ends.
+	p.syncing.Lock()
+	p.deciding.Unlock()
+
+	// Append the record to the journal and sync it: the step that makes the payments. A crash here
+	// leaves the record, a part of it or nothing, and callers who do not know. The next start takes up a
+	// whole record and cuts off a part; a caller asks again under its key and is told what became of it.
+	err := p.persist(&g)
+
+	// Tell the watchers, and answer the calls. A crash here leaves payments that are made and callers
+	// who do not know, as above.
+	if err == nil && len(g.change.Balances) > 0 {
+		p.bus.publish(g.change)
+	}
+	for _, c := range g.calls {
+		c.done <- err
+	}
+
+	p.applying.Lock()
+	p.syncing.Unlock()
+
+	// Put the rows into the state, which so is never ahead of the journal. A crash here leaves a state
+	// that lacks the newest groups; the next start takes them from the journal.
+	if err == nil && g.rows != nil {
+		p.apply(&g)
+	}
+	p.applying.Unlock()
+	return true
 }
 
-const (
-	callWaits = iota
-	callTaken
-	callWithdrawn
-)
-
-// flight is a group on its way to the disk.
-type flight struct {
-	calls  []*call
-	change wallet.Change
-
-	// Of a group in which something was committed.
-	opens  *header // of the segment that begins with it, if one does
-	record *[]byte
-	offset int64 // in its segment
-	batch  *pebble.Batch
-	seq    uint64
-	group  uint64 // its number in the books
-	paid   uint64 // payments
-}
-
-// write is the writer. It ends when closing is closed and no call waits.
-func (p *pebbleEngine) write() {
-	defer close(p.flights)
-	for {
-		select {
-		case c := <-p.calls:
-			p.flights <- p.group(p.gather(c))
-		case <-p.closing:
-			select {
-			case c := <-p.calls:
-				p.flights <- p.group(p.gather(c))
-			default:
-				return
-			}
-		}
+// take waits for a call and gathers what waits behind it; false once the engine closes and none does.
+func (p *pebbleEngine) take() (calls []*call, more bool) {
+	select {
+	case c := <-p.calls:
+		return p.gather(c), true
+	case <-p.closing:
+	}
+	select {
+	case c := <-p.calls:
+		return p.gather(c), true
+	default:
+		return nil, false
 	}
 }
 
-// gather takes the calls that wait, without waiting for more. One whose caller has gone is left
-// out, also where the caller's goroutine did not come to withdraw it yet: a later call of the same
-// payment may have been judged meanwhile.
+// gather takes the calls that wait. One whose caller has gone is left out, also where the caller's
+// goroutine did not come to withdraw it yet: a later call of the same payment may have been judged
+// meanwhile.
 func (p *pebbleEngine) gather(c *call) []*call {
 	var calls []*call
 	for n := 0; ; {
@@ -130,83 +194,57 @@ func (p *pebbleEngine) gather(c *call) []*call {
 	}
 }
 
-// group decides the calls on the books and makes the record and the rows of what passed. Where
-// nothing passed, the flight still follows those before it: its verdicts rest on what they did.
-func (p *pebbleEngine) group(calls []*call) flight {
-	f := flight{calls: calls}
+// decide decides the calls, and makes the record and the rows of what passed. A payment whose rows
+// cannot be read stays undecided, alone.
+func (p *pebbleEngine) decide(calls []*call) group {
+	g := group{calls: calls}
 	if p.failure.Load() != nil {
-		return f
+		return g
 	}
 	p.books.begin(p.opts.Now())
-	if err := p.decide(calls); err != nil {
-		p.books.rollback()
-		p.fail(fmt.Errorf("node: %s: %w", p.dir, err))
-		return f
-	}
-	f.change = p.books.change()
-	if !p.books.balanced() {
-		p.books.rollback()
-		p.fails.Add(1)
-		p.opts.Log.WithField("reason", "a group would have made or lost money and was refused").Error("conservation_failed")
-		for _, c := range calls {
-			refuseAll(c.out)
-		}
-		return flight{calls: calls}
-	}
-	p.conserved.Add(1)
-	if len(p.books.receipts) > 0 {
-		p.save(&f)
-	}
-	p.books.settle(p.stored.Load())
-	return f
-}
-
-// decide decides the calls. A payment whose rows cannot be read stays undecided, alone.
-func (p *pebbleEngine) decide(calls []*call) error {
 	defer p.store.rest()
 	for _, c := range calls {
 		for i := range c.batch {
 			err := p.books.decide(&c.batch[i], &c.out[i])
 			if errors.Is(err, errEntropy) {
-				return err
+				p.books.rollback()
+				p.fail(fmt.Errorf("node: %s: %w", p.dir, err))
+				return g
 			}
 			if err != nil {
 				p.damaged(err)
 			}
 		}
 	}
-	return nil
-}
-
-func (p *pebbleEngine) save(f *flight) {
-	opens, record, begin, entries := p.out.record(p.books.receipts)
-	f.opens, f.record, f.offset = opens, record, begin.offset
-	f.batch, f.seq, f.group = p.db.NewBatch(), p.books.head.seq, p.books.group()
-	f.paid = uint64(len(p.books.receipts))
-	p.out.rows(f.batch, p.books, entries)
-}
-
-// sync is the syncer. It ends when the writer has and every flight has landed.
-func (p *pebbleEngine) sync() {
-	defer close(p.landings)
-	for f := range p.flights {
-		err := p.land(&f)
-		for _, c := range f.calls {
-			c.done <- err
+	change := p.books.change()
+	if !p.books.balanced() {
+		p.books.rollback()
+		p.failed.Add(1)
+		p.opts.Log.WithField("reason", "a group would have made or lost money and was refused").Error("conservation_failed")
+		for _, c := range calls {
+			refuseAll(c.out)
 		}
-		if err == nil && f.batch != nil {
-			p.landings <- flight{batch: f.batch, seq: f.seq, group: f.group, paid: f.paid}
-		}
+		return g
 	}
+	p.conserved.Add(1)
+	if g.change = change; len(p.books.receipts) > 0 {
+		var entries []int64
+		g.opens, g.record, g.offset, entries = p.out.record(p.books.receipts)
+		g.rows, g.number = p.db.NewBatch(), p.books.group()
+		g.seq, g.paid = p.books.head.seq, uint64(len(p.books.receipts))
+		p.out.rows(g.rows, p.books, entries)
+	}
+	p.books.settle(p.stored.Load())
+	return g
 }
 
-// land waits until the group is durable. Only then is it told to anybody. What failed is not tried
-// again, since nobody knows how much of it is on the disk.
-func (p *pebbleEngine) land(f *flight) error {
-	if f.record != nil && p.failure.Load() == nil {
-		p.syncing.began.Store(p.opts.Now())
-		err := p.persist(f)
-		p.syncing.began.Store(0)
+// persist returns once the group is durable. What failed is not tried again, since nobody knows how much
+// of it is on the disk: the engine ends.
+func (p *pebbleEngine) persist(g *group) error {
+	if g.record != nil && p.failure.Load() == nil {
+		p.disk.begin(p.opts.Now())
+		err := p.appendRecord(g)
+		p.disk.end()
 		if err != nil {
 			p.fail(fmt.Errorf("node: %s: cannot write the journal: %w", p.dir, err))
 		}
@@ -214,76 +252,64 @@ func (p *pebbleEngine) land(f *flight) error {
 	if failure := p.failure.Load(); failure != nil {
 		return *failure
 	}
-	if len(f.change.Balances) > 0 {
-		p.bus.publish(f.change)
-	}
 	return nil
 }
 
-func (p *pebbleEngine) persist(f *flight) error {
-	if f.opens != nil {
-		if err := p.disk.begin(f.opens); err != nil {
+func (p *pebbleEngine) appendRecord(g *group) error {
+	if g.opens != nil {
+		if err := p.writer.begin(g.opens); err != nil {
 			return err
 		}
 	}
-	if err := p.disk.append(*f.record, f.offset); err != nil {
+	if err := p.writer.append(*g.record, g.offset); err != nil {
 		return err
 	}
-	p.out.spare.Put(f.record)
-	if err := p.durable.write(f.seq); err != nil || f.opens == nil {
+	p.out.spare.Put(g.record)
+	if err := p.durable.write(g.seq); err != nil || g.opens == nil {
 		return err
 	}
 	return p.durable.file.Sync()
 }
 
-// apply is the applier. It ends when the syncer has and every batch is in the state.
-func (p *pebbleEngine) apply() {
-	idle := time.NewTimer(idleAfter)
-	defer idle.Stop()
-	unflushed := uint64(0) // payments, at most
-	for {
-		select {
-		case f, ok := <-p.landings:
-			if !ok {
-				return
-			}
-			unflushed += f.paid
-			p.applyFlight(&f)
-			idle.Reset(idleAfter)
-		case e := <-p.erasures:
-			e.done <- p.erase(e)
-		case <-idle.C:
-			if unflushed > idleTail {
-				_, _ = p.db.AsyncFlush() // what fails is told to background
-				unflushed = 0
-			}
-		}
-	}
-}
-
-func (p *pebbleEngine) applyFlight(f *flight) {
-	p.applying.began.Store(p.opts.Now())
-	err := p.db.Apply(f.batch, pebble.NoSync)
-	p.applying.began.Store(0)
+func (p *pebbleEngine) apply(g *group) {
+	p.stateDisk.begin(p.opts.Now())
+	err := p.db.Apply(g.rows, pebble.NoSync)
+	p.stateDisk.end()
 	if err != nil {
 		p.fail(fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err))
 		return // the batch is not closed: Pebble may still hold it
 	}
-	_ = f.batch.Close() // gives it back to Pebble's pool; fails never
-	p.stored.Store(f.group)
-	p.applied.move(f.seq)
+	_ = g.rows.Close() // gives it back to Pebble's pool; fails never
+	p.stored.Store(g.number)
+	p.applied.move(g.seq)
+	p.unflushed += g.paid
+	p.idle.Reset(idleAfter)
+}
+
+// rest is called when nothing was applied for a while.
+func (p *pebbleEngine) rest() {
+	p.open.RLock()
+	defer p.open.RUnlock()
+	select {
+	case <-p.closing:
+		return
+	default:
+	}
+	p.applying.Lock()
+	defer p.applying.Unlock()
+	if p.unflushed > idleTail {
+		_, _ = p.db.AsyncFlush() // what fails is told to background
+		p.unflushed = 0
+	}
 }
 
 // stopwatch runs while the disk is asked for something.
 type stopwatch struct{ began atomic.Int64 } // Unix nanoseconds; 0: it does not run
 
+func (s *stopwatch) begin(now int64) { s.began.Store(now) }
+func (s *stopwatch) end()            { s.began.Store(0) }
+
 func (s *stopwatch) stuck(now int64) bool {
 	began := s.began.Load()
 	return began != 0 && now-began > int64(stuckAfter)
-}
-
-// Stalled implements Engine.
-func (p *pebbleEngine) Stalled() bool {
-	now := p.opts.Now()
-	return p.syncing.stuck(now) || p.applying.stuck(now)
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -57,25 +58,8 @@ type Engine interface {
 	// Seq is the durable version.
 	Seq() uint64
 
-	// Conservation counts the checks since start that found the books balanced, and those that
-	// found money made or lost.
-	Conservation() (ok, failed uint64)
-
-	// Damaged counts the reads that met damage in the store. Each failed, with wire.ErrDamaged or an
-	// outcome that is unknown, and nothing else did.
-	Damaged() uint64
-
-	// StoreChecks counts the checks of the whole store, beside its work, that found it sound, and
-	// those that found damage.
-	StoreChecks() (ok, failed uint64)
-
-	// Lagged counts the watches that were cut off for being too slow.
-	Lagged() uint64
-
-	// Stalled says that the disk has not answered for so long that commits must be expected to
-	// time out. Heartbeats say so meanwhile, so that sidecars refuse payments for certain instead
-	// of sending them into an unknown outcome.
-	Stalled() bool
+	// Stats is how the engine does.
+	Stats() Stats
 
 	// Close finishes what was taken up, ends every watch and releases the store.
 	Close() error
@@ -83,6 +67,47 @@ type Engine interface {
 
 // Identity is what an engine tells of itself to those who keep a copy, or move between endpoints.
 type Identity struct{ Ledger, Opening [16]byte }
+
+// Stats is how an engine does. Counts are of this opening.
+type Stats struct {
+	ConservationOK     uint64 // checks that found the books balanced
+	ConservationFailed uint64 // and those that found money made or lost
+	Damaged            uint64 // reads that met damage in the store; each failed, with wire.ErrDamaged or an unknown outcome, and nothing else did
+	StoreOK            uint64 // checks of the whole store, beside its work, that found it sound
+	StoreFailed        uint64 // and those that found damage
+	Lagged             uint64 // watches that were cut off for being too slow
+
+	// The disk has not answered for so long that commits must be expected to time out. Heartbeats say
+	// so meanwhile, so that sidecars refuse payments for certain instead of sending them into an unknown
+	// outcome.
+	Stalled bool
+}
+
+// opening is what every engine has of one opening of its ledger.
+type opening struct {
+	bus               *bus
+	id                Identity
+	clock             openingClock
+	conserved, failed atomic.Uint64
+}
+
+// Identity implements Engine.
+func (o *opening) Identity() Identity { return o.id }
+
+// Clock implements Engine.
+func (o *opening) Clock() uint64 { return o.clock.millis() }
+
+// Seq implements Engine.
+func (o *opening) Seq() uint64 { return o.bus.durable.Load() }
+
+// Watch implements Engine.
+func (o *opening) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
+	return o.bus.watch(ctx, from, on)
+}
+
+func (o *opening) stats() Stats {
+	return Stats{ConservationOK: o.conserved.Load(), ConservationFailed: o.failed.Load(), Lagged: o.bus.lagged.Load()}
+}
 
 // newName is random, so no two are the same.
 func newName() (n [16]byte) {

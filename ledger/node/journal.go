@@ -71,9 +71,8 @@ type header struct {
 func (h *header) append(dst []byte) []byte {
 	at := len(dst)
 	dst = binary.BigEndian.AppendUint32(append(dst, segmentMagic...), storeFormat)
-	dst = append(dst, h.ledger[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, h.first)
-	dst = binary.BigEndian.AppendUint64(h.before.append(dst), h.chain)
+	dst = append64(append(dst, h.ledger[:]...), h.first)
+	dst = append64(h.before.append(dst), h.chain)
 	return binary.BigEndian.AppendUint32(dst, checksum(dst[at:]))
 }
 
@@ -86,30 +85,31 @@ func (h *header) decode(b []byte) error {
 	if len(b) != headerSize || string(b[:8]) != segmentMagic || binary.BigEndian.Uint32(b[headerSize-4:]) != checksum(b[:headerSize-4]) {
 		return errHeader
 	}
-	if format := binary.BigEndian.Uint32(b[8:]); format != storeFormat {
+	c := cursor{b: b[8 : headerSize-4]}
+	if format := c.u32(); format != storeFormat {
 		return fmt.Errorf("%w: the store has format %d, this version knows %d", errNewer, format, storeFormat)
 	}
-	copy(h.ledger[:], b[12:])
-	h.first, h.chain = binary.BigEndian.Uint64(b[28:]), binary.BigEndian.Uint64(b[52:])
-	return h.before.decode(b[36:52])
+	copy(h.ledger[:], c.take(len(h.ledger)))
+	h.first, h.before, h.chain = c.u64(), c.place(), c.u64()
+	return c.end()
 }
 
-// appendRecord appends the record of a group, and says where in it every placeEvery-th entry is.
-func appendRecord(dst []byte, group []*receiptRow, chain uint64) (record []byte, after uint64, places []int) {
+// appendRecord appends the record of a group, which is to lie at offset, and says where every
+// placeEvery-th entry is.
+func appendRecord(dst []byte, paid []*receiptRow, chain uint64, offset int64) (record []byte, after uint64, entries []int64) {
 	at := len(dst)
-	dst = append(append(dst, recordMagic...), 0, 0, 0, 0)
-	dst = binary.BigEndian.AppendUint64(dst, group[0].seq)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(group))) //nolint:gosec // maxGroup bounds it
-	for i, r := range group {
+	dst = append64(append(append(dst, recordMagic...), 0, 0, 0, 0), paid[0].seq)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(paid))) //nolint:gosec // maxGroup bounds it
+	for i, r := range paid {
 		if i%placeEvery == 0 {
-			places = append(places, len(dst)-at)
+			entries = append(entries, offset+int64(len(dst)-at))
 		}
 		dst = appendEntry(dst, r)
 	}
 	binary.BigEndian.PutUint32(dst[at+4:], uint32(len(dst)-at-recordHead)) //nolint:gosec // maxEntries bounds it
 	after = chainOn(chain, dst[at:])
-	dst = binary.BigEndian.AppendUint64(dst, after)
-	return binary.BigEndian.AppendUint32(dst, checksum(dst[at:])), after, places
+	dst = append64(dst, after)
+	return binary.BigEndian.AppendUint32(dst, checksum(dst[at:])), after, entries
 }
 
 func appendEntry(dst []byte, r *receiptRow) []byte {

@@ -90,14 +90,8 @@ func readFrom(f vfs.File, offset int64) ([]byte, error) {
 	return rest[:n], err
 }
 
-// journal is where receipts are read.
-type journal struct {
-	fs  vfs.FS
-	dir string
-}
-
 // find reads the receipt of a transaction; nil where there is none.
-func (j journal) find(from pebble.Reader, id wallet.TxID) (*receiptRow, error) {
+func (f folder) find(from pebble.Reader, id wallet.TxID) (*receiptRow, error) {
 	it, err := from.NewIter(&pebble.IterOptions{LowerBound: []byte{kindPlace}, UpperBound: []byte{kindPlace + 1}})
 	if err != nil {
 		return nil, err
@@ -113,7 +107,7 @@ func (j journal) find(from pebble.Reader, id wallet.TxID) (*receiptRow, error) {
 	if !ok {
 		return nil, nil //nolint:nilnil // nil is that there is none
 	}
-	r, err := readEntry(j.fs, j.dir, at, id)
+	r, err := f.readEntry(at, id)
 	if err != nil {
 		if pruned, again := load[prunedRow](from, []byte(prunedKey)); again == nil && at.segment < pruned.first {
 			return nil, nil //nolint:nilnil // it went while it was looked for
@@ -122,9 +116,9 @@ func (j journal) find(from pebble.Reader, id wallet.TxID) (*receiptRow, error) {
 	return r, err
 }
 
-// paid is find for a key's row, which says that there is a payment.
-func (j journal) paid(from pebble.Reader, id wallet.TxID, k keyName) (*receiptRow, error) {
-	r, err := j.find(from, id)
+// payment is find for a key's row, which says that there is a payment.
+func (f folder) payment(from pebble.Reader, id wallet.TxID, k keyName) (*receiptRow, error) {
+	r, err := f.find(from, id)
 	if err != nil || (r != nil && r.Holder() == k.holder && r.Idem == k.key) {
 		return r, err
 	}
@@ -136,15 +130,15 @@ func (j journal) paid(from pebble.Reader, id wallet.TxID, k keyName) (*receiptRo
 
 // readEntry finds the receipt of a transaction among the entries of an index row; nil where it is
 // not there. An entry that does not check is passed over if it can be, since it need not be the one.
-func readEntry(fs vfs.FS, dir string, at indexRow, id wallet.TxID) (*receiptRow, error) {
-	name := fs.PathJoin(dir, segmentName(at.segment))
-	f, err := fs.Open(name)
+func (f folder) readEntry(at indexRow, id wallet.TxID) (*receiptRow, error) {
+	name := f.fs.PathJoin(f.journal(), segmentName(at.segment))
+	file, err := f.fs.Open(name)
 	if err != nil {
 		return nil, damagef(name, "cannot be read: %v", err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = file.Close() }()
 	buf := make([]byte, int(at.n)*(entryHead+receiptMaxSize))
-	n, err := f.ReadAt(buf, at.offset)
+	n, err := file.ReadAt(buf, at.offset)
 	if err != nil && !ended(err) {
 		return nil, damagef(name, "cannot be read: %v", err)
 	}

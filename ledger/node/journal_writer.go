@@ -76,13 +76,6 @@ func (w *journalWriter) append(record []byte, offset int64) error {
 	return w.file.SyncData()
 }
 
-func (w *journalWriter) close() error {
-	if w.file == nil {
-		return nil
-	}
-	return w.file.Close()
-}
-
 func syncFolder(fs vfs.FS, dir string) error {
 	f, err := fs.OpenDir(dir)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"svc-wallet/wallet"
 )
@@ -20,15 +19,14 @@ func OpenMemory(opts Options) Engine {
 		keys:     make(map[keyName]*receiptRow),
 		receipts: make(map[wallet.TxID]*receiptRow),
 	}
-	return &memory{opts: opts, clock: openingClock{opts.Elapsed}, store: s, books: newBooks(s, &opts, head{}), bus: newBus(opts.WatchBacklog), id: Identity{newName(), newName()}}
+	m := &memory{opts: opts, store: s, books: newBooks(s, &opts, head{})}
+	m.bus, m.id, m.clock = newBus(opts.WatchBacklog), Identity{newName(), newName()}, openingClock{opts.Elapsed}
+	return m
 }
 
 type memory struct {
-	opts             Options
-	bus              *bus
-	id               Identity
-	clock            openingClock
-	conserved, fails atomic.Uint64
+	opening
+	opts Options
 
 	mu     sync.Mutex
 	closed bool
@@ -66,7 +64,7 @@ func (m *memory) settle(results []wallet.Result) {
 	change := m.books.change()
 	if !m.books.balanced() {
 		m.books.rollback()
-		m.fails.Add(1)
+		m.failed.Add(1)
 		refuseAll(results)
 		return
 	}
@@ -131,28 +129,8 @@ func (m *memory) find(ctx context.Context, row func() *receiptRow) (wallet.Recei
 	return r.Receipt, r.seq, nil
 }
 
-func (m *memory) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
-	return m.bus.watch(ctx, from, on)
-}
-
-func (m *memory) Identity() Identity { return m.id }
-
-func (m *memory) Clock() uint64 { return m.clock.millis() }
-
-func (m *memory) Seq() uint64 { return m.bus.durable.Load() }
-
-// Stalled implements Engine: memory does not stall.
-func (m *memory) Stalled() bool { return false }
-
-func (m *memory) Conservation() (ok, failed uint64) { return m.conserved.Load(), m.fails.Load() }
-
-// Damaged implements Engine: memory has none.
-func (m *memory) Damaged() uint64 { return 0 }
-
-// StoreChecks implements Engine: there is no store.
-func (m *memory) StoreChecks() (ok, failed uint64) { return 0, 0 }
-
-func (m *memory) Lagged() uint64 { return m.bus.lagged.Load() }
+// Stats implements Engine. Memory does not stall and is not damaged.
+func (m *memory) Stats() Stats { return m.stats() }
 
 func (m *memory) Close() error {
 	m.mu.Lock()
@@ -177,20 +155,14 @@ func (s *memoryStore) supply(k wallet.Asset) (supplyRow, error)        { return 
 func (s *memoryStore) key(k keyName) (*receiptRow, error)              { return s.keys[k], nil }
 
 func (s *memoryStore) save(b *books) {
-	for _, row := range b.accounts.touched {
-		if row.is != row.was { // a refused payment must leave nothing, not even an empty row
-			s.accounts[row.key] = row.is
-		}
+	for r := range b.accounts.changed() { // a refused payment must leave nothing, not even an empty row
+		s.accounts[r.key] = r.is
 	}
-	for _, row := range b.balances.touched {
-		if row.is != row.was {
-			s.balances[row.key] = row.is
-		}
+	for r := range b.balances.changed() {
+		s.balances[r.key] = r.is
 	}
-	for _, row := range b.supplies.touched {
-		if row.is != row.was {
-			s.supplies[row.key] = row.is
-		}
+	for r := range b.supplies.changed() {
+		s.supplies[r.key] = r.is
 	}
 	for _, r := range b.receipts {
 		s.keys[keyName{r.Holder(), r.Idem}] = r

@@ -38,7 +38,7 @@ func engineFixture(t *testing.T, open func(node.Options) (node.Engine, error)) c
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, failed := e.Conservation(); failed > 0 {
+		if failed := e.Stats().ConservationFailed; failed > 0 {
 			t.Errorf("%d checks of conservation failed", failed)
 		}
 		if err := e.Close(); err != nil {

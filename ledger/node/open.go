@@ -17,6 +17,15 @@ const (
 	stateDir   = "state"
 )
 
+// folder is where a store lies.
+type folder struct {
+	fs  vfs.FS
+	dir string
+}
+
+func (f folder) journal() string { return f.fs.PathJoin(f.dir, journalDir) }
+func (f folder) state() string   { return f.fs.PathJoin(f.dir, stateDir) }
+
 // openStore locks the folder, finds out what is there without changing anything, and only then lets
 // Pebble in, does again what a crash took from the state, and makes the journal ready for the next
 // record. It reads the headers of the segments and what the journal has beyond the state, and so
@@ -72,7 +81,7 @@ func (p *pebbleEngine) untilFailure(take func() error) error {
 	select {
 	case <-p.taken:
 		return err
-	case <-p.failed:
+	case <-p.over:
 		return *p.failure.Load()
 	}
 }
@@ -82,8 +91,8 @@ func (p *pebbleEngine) closeAll() error {
 	if p.db != nil {
 		errs = append(errs, p.db.Close())
 	}
-	if p.disk.file != nil {
-		errs = append(errs, p.disk.close())
+	if p.writer.file != nil {
+		errs = append(errs, p.writer.file.Close())
 	}
 	if p.durable != nil {
 		errs = append(errs, p.durable.file.Close())
@@ -92,12 +101,12 @@ func (p *pebbleEngine) closeAll() error {
 }
 
 // refuse is why a folder is not opened, in one line: Pebble's errors have more for its authors.
-func (p *pebbleEngine) refuse(what string, err error) error {
+func (f folder) refuse(what string, err error) error {
 	var d *damageError
 	if pebble.IsCorruptionError(err) || errors.As(err, &d) {
 		what = "the store is damaged"
 	}
-	return &refusal{p.dir, what, err}
+	return &refusal{f.dir, what, err}
 }
 
 type refusal struct {
@@ -117,18 +126,18 @@ func (p *pebbleEngine) takeOver(s survey) error {
 	if fresh {
 		s.ledger = newName()
 	}
-	if err := makeFolder(p.fs, p.journal.dir); err != nil {
+	if err := makeFolder(p.fs, p.journal()); err != nil {
 		return err
 	}
 	var err error
-	if p.db, err = pebble.Open(p.fs.PathJoin(p.dir, stateDir), pebbleOptions(p)); err != nil {
+	if p.db, err = p.openState(); err != nil {
 		return err
 	}
 	p.compacts.Store(true)
-	p.store = &stateStore{db: p.db, journal: p.journal}
-	p.books = newBooks(p.store, &p.opts, s.state.head)
-	p.out.ledger, p.out.segment, p.out.digest = s.ledger, p.opts.segment, s.state.digest
-	p.out.end, p.out.chain = s.state.end, s.state.chain
+	p.store = &stateStore{db: p.db, folder: p.folder}
+	p.books = newBooks(p.store, &p.opts, s.head.head)
+	p.out.ledger, p.out.segment, p.out.digest = s.ledger, p.opts.segment, s.head.digest
+	p.out.end, p.out.chain = s.head.end, s.head.chain
 	if err := p.catchUp(&s); err != nil {
 		return err
 	}
@@ -137,12 +146,12 @@ func (p *pebbleEngine) takeOver(s survey) error {
 			return err
 		}
 	}
-	p.disk = journalWriter{fs: p.fs, dir: p.journal.dir, fill: p.opts.fill}
+	p.writer = journalWriter{fs: p.fs, dir: p.journal(), fill: p.opts.fill}
 	if fresh {
 		p.out.end = place{1, headerSize}
-		err = p.disk.begin(&header{ledger: s.ledger, first: 1})
+		err = p.writer.begin(&header{ledger: s.ledger, first: 1})
 	} else {
-		err = p.disk.open(p.out.end)
+		err = p.writer.open(p.out.end)
 	}
 	if err != nil {
 		return err
@@ -162,7 +171,7 @@ func (p *pebbleEngine) catchUp(s *survey) error {
 	if s.tail == 0 {
 		return nil
 	}
-	if s.state.seq == 0 {
+	if s.head.seq == 0 {
 		p.opts.Log.WithField("payments", s.seq).Info("state_rebuilt")
 	}
 	return p.redo(s)
@@ -179,7 +188,7 @@ func (p *pebbleEngine) redo(s *survey) error {
 		if i > at {
 			p.out.end = place{g.first, headerSize}
 		}
-		r, done, err := openSegment(p.fs, g, p.out.end.offset, p.books.head.seq, p.out.chain)
+		r, done, err := p.openSegment(g, p.out.end.offset, p.books.head.seq, p.out.chain)
 		if err != nil {
 			return err
 		}

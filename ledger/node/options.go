@@ -7,11 +7,13 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-func pebbleOptions(p *pebbleEngine) *pebble.Options {
+// pebbleOptions are those that a store is made with, and read with.
+func pebbleOptions(fs vfs.FS, log pebble.Logger) *pebble.Options {
 	o := &pebble.Options{
-		FS:                          p.fs,
+		FS:                          fs,
 		FormatMajorVersion:          pebble.FormatNewest,
 		DisableWAL:                  true,
 		CacheSize:                   blockCache,
@@ -20,17 +22,31 @@ func pebbleOptions(p *pebbleEngine) *pebble.Options {
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       1000, // slow compactions cost reads a little, a stop costs payments
-		Logger:                      pebbleLogger{p},
-		EventListener: &pebble.EventListener{
-			BackgroundError: p.background,
-			DataCorruption:  func(i pebble.DataCorruptionInfo) { p.damaged(i.Details) }, // by default it ends the process
-		},
+		Logger:                      log,
 	}
-	o.Experimental.CompactionScheduler = &lateScheduler{pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(), &p.compacts}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most keys asked for are new
 	}
 	return o
+}
+
+// openState opens the state for an engine, which hears of what goes wrong.
+func (p *pebbleEngine) openState() (*pebble.DB, error) {
+	o := pebbleOptions(p.fs, pebbleLogger{p})
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: p.background,
+		DataCorruption:  func(i pebble.DataCorruptionInfo) { p.damaged(i.Details) }, // by default it ends the process
+	}
+	o.Experimental.CompactionScheduler = &lateScheduler{pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(), &p.compacts}
+	return pebble.Open(p.state(), o)
+}
+
+// readOnly opens the state to look at it. Damage is the error of the read that meets it.
+func (f folder) readOnly() (*pebble.DB, error) {
+	o := pebbleOptions(f.fs, readLogger{})
+	o.ReadOnly = true
+	o.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}} // by default it ends the process
+	return pebble.Open(f.state(), o)
 }
 
 // lateScheduler lets nothing be compacted before Pebble is open: an opening that fails, on a full disk,
@@ -74,6 +90,17 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	l.p.fail(fmt.Errorf("node: %s: the store failed: %s", l.p.dir, firstLine(fmt.Sprintf(format, args...))))
+}
+
+// readLogger is that of a state that is only read.
+type readLogger struct{}
+
+func (readLogger) Infof(string, ...any)  {}
+func (readLogger) Errorf(string, ...any) {}
+
+// Fatalf is called where Pebble cannot go on, and does not expect to.
+func (readLogger) Fatalf(format string, args ...any) {
+	panic("node: reading the store failed: " + firstLine(fmt.Sprintf(format, args...)))
 }
 
 // firstLine leaves out the stack traces that Pebble's texts go on with.

@@ -16,82 +16,51 @@ import (
 	"svc-wallet/wallet"
 )
 
-// Bounds and times of the Pebble engine.
-const (
-	maxGroup    = 1024 // transfers that a group takes more calls up to
-	maxCalls    = 1024 // calls that wait for the writer
-	maxFlights  = 1    // groups that wait for the one being synced
-	maxLandings = 2    // groups that wait to be put into the state
+const damageEvery = time.Second // between two lines that tell of damage
 
-	// stuckAfter is how long a sync may take before the disk counts as stalled: longer than the
-	// slow ones of a healthy disk, shorter than a client's patience.
-	stuckAfter = 150 * time.Millisecond
-
-	damageEvery = time.Second // between two lines that tell of damage
-
-	// A state at rest is put on the disk, so that a start after a crash has less to do again: when
-	// nothing came for so long, and more payments than so many would have to be.
-	idleAfter = 200 * time.Millisecond
-	idleTail  = 256
-)
-
-// pebbleEngine keeps payments in a journal and their effects in Pebble. Three goroutines share the
-// work, and a group of calls passes through them in turn:
-//
-// The writer takes the calls that wait as one group, decides it on the books, which are ahead of
-// the disk, and makes its record and its rows. A crash here loses what nobody was told.
-// The syncer appends the record to the journal and syncs it; only then does it move the durable
-// version, tell the watchers and answer the calls. A crash here leaves the record, a part of it or
-// nothing, and callers who do not know.
-// The applier puts the rows into Pebble, which so is never ahead of the journal. A crash here leaves
-// a state that lacks the newest groups; the next start takes them from the journal.
-//
-// So one group's sync is under way while the next is decided and the last one is applied. Beside them
-// a checker reads the whole store, slowly, and a pruner removes old payments where that is asked for.
+// pebbleEngine keeps payments in a journal and their effects in Pebble, which can be made from the
+// journal. commitGroup is the way of a payment. Beside it a checker reads the whole store, slowly, and
+// a pruner removes old payments where that is asked for.
 type pebbleEngine struct {
-	opts    Options
-	dir     string
-	fs      vfs.FS
-	lock    *pebble.Lock
-	db      *pebble.DB
-	journal journal
-	bus     *bus
-	id      Identity
+	opening
+	folder
+	opts Options
+	lock *pebble.Lock
+	db   *pebble.DB
 
-	clock openingClock
 	began int64 // time of the last payment at the opening, for an empty store the clock's, less Elapsed then; ms
 
-	calls    chan *call
-	flights  chan flight   // from the writer to the syncer
-	landings chan flight   // from the syncer to the applier
-	erasures chan *erasure // from the pruner to the applier
-	closing  chan struct{} // closed first
-	ended    chan struct{} // closed when all goroutines are gone
-	once     sync.Once
-	closed   error        // of once
-	open     sync.RWMutex // read-held while the database is read; Close takes it for good
+	calls   chan *call
+	closing chan struct{} // closed first
+	ended   chan struct{} // closed when all goroutines are gone
+	once    sync.Once
+	closed  error        // of once
+	open    sync.RWMutex // read-held while the database is read; Close takes it for good
 
-	applied           gate          // the version that the state has
-	stored            atomic.Uint64 // the last group that the state has
-	syncing, applying stopwatch
-	failure           atomic.Pointer[error] // after it nothing is acknowledged
-	failed            chan struct{}         // closed then
-	taken             chan struct{}         // closed when takeOver has ended
-	compacts          atomic.Bool           // Pebble is open, and may compact
-	opened            atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
-	conserved, fails  atomic.Uint64
-	sound, unsound    atomic.Uint64 // checks of the whole store
-	hits              atomic.Uint64 // reads that met damage
-	toldHit           atomic.Int64  // when the log last told of one
+	applied         gate                  // the version that the state has
+	stored          atomic.Uint64         // the last group that the state has
+	failure         atomic.Pointer[error] // after it nothing is acknowledged
+	over            chan struct{}         // closed then
+	taken           chan struct{}         // closed when takeOver has ended
+	compacts        atomic.Bool           // Pebble is open, and may compact
+	opened          atomic.Bool           // before it a failure is OpenPebble's to tell, not Fatal's
+	sound, unsound  atomic.Uint64         // checks of the whole store
+	hits            atomic.Uint64         // reads that met damage
+	toldHit         atomic.Int64          // when the log last told of one
+	disk, stateDisk stopwatch
 
-	// The writer's.
-	store *stateStore
-	books *books
-	out   stateWriter
+	deciding sync.Mutex // the first stage of commitGroup
+	store    *stateStore
+	books    *books
+	out      stateWriter
 
-	// The syncer's.
-	disk    journalWriter
+	syncing sync.Mutex // the second
+	writer  journalWriter
 	durable *durableFile
+
+	applying  sync.Mutex  // the third, and whoever else writes the state
+	unflushed uint64      // payments that the state's disk may lack
+	idle      *time.Timer // calls rest
 }
 
 // OpenPebble opens the store in dir, or makes one in an empty or absent folder. It refuses, and
@@ -103,17 +72,12 @@ func OpenPebble(dir string, opts Options) (Engine, error) {
 
 func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	p := &pebbleEngine{
-		opts:     opts.withDefaults(),
-		dir:      dir,
-		fs:       fs,
-		journal:  journal{fs, fs.PathJoin(dir, journalDir)},
-		calls:    make(chan *call, maxCalls),
-		flights:  make(chan flight, maxFlights),
-		landings: make(chan flight, maxLandings),
-		erasures: make(chan *erasure),
-		closing:  make(chan struct{}),
-		ended:    make(chan struct{}),
-		failed:   make(chan struct{}),
+		opts:    opts.withDefaults(),
+		folder:  folder{fs, dir},
+		calls:   make(chan *call, maxCalls),
+		closing: make(chan struct{}),
+		ended:   make(chan struct{}),
+		over:    make(chan struct{}),
 	}
 	p.bus = newBus(p.opts.WatchBacklog)
 	p.clock = openingClock{p.opts.Elapsed}
@@ -127,10 +91,14 @@ func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	p.began -= p.opts.Elapsed().Milliseconds()
 	p.bus.start(p.books.head.seq)
 	p.applied.move(p.books.head.seq)
+	p.idle = time.AfterFunc(idleAfter, p.rest)
 	var running sync.WaitGroup
-	running.Go(p.write)
-	running.Go(p.sync)
-	running.Go(p.apply)
+	for range stages {
+		running.Go(func() {
+			for p.commitGroup() {
+			}
+		})
+	}
 	running.Go(p.check)
 	if p.opts.Retention > 0 {
 		running.Go(p.prune)
@@ -148,7 +116,7 @@ func (p *pebbleEngine) fail(err error) {
 	if !p.failure.CompareAndSwap(nil, &err) {
 		return
 	}
-	close(p.failed)
+	close(p.over)
 	p.bus.close(err)
 	p.applied.close(err)
 	if p.opened.Load() {
@@ -172,9 +140,6 @@ func (p *pebbleEngine) damaged(err error) {
 		p.opts.Log.WithFields(logrus.Fields{"reason": firstLine(err.Error()), "reads": p.hits.Load()}).Error("store_damaged")
 	}
 }
-
-// Damaged implements Engine.
-func (p *pebbleEngine) Damaged() uint64 { return p.hits.Load() }
 
 // Lookup reads one version of the state, once that has everything that was told.
 func (p *pebbleEngine) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
@@ -217,7 +182,7 @@ func figuresOf(from pebble.Reader, keys []wallet.BalanceKey, out []wallet.Balanc
 
 // Transaction implements Engine.
 func (p *pebbleEngine) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
-	return p.receipt(ctx, func() (*receiptRow, error) { return p.journal.find(p.db, txid) })
+	return p.receipt(ctx, func() (*receiptRow, error) { return p.find(p.db, txid) })
 }
 
 // Payment implements Engine.
@@ -228,7 +193,7 @@ func (p *pebbleEngine) Payment(ctx context.Context, account wallet.Account, key 
 		if err != nil || id.IsZero() {
 			return nil, err
 		}
-		return p.journal.paid(p.db, id.TxID, name)
+		return p.payment(p.db, id.TxID, name)
 	})
 }
 
@@ -269,25 +234,13 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 	return nil
 }
 
-// Watch is Engine.Watch.
-func (p *pebbleEngine) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
-	return p.bus.watch(ctx, from, on)
+// Stats implements Engine.
+func (p *pebbleEngine) Stats() Stats {
+	s, now := p.opening.stats(), p.opts.Now()
+	s.Stalled = p.disk.stuck(now) || p.stateDisk.stuck(now)
+	s.Damaged, s.StoreOK, s.StoreFailed = p.hits.Load(), p.sound.Load(), p.unsound.Load()
+	return s
 }
-
-// Identity is Engine.Identity.
-func (p *pebbleEngine) Identity() Identity { return p.id }
-
-// Clock is Engine.Clock.
-func (p *pebbleEngine) Clock() uint64 { return p.clock.millis() }
-
-// Seq is Engine.Seq.
-func (p *pebbleEngine) Seq() uint64 { return p.bus.durable.Load() }
-
-// Conservation is Engine.Conservation.
-func (p *pebbleEngine) Conservation() (ok, failed uint64) { return p.conserved.Load(), p.fails.Load() }
-
-// Lagged is Engine.Lagged.
-func (p *pebbleEngine) Lagged() uint64 { return p.bus.lagged.Load() }
 
 // Close puts the state on the disk, so that the next start has nothing to do again.
 func (p *pebbleEngine) Close() error {

@@ -27,8 +27,6 @@ type alike struct {
 	n             uint64
 }
 
-func newReport() *Report { return &Report{Told: []string{}, Unjudged: []string{}} }
-
 // fault counts a fault. Those with one format are of one kind.
 func (r *Report) fault(format string, args ...any) {
 	r.Faults++

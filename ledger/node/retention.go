@@ -18,14 +18,6 @@ const (
 	pruneBatch = 256       // payments whose rows go at once
 )
 
-// erasure is some payments whose rows the applier is to delete: it alone writes the state, so no
-// row can change between its look and its deletion.
-type erasure struct {
-	paid   []*receiptRow
-	pruned prunedRow
-	done   chan error // room for one
-}
-
 // prune is the pruner of a ledger that keeps payments for a limited time only. It removes whole
 // segments, the oldest first, when all payments in one are old enough.
 func (p *pebbleEngine) prune() {
@@ -58,10 +50,7 @@ func (p *pebbleEngine) prune() {
 //
 // A segment below the mark is one that a crash left; it is erased again and removed.
 func (p *pebbleEngine) pruneOldest() (removed bool, err error) {
-	var s survey
-	if s.pruned, err = load[prunedRow](p.db, []byte(prunedKey)); err == nil {
-		err = s.listSegments(p.fs, p.journal.dir)
-	}
+	s, err := p.segments()
 	if err != nil || len(s.segments) < 2 {
 		return false, err
 	}
@@ -81,7 +70,7 @@ func (p *pebbleEngine) pruneOldest() (removed bool, err error) {
 		return false, err
 	}
 	p.opts.Log.WithFields(logrus.Fields{"payments": next.first - oldest.first, "kept_from": next.first}).Info("pruned")
-	return true, syncFolder(p.fs, p.journal.dir)
+	return true, syncFolder(p.fs, p.journal())
 }
 
 // youngest is the time before which payments are older than the retention, Unix milliseconds. What it
@@ -114,7 +103,7 @@ func (p *pebbleEngine) allOld(g, next *segment) (bool, error) {
 		if end.end == 0 {
 			end.end = at.end.offset // of the newest
 		}
-		r, done, err := openSegment(p.fs, &end, headerSize, g.first-1, g.chain)
+		r, done, err := p.openSegment(&end, headerSize, g.first-1, g.chain)
 		if err != nil {
 			return false, err
 		}
@@ -136,24 +125,25 @@ func (p *pebbleEngine) allOld(g, next *segment) (bool, error) {
 }
 
 func (p *pebbleEngine) eraseSegment(g *segment, pruned prunedRow) error {
-	r, done, err := openSegment(p.fs, g, headerSize, g.first-1, g.chain)
+	r, done, err := p.openSegment(g, headerSize, g.first-1, g.chain)
 	if err != nil {
 		return err
 	}
 	defer done()
-	e := erasure{pruned: pruned, done: make(chan error, 1)}
+	var paid []*receiptRow
 	for {
 		rec, err := r.next()
 		if errors.Is(err, io.EOF) && r.at == g.end {
-			return p.erased(&e)
+			return p.erase(paid, pruned)
 		}
 		if err == nil {
-			err = rec.each(g.name, func(_ int, _ int64, paid *receiptRow) error {
-				e.paid = append(e.paid, paid)
-				if len(e.paid) < pruneBatch {
+			err = rec.each(g.name, func(_ int, _ int64, r *receiptRow) error {
+				if paid = append(paid, r); len(paid) < pruneBatch {
 					return nil
 				}
-				return p.erased(&e)
+				err := p.erase(paid, pruned)
+				paid = paid[:0]
+				return err
 			})
 		}
 		if err != nil {
@@ -162,28 +152,22 @@ func (p *pebbleEngine) eraseSegment(g *segment, pruned prunedRow) error {
 	}
 }
 
-// erased has the applier erase what was gathered.
-func (p *pebbleEngine) erased(e *erasure) error {
+// erase deletes the rows of some payments. Nobody else writes the state meanwhile, so no row can change
+// between the look at it and its deletion. A key that a later payment was made under since is that one's.
+func (p *pebbleEngine) erase(all []*receiptRow, pruned prunedRow) error {
+	p.applying.Lock()
+	defer p.applying.Unlock()
 	select {
-	case p.erasures <- e:
 	case <-p.closing:
 		return ErrClosed
-	}
-	select {
-	case err := <-e.done:
-		e.paid = e.paid[:0]
-		return err
-	case <-p.failed:
+	case <-p.over:
 		return p.gone()
+	default:
 	}
-}
-
-// erase is the applier's part. A key that a later payment was made under since is that one's.
-func (p *pebbleEngine) erase(e *erasure) error {
 	b := p.db.NewBatch()
 	defer func() { _ = b.Close() }()
 	var key []byte
-	for _, paid := range e.paid {
+	for _, paid := range all {
 		key = appendKeyKey(key[:0], keyName{paid.Holder(), paid.Idem})
 		id, err := load[txidRow](p.db, key)
 		if err != nil {
@@ -199,7 +183,7 @@ func (p *pebbleEngine) erase(e *erasure) error {
 			_ = b.Delete(key, nil)
 		}
 	}
-	_ = b.Set([]byte(prunedKey), e.pruned.append(nil), nil)
+	_ = b.Set([]byte(prunedKey), pruned.append(nil), nil)
 	if err := p.db.Apply(b, pebble.NoSync); err != nil {
 		err = fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err)
 		p.fail(err)
@@ -217,7 +201,7 @@ func (p *pebbleEngine) flush() error {
 	select {
 	case <-flushed:
 		return nil
-	case <-p.failed:
+	case <-p.over:
 		return p.gone()
 	}
 }

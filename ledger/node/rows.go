@@ -35,22 +35,11 @@ const (
 	prunedKey = "mpruned"
 )
 
-const (
-	accountSize = 8 + 8
-	balanceSize = 16 + 8 + 2*(4+16)
-	supplySize  = 16 + 16
-	placeSize   = 8 + 8
-	indexSize   = placeSize + 1
-	headSize    = 8 + 16 + 8 + 8 + placeSize + 8
-	prunedSize  = 8 + 8
+const receiptMaxSize = 1 + 8 + 16 + 8 + 16 + 8 + 32 + 3*(1+64) + (1 + 32)
 
-	receiptMinSize = 1 + 8 + 16 + 8 + 16 + 8 + 32
-	receiptMaxSize = receiptMinSize + 3*(1+64) + (1 + 32)
-)
-
-// errRow is what a row of another shape than the layout's is refused with. Checksums find damage
-// before, so a row like this was written by something else.
-var errRow = errors.New("a row has not the layout of this version")
+// errRow refuses a row of another shape than the layout's. Checksums find damage before, so a row like
+// this was written by something else.
+var errRow = errors.New("the row is malformed")
 
 func appendAccountKey(dst []byte, a wallet.Account) []byte {
 	return a.Append(append(dst, kindAccount))
@@ -85,48 +74,80 @@ func appendText[T interface{ Append([]byte) []byte }](dst []byte, text T) []byte
 	return dst
 }
 
+func append64(dst []byte, values ...uint64) []byte {
+	for _, v := range values {
+		dst = binary.BigEndian.AppendUint64(dst, v)
+	}
+	return dst
+}
+
 func appendAmount(dst []byte, a wallet.Amount) []byte {
 	hi, lo := a.Bits()
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, hi), lo)
+	return append64(dst, hi, lo)
 }
 
-func amountAt(b []byte) wallet.Amount {
-	return wallet.AmountFromBits(binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]))
+// cursor reads a row from its beginning. What is not there reads as zero, and end tells.
+type cursor struct {
+	b   []byte
+	bad bool
 }
 
-func (r *accountRow) append(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint64(dst, r.debit)
-	return binary.BigEndian.AppendUint64(dst, r.issue)
+func (c *cursor) take(n int) []byte {
+	if len(c.b) < n {
+		c.b, c.bad = nil, true
+		return make([]byte, n)
+	}
+	taken := c.b[:n]
+	c.b = c.b[n:]
+	return taken
 }
 
-func (r *accountRow) decode(b []byte) error {
-	if len(b) != accountSize {
+func (c *cursor) byte() byte            { return c.take(1)[0] }
+func (c *cursor) u32() uint32           { return binary.BigEndian.Uint32(c.take(4)) }
+func (c *cursor) u64() uint64           { return binary.BigEndian.Uint64(c.take(8)) }
+func (c *cursor) amount() wallet.Amount { return wallet.AmountFromBits(c.u64(), c.u64()) }
+func (c *cursor) text() []byte          { return c.take(int(c.byte())) }
+
+// int reads what is not negative.
+func (c *cursor) int() int64 {
+	n := int64(c.u64()) //nolint:gosec // looked at next
+	c.bad = c.bad || n < 0
+	return n
+}
+
+func (c *cursor) place() place { return place{c.u64(), c.int()} }
+
+// end says whether the row had all that was read, and nothing else.
+func (c *cursor) end() error {
+	if c.bad || len(c.b) > 0 {
 		return errRow
 	}
-	*r = accountRow{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
 	return nil
 }
 
+func (r *accountRow) append(dst []byte) []byte { return append64(dst, r.debit, r.issue) }
+
+func (r *accountRow) decode(b []byte) error {
+	c := cursor{b: b}
+	*r = accountRow{c.u64(), c.u64()}
+	return c.end()
+}
+
 func (r *balanceRow) append(dst []byte) []byte {
-	dst = appendAmount(dst, r.amount)
-	dst = binary.BigEndian.AppendUint64(dst, r.seq)
+	dst = append64(appendAmount(dst, r.amount), r.seq)
 	for _, d := range r.daily {
-		dst = binary.BigEndian.AppendUint32(dst, d.day)
-		dst = appendAmount(dst, d.moved)
+		dst = appendAmount(binary.BigEndian.AppendUint32(dst, d.day), d.moved)
 	}
 	return dst
 }
 
 func (r *balanceRow) decode(b []byte) error {
-	if len(b) != balanceSize {
-		return errRow
-	}
-	r.amount, r.seq = amountAt(b), binary.BigEndian.Uint64(b[16:])
+	c := cursor{b: b}
+	r.amount, r.seq = c.amount(), c.u64()
 	for i := range r.daily {
-		d := b[24+20*i:]
-		r.daily[i] = dailyRow{binary.BigEndian.Uint32(d), amountAt(d[4:])}
+		r.daily[i] = dailyRow{c.u32(), c.amount()}
 	}
-	return nil
+	return c.end()
 }
 
 func (r *supplyRow) append(dst []byte) []byte {
@@ -134,19 +155,15 @@ func (r *supplyRow) append(dst []byte) []byte {
 }
 
 func (r *supplyRow) decode(b []byte) error {
-	if len(b) != supplySize {
-		return errRow
-	}
-	*r = supplyRow{amountAt(b), amountAt(b[16:])}
-	return nil
+	c := cursor{b: b}
+	*r = supplyRow{c.amount(), c.amount()}
+	return c.end()
 }
 
 func (r *receiptRow) append(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint64(append(dst, byte(r.Op)), r.seq)
-	dst = append(dst, r.TxID[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Millis)) //nolint:gosec // not negative
-	dst = appendAmount(dst, r.Amount)
-	dst = binary.BigEndian.AppendUint64(dst, r.Nonce)
+	dst = append64(append(dst, byte(r.Op)), r.seq)
+	dst = append64(append(dst, r.TxID[:]...), uint64(r.Millis)) //nolint:gosec // not negative
+	dst = append64(appendAmount(dst, r.Amount), r.Nonce)
 	dst = append(dst, r.fingerprint[:]...)
 	dst = appendText(dst, r.From)
 	dst = appendText(dst, r.To)
@@ -155,34 +172,22 @@ func (r *receiptRow) append(dst []byte) []byte {
 }
 
 func (r *receiptRow) decode(b []byte) error {
-	if len(b) < receiptMinSize {
-		return errRow
-	}
-	*r = receiptRow{seq: binary.BigEndian.Uint64(b[1:])}
-	r.Op, r.Amount, r.Nonce = wallet.Op(b[0]), amountAt(b[33:]), binary.BigEndian.Uint64(b[49:])
-	r.Millis = int64(binary.BigEndian.Uint64(b[25:])) //nolint:gosec // looked at below
-	copy(r.TxID[:], b[9:])
-	copy(r.fingerprint[:], b[57:])
-	var texts [4][]byte
-	b = b[receiptMinSize:]
-	for i := range texts {
-		if len(b) == 0 || len(b) <= int(b[0]) {
-			return errRow
-		}
-		end := 1 + int(b[0]) // as bytes, 1 + 255 would be 0
-		texts[i], b = b[1:end], b[end:]
-	}
+	c := cursor{b: b}
 	var errs [4]error
-	if len(texts[0]) > 0 {
-		r.From, errs[0] = wallet.ParseAccount(texts[0])
+	*r = receiptRow{}
+	r.Op, r.seq = wallet.Op(c.byte()), c.u64()
+	copy(r.TxID[:], c.take(len(r.TxID)))
+	r.Millis, r.Amount, r.Nonce = c.int(), c.amount(), c.u64()
+	copy(r.fingerprint[:], c.take(len(r.fingerprint)))
+	if text := c.text(); len(text) > 0 {
+		r.From, errs[0] = wallet.ParseAccount(text)
 	}
-	if len(texts[1]) > 0 {
-		r.To, errs[1] = wallet.ParseAccount(texts[1])
+	if text := c.text(); len(text) > 0 {
+		r.To, errs[1] = wallet.ParseAccount(text)
 	}
-	r.Asset, errs[2] = wallet.ParseAsset(texts[2])
-	r.Idem, errs[3] = wallet.IdemKeyFromText(texts[3])
-	as := r.Payment()
-	if len(b) > 0 || r.seq == 0 || r.Millis < 0 || errs != [4]error{} || !as.WellFormed() {
+	r.Asset, errs[2] = wallet.ParseAsset(c.text())
+	r.Idem, errs[3] = wallet.IdemKeyFromText(c.text())
+	if t := r.Payment(); c.end() != nil || r.seq == 0 || errs != [4]error{} || !t.WellFormed() {
 		return errRow
 	}
 	return nil
@@ -193,11 +198,9 @@ type txidRow struct{ wallet.TxID }
 func (r *txidRow) append(dst []byte) []byte { return append(dst, r.TxID[:]...) }
 
 func (r *txidRow) decode(b []byte) error {
-	if len(b) != len(r.TxID) {
-		return errRow
-	}
-	copy(r.TxID[:], b)
-	return nil
+	c := cursor{b: b}
+	copy(r.TxID[:], c.take(len(r.TxID)))
+	return c.end()
 }
 
 // place is where in the journal something begins or ends. Offsets count from the segment's start.
@@ -207,16 +210,7 @@ type place struct {
 }
 
 func (r *place) append(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint64(dst, r.segment)
-	return binary.BigEndian.AppendUint64(dst, uint64(r.offset)) //nolint:gosec // not negative
-}
-
-func (r *place) decode(b []byte) error {
-	if len(b) != placeSize || b[8]&0x80 != 0 {
-		return errRow
-	}
-	*r = place{binary.BigEndian.Uint64(b), int64(binary.BigEndian.Uint64(b[8:]))} //nolint:gosec // the sign was looked at
-	return nil
+	return append64(dst, r.segment, uint64(r.offset)) //nolint:gosec // not negative
 }
 
 // indexRow is where n entries of the journal begin, one behind the other.
@@ -228,11 +222,10 @@ type indexRow struct {
 func (r *indexRow) append(dst []byte) []byte { return append(r.place.append(dst), r.n) }
 
 func (r *indexRow) decode(b []byte) error {
-	if len(b) != indexSize || b[placeSize] == 0 || b[placeSize] > placeEvery {
-		return errRow
-	}
-	r.n = b[placeSize]
-	return r.place.decode(b[:placeSize])
+	c := cursor{b: b}
+	*r = indexRow{c.place(), c.byte()}
+	c.bad = c.bad || r.n == 0 || r.n > placeEvery
+	return c.end()
 }
 
 // headRow is where the state stands, and where in the journal the next record begins.
@@ -244,33 +237,26 @@ type headRow struct {
 }
 
 func (r *headRow) append(dst []byte) []byte {
-	dst = append(binary.BigEndian.AppendUint64(dst, r.seq), r.txid[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(r.millis)) //nolint:gosec // not negative
-	dst = binary.BigEndian.AppendUint64(dst, r.digest)
-	return binary.BigEndian.AppendUint64(r.end.append(dst), r.chain)
+	dst = append(append64(dst, r.seq), r.txid[:]...)
+	dst = append64(dst, uint64(r.millis), r.digest) //nolint:gosec // not negative
+	return append64(r.end.append(dst), r.chain)
 }
 
 func (r *headRow) decode(b []byte) error {
-	if len(b) != headSize {
-		return errRow
-	}
-	r.seq, r.millis = binary.BigEndian.Uint64(b), int64(binary.BigEndian.Uint64(b[24:])) //nolint:gosec // as it was written
-	copy(r.txid[:], b[8:])
-	r.digest, r.chain = binary.BigEndian.Uint64(b[32:]), binary.BigEndian.Uint64(b[56:])
-	return r.end.decode(b[40:56])
+	c := cursor{b: b}
+	r.seq = c.u64()
+	copy(r.txid[:], c.take(len(r.txid)))
+	r.millis, r.digest, r.end, r.chain = c.int(), c.u64(), c.place(), c.u64()
+	return c.end()
 }
 
 // prunedRow is the oldest payment that is kept, and the chain up to the one before it.
 type prunedRow struct{ first, chain uint64 }
 
-func (r *prunedRow) append(dst []byte) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, r.first), r.chain)
-}
+func (r *prunedRow) append(dst []byte) []byte { return append64(dst, r.first, r.chain) }
 
 func (r *prunedRow) decode(b []byte) error {
-	if len(b) != prunedSize {
-		return errRow
-	}
-	*r = prunedRow{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
-	return nil
+	c := cursor{b: b}
+	*r = prunedRow{c.u64(), c.u64()}
+	return c.end()
 }

@@ -146,7 +146,6 @@ type stub struct {
 	seq    atomic.Uint64
 }
 
-func (*stub) Stalled() bool { return false }
 func (*stub) Clock() uint64 { return 1 }
 
 func (*stub) Identity() node.Identity {
@@ -165,8 +164,8 @@ func (s *stub) Watch(ctx context.Context, from uint64, on func(wallet.Change)) e
 	return s.watch(ctx, from, on)
 }
 
-func (s *stub) Seq() uint64                 { return s.seq.Load() }
-func (s *stub) Conservation() (_, _ uint64) { return 5, 2 }
+func (s *stub) Seq() uint64       { return s.seq.Load() }
+func (s *stub) Stats() node.Stats { return node.Stats{ConservationOK: 5, ConservationFailed: 2} }
 
 // TestCommitOfUnreadRows: a batch of which nothing could be judged is answered as damage, which no
 // caller takes for a failing node; one of which something could is answered with what there is.

@@ -25,10 +25,10 @@ const (
 // because a Get does not use the filters of the last level, where most of the data is
 // (IterOptions.UseL6Filters): most keys asked for are new, and each would cost the read of a block.
 type stateStore struct {
-	db      *pebble.DB
-	journal journal
-	it      *pebble.Iterator // sees the store as it was at the first read after rest
-	buf     []byte
+	db     *pebble.DB
+	folder folder
+	it     *pebble.Iterator // sees the store as it was at the first read after rest
+	buf    []byte
 }
 
 // rest lets go of what the iterator pins. The next read sees what was written since.
@@ -60,7 +60,7 @@ func (s *stateStore) key(k keyName) (*receiptRow, error) {
 	if err != nil || id.IsZero() {
 		return nil, err
 	}
-	return s.journal.paid(s.db, id.TxID, k)
+	return s.folder.payment(s.db, id.TxID, k)
 }
 
 // seek reads the row under s.buf; the zero row where there is none.

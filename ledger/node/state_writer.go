@@ -18,47 +18,37 @@ type stateWriter struct {
 	spare    sync.Pool // of *[]byte: records that the journal has
 }
 
-// record makes the group's record. opens is not nil where a segment begins with it.
-func (w *stateWriter) record(group []*receiptRow) (opens *header, data *[]byte, begin place, entries []int64) {
+// record makes the group's record, which begins at offset. opens is not nil where a segment begins
+// with it; entries are the offsets of every placeEvery-th entry.
+func (w *stateWriter) record(paid []*receiptRow) (opens *header, data *[]byte, offset int64, entries []int64) {
 	if w.end.offset == 0 || w.end.offset >= w.segment {
-		opens = &header{w.ledger, group[0].seq, w.end, w.chain}
-		w.end = place{group[0].seq, headerSize}
+		opens = &header{w.ledger, paid[0].seq, w.end, w.chain}
+		w.end = place{paid[0].seq, headerSize}
 	}
-	begin = w.end
 	data, ok := w.spare.Get().(*[]byte)
 	if !ok {
 		data = new([]byte)
 	}
-	record, chain, places := appendRecord((*data)[:0], group, w.chain)
-	*data = record
-	for _, at := range places {
-		entries = append(entries, begin.offset+int64(at))
-	}
-	w.end.offset += int64(len(record))
-	w.chain = chain
-	return opens, data, begin, entries
+	offset = w.end.offset
+	*data, w.chain, entries = appendRecord((*data)[:0], paid, w.chain, offset)
+	w.end.offset += int64(len(*data))
+	return opens, data, offset, entries
 }
 
 // rows puts what the books' group changed into the batch, and where its entries lie: entries[i] is
 // the offset of entry i*placeEvery. Batch.Set fails only on a batch that is committed already.
 func (w *stateWriter) rows(b *pebble.Batch, books *books, entries []int64) {
-	for _, r := range books.accounts.touched {
-		if r.is != r.was {
-			w.key = appendAccountKey(w.key[:0], r.key)
-			saveState(w, b, &r.was, &r.is)
-		}
+	for r := range books.accounts.changed() {
+		w.key = appendAccountKey(w.key[:0], r.key)
+		saveState(w, b, &r.was, &r.is)
 	}
-	for _, r := range books.balances.touched {
-		if r.is != r.was {
-			w.key = appendBalanceKey(w.key[:0], r.key)
-			saveState(w, b, &r.was, &r.is)
-		}
+	for r := range books.balances.changed() {
+		w.key = appendBalanceKey(w.key[:0], r.key)
+		saveState(w, b, &r.was, &r.is)
 	}
-	for _, r := range books.supplies.touched {
-		if r.is != r.was {
-			w.key = appendSupplyKey(w.key[:0], r.key)
-			saveState(w, b, &r.was, &r.is)
-		}
+	for r := range books.supplies.changed() {
+		w.key = appendSupplyKey(w.key[:0], r.key)
+		saveState(w, b, &r.was, &r.is)
 	}
 	for i, r := range books.receipts {
 		w.key = appendKeyKey(w.key[:0], keyName{r.Holder(), r.Idem})

@@ -14,12 +14,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// survey is what lies in the folder.
+// survey is what lies in a folder.
 type survey struct {
+	folder
 	ledger   [16]byte
 	segments []segment
-	leftover string // a segment that a crash left without a whole header
-	state    headRow
+	leftover string  // a segment that a crash left without a whole header
+	head     headRow // of the state
 	pruned   prunedRow
 	seq      uint64 // the last payment of the journal
 	end      place
@@ -36,25 +37,26 @@ type segment struct {
 	end  int64
 }
 
-func (p *pebbleEngine) survey() (s survey, err error) {
-	names, err := p.fs.List(p.dir)
+func (f folder) survey() (s survey, err error) {
+	s.folder = f
+	names, err := f.fs.List(f.dir)
 	if err != nil {
 		return s, err
 	}
 	if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "MANIFEST-") }) {
 		return s, errors.New("the store has format 1, which had no journal and is not read any more; start with a new folder")
 	}
-	durable, vouched, err := readDurable(p.fs, p.dir)
+	durable, vouched, err := readDurable(f.fs, f.dir)
 	if err != nil {
 		return s, err
 	}
-	if err := s.readState(p); err != nil {
+	if err := s.readState(); err != nil {
 		return s, err
 	}
-	if err := s.listSegments(p.fs, p.journal.dir); err != nil {
+	if err := s.listSegments(); err != nil {
 		return s, err
 	}
-	if err := s.followTail(p.fs); err != nil {
+	if err := s.followTail(); err != nil {
 		return s, err
 	}
 	if durable > s.seq {
@@ -65,16 +67,15 @@ func (p *pebbleEngine) survey() (s survey, err error) {
 }
 
 // readState opens Pebble read-only: what it takes for leftovers it would delete.
-func (s *survey) readState(p *pebbleEngine) error {
-	dir := p.fs.PathJoin(p.dir, stateDir)
-	names, err := p.fs.List(dir)
+func (s *survey) readState() error {
+	names, err := s.fs.List(s.state())
 	if isAbsent(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	desc, err := pebble.Peek(dir, p.fs)
+	desc, err := pebble.Peek(s.state(), s.fs)
 	if err != nil {
 		return err
 	}
@@ -84,13 +85,11 @@ func (s *survey) readState(p *pebbleEngine) error {
 		}
 		return nil
 	}
-	read := pebbleOptions(p)
-	read.ReadOnly = true
-	db, err := pebble.Open(dir, read)
+	db, err := s.readOnly()
 	if err != nil {
 		return err
 	}
-	s.state, err = load[headRow](db, []byte(headKey))
+	s.head, err = load[headRow](db, []byte(headKey))
 	if err == nil {
 		s.pruned, err = load[prunedRow](db, []byte(prunedKey))
 	}
@@ -98,8 +97,8 @@ func (s *survey) readState(p *pebbleEngine) error {
 }
 
 // listSegments reads the headers, and that each segment goes on where the one before ends.
-func (s *survey) listSegments(fs vfs.FS, dir string) error {
-	names, err := fs.List(dir)
+func (s *survey) listSegments() error {
+	names, err := s.fs.List(s.journal())
 	if err != nil && !isAbsent(err) {
 		return err
 	}
@@ -110,7 +109,7 @@ func (s *survey) listSegments(fs vfs.FS, dir string) error {
 		if !ok || err != nil || s.leftover != "" {
 			return damagef(name, "has no place in the journal")
 		}
-		g, err := readHeader(fs, fs.PathJoin(dir, name))
+		g, err := readHeader(s.fs, s.fs.PathJoin(s.journal(), name))
 		switch {
 		case errors.Is(err, errHeader) && name == names[len(names)-1]:
 			s.leftover = g.name
@@ -125,12 +124,12 @@ func (s *survey) listSegments(fs vfs.FS, dir string) error {
 		s.segments = append(s.segments, g)
 	}
 	for i := range s.segments {
-		if err := s.link(fs, i); err != nil {
+		if err := s.link(i); err != nil {
 			return err
 		}
 	}
 	if s.leftover != "" {
-		return noRecords(fs, s.leftover)
+		return noRecords(s.fs, s.leftover)
 	}
 	return nil
 }
@@ -171,7 +170,7 @@ func noRecords(fs vfs.FS, name string) error {
 }
 
 // link holds segment i against the one before.
-func (s *survey) link(fs vfs.FS, i int) error {
+func (s *survey) link(i int) error {
 	g := &s.segments[i]
 	if i == 0 {
 		s.ledger = g.ledger
@@ -189,29 +188,29 @@ func (s *survey) link(fs vfs.FS, i int) error {
 	if g.before.segment != before.first {
 		return damagef(journalDir, "a segment is missing between %d and %d", before.first, g.first)
 	}
-	if chain, err := chainAt(fs, before, before.end); err != nil || chain != g.chain {
+	if chain, err := s.chainAt(before, before.end); err != nil || chain != g.chain {
 		return damagef(before.name, "does not end where the next one begins")
 	}
 	return nil
 }
 
 // chainAt is the chain of the record that ends at offset.
-func chainAt(fs vfs.FS, g *segment, offset int64) (uint64, error) {
+func (f folder) chainAt(g *segment, offset int64) (uint64, error) {
 	if offset == headerSize {
 		return g.chain, nil
 	}
-	f, err := fs.Open(g.name)
+	file, err := f.fs.Open(g.name)
 	if err != nil {
 		return 0, err
 	}
 	b := make([]byte, recordTail)
-	_, err = f.ReadAt(b, offset-recordTail)
-	return binary.BigEndian.Uint64(b), errors.Join(err, f.Close())
+	_, err = file.ReadAt(b, offset-recordTail)
+	return binary.BigEndian.Uint64(b), errors.Join(err, file.Close())
 }
 
 // followTail reads the journal from where the state stands.
-func (s *survey) followTail(fs vfs.FS) error {
-	s.seq, s.end, s.chain = s.state.seq, s.state.end, s.state.chain
+func (s *survey) followTail() error {
+	s.seq, s.end, s.chain = s.head.seq, s.head.end, s.head.chain
 	if len(s.segments) == 0 {
 		if s.seq > 0 {
 			return damagef(journalDir, "it is missing: payments up to %d had been made", s.seq)
@@ -228,12 +227,12 @@ func (s *survey) followTail(fs vfs.FS) error {
 	if at < 0 {
 		return damagef(journalDir, "payments are missing: %d had been made durable, it ends before", s.seq)
 	}
-	if chain, err := chainAt(fs, &s.segments[at], s.end.offset); err != nil || chain != s.chain {
+	if chain, err := s.chainAt(&s.segments[at], s.end.offset); err != nil || chain != s.chain {
 		return damagef(s.segments[at].name, "has no record that ends at %d, where the state stands", s.end.offset)
 	}
-	s.state.end = s.end
+	s.head.end = s.end
 	for i := at; i < len(s.segments); i++ {
-		if err := s.follow(fs, &s.segments[i]); err != nil {
+		if err := s.follow(&s.segments[i]); err != nil {
 			return err
 		}
 	}
@@ -241,11 +240,11 @@ func (s *survey) followTail(fs vfs.FS) error {
 }
 
 // follow reads the records of a segment from s.end, or from its beginning.
-func (s *survey) follow(fs vfs.FS, g *segment) error {
+func (s *survey) follow(g *segment) error {
 	if g.first != s.end.segment {
 		s.end = place{g.first, headerSize}
 	}
-	r, done, err := openSegment(fs, g, s.end.offset, s.seq, s.chain)
+	r, done, err := s.openSegment(g, s.end.offset, s.seq, s.chain)
 	if err != nil {
 		return err
 	}
@@ -274,8 +273,8 @@ func (s *survey) follow(fs vfs.FS, g *segment) error {
 }
 
 // openSegment reads the records of a segment from offset on, behind payment seq.
-func openSegment(fs vfs.FS, g *segment, offset int64, seq, chain uint64) (*journalReader, func(), error) {
-	f, err := fs.Open(g.name, vfs.SequentialReadsOption)
+func (f folder) openSegment(g *segment, offset int64, seq, chain uint64) (*journalReader, func(), error) {
+	file, err := f.fs.Open(g.name, vfs.SequentialReadsOption)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -283,9 +282,9 @@ func openSegment(fs vfs.FS, g *segment, offset int64, seq, chain uint64) (*journ
 	if end == 0 {
 		end = g.size
 	}
-	from := io.NewSectionReader(f, offset, max(0, end-offset))
-	r := &journalReader{name: g.name, file: f, from: bufio.NewReaderSize(from, readAhead), at: offset, seq: seq, chain: chain}
-	return r, func() { _ = f.Close() }, nil
+	from := io.NewSectionReader(file, offset, max(0, end-offset))
+	r := &journalReader{name: g.name, file: file, from: bufio.NewReaderSize(from, readAhead), at: offset, seq: seq, chain: chain}
+	return r, func() { _ = file.Close() }, nil
 }
 
 const readAhead = 256 << 10

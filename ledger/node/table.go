@@ -1,5 +1,7 @@
 package node
 
+import "iter"
+
 // table is a cache of one kind of row that remembers what the present group touched.
 type table[K, R comparable] struct {
 	rows    cache[K, *row[K, R]]
@@ -40,6 +42,17 @@ func (t *table[K, R]) touch(key K) (*row[K, R], error) {
 		t.touched = append(t.touched, r)
 	}
 	return r, nil
+}
+
+// changed are the rows that this group changed, and did not only read.
+func (t *table[K, R]) changed() iter.Seq[*row[K, R]] {
+	return func(yield func(*row[K, R]) bool) {
+		for _, r := range t.touched {
+			if r.is != r.was && !yield(r) {
+				return
+			}
+		}
+	}
 }
 
 func (t *table[K, R]) rollback() {

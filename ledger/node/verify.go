@@ -10,8 +10,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"svc-wallet/wallet"
 )
 
 // Times and bounds of checks of a whole store.
@@ -34,25 +32,24 @@ func VerifyPebble(ctx context.Context, dir string, progress func(done, total int
 }
 
 func verifyPebble(ctx context.Context, dir string, fs vfs.FS, progress func(done, total int64)) (*Report, error) {
-	p := &pebbleEngine{opts: Options{Now: func() int64 { return 0 }}.withDefaults(), dir: dir, fs: fs, journal: journal{fs, fs.PathJoin(dir, journalDir)}}
-	p.failed = make(chan struct{})
-	if _, err := fs.Stat(dir); err != nil {
-		return nil, p.refuse("there is no store", err)
-	}
-	if err := p.seemsStore(); err != nil {
-		return nil, p.refuse("there is no store", err)
+	f := folder{fs, dir}
+	if err := f.seemsStore(); err != nil {
+		return nil, f.refuse("there is no store", err)
 	}
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
-		return nil, p.refuse("a node uses the folder, stop it first", err)
+		return nil, f.refuse("a node uses the folder, stop it first", err)
 	}
-	report, err := p.verify(ctx, progress)
+	report, err := f.verify(ctx, progress)
 	return report, errors.Join(err, lock.Close())
 }
 
 // seemsStore keeps the check from making a lock in a folder that is none of a store.
-func (p *pebbleEngine) seemsStore() error {
-	names, err := p.fs.List(p.dir)
+func (f folder) seemsStore() error {
+	if _, err := f.fs.Stat(f.dir); err != nil {
+		return err
+	}
+	names, err := f.fs.List(f.dir)
 	if err == nil && !slices.ContainsFunc(names, func(n string) bool {
 		return n == journalDir || n == stateDir || strings.HasPrefix(n, "MANIFEST-") // of format 1
 	}) {
@@ -61,30 +58,27 @@ func (p *pebbleEngine) seemsStore() error {
 	return err
 }
 
-func (p *pebbleEngine) verify(ctx context.Context, progress func(done, total int64)) (*Report, error) {
-	c := &checker{fs: p.fs, report: newReport(), sums: make(map[wallet.Asset]supplyRow)}
-	s, err := p.survey()
+func (f folder) verify(ctx context.Context, progress func(done, total int64)) (*Report, error) {
+	c := newChecker(f, nil)
+	s, err := f.survey()
 	c.report.Ledger = hex.EncodeToString(s.ledger[:])
-	var bad *damageError
-	if errors.As(err, &bad) || pebble.IsCorruptionError(err) {
+	if errors.As(err, new(*damageError)) || pebble.IsCorruptionError(err) {
 		c.report.fault("%s", firstLine(err.Error()))
 		c.report.unjudged("payments and state: a start refuses the store, and more than it reads was not read")
 		return c.report, nil
 	}
 	if err != nil {
-		return nil, p.refuse("cannot open the store", err)
+		return nil, f.refuse("cannot open the store", err)
 	}
 	if !s.vouched {
 		c.report.fault("%s", errUnvouched)
 	}
 	if len(s.segments) == 0 {
-		return nil, p.refuse("there is no store", errors.New("the folder is empty"))
+		return nil, f.refuse("there is no store", errors.New("the folder is empty"))
 	}
-	read := pebbleOptions(p)
-	read.ReadOnly = true
-	db, err := pebble.Open(p.fs.PathJoin(p.dir, stateDir), read)
+	db, err := f.readOnly()
 	if err != nil {
-		return nil, p.refuse("cannot open the state", err)
+		return nil, f.refuse("cannot open the state", err)
 	}
 	rows, _ := db.EstimateDiskUsage([]byte{0}, []byte{0xff}) // only for the progress
 	total := int64(rows)                                     //nolint:gosec // not that large
@@ -99,7 +93,7 @@ func (p *pebbleEngine) verify(ctx context.Context, progress func(done, total int
 	}
 	s.segments[len(s.segments)-1].end = s.end.offset
 	c.kept = max(s.pruned.first, 1)
-	err = errors.Join(c.journal(db, s.segments, s.state.seq, s.seq), c.state(db))
+	err = errors.Join(c.journal(db, s.segments, s.head.seq, s.seq), c.state(db))
 	c.report.sumUp()
 	return c.report, errors.Join(err, db.Close())
 }

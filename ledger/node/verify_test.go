@@ -130,7 +130,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 	} {
 		fs := vfs.NewMem()
 		d.put(t, fs)
-		o := pebbleOptions(&pebbleEngine{fs: fs, opts: Options{}.withDefaults()})
+		o := pebbleOptions(fs, readLogger{})
 		db, err := pebble.Open("db/state", o)
 		if err != nil {
 			t.Fatal(err)
@@ -264,8 +264,8 @@ func TestCheckOfARunningNode(t *testing.T) {
 		}
 	}
 	wait()
-	if ok, failed := e.StoreChecks(); ok != 3 || failed != 0 {
-		t.Errorf("%d checks found the store sound, %d did not", ok, failed)
+	if s := e.Stats(); s.StoreOK != 3 || s.StoreFailed != 0 {
+		t.Errorf("%+v", s)
 	}
 	d.files = filesOf(t, fs, "db", "")
 	oldest := d.segmentsOf()[0]
@@ -273,8 +273,8 @@ func TestCheckOfARunningNode(t *testing.T) {
 	if err := e.checkStore(func(int64) error { return nil }); err != nil {
 		t.Error(err)
 	}
-	if ok, failed := e.StoreChecks(); ok != 3 || failed != 1 {
-		t.Errorf("afterwards %d checks found the store sound, %d did not", ok, failed)
+	if s := e.Stats(); s.StoreOK != 3 || s.StoreFailed != 1 {
+		t.Errorf("afterwards %+v", s)
 	}
 }
 
@@ -337,7 +337,7 @@ func TestDamagedReadFailsAlone(t *testing.T) {
 			t.Errorf("payment %d of the call is %s, want %s", i, out[i].Code.Name(), want.Name())
 		}
 	}
-	if n := again.Damaged(); n != 6 {
+	if n := again.Stats().Damaged; n != 6 {
 		t.Errorf("%d reads met damage", n)
 	}
 	lines := func() (n int) {
@@ -410,14 +410,14 @@ func TestDamagedTableFailsAlone(t *testing.T) {
 	// Pebble tries there again.
 	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute) // only where it never comes
 	defer stop()
-	for e.Damaged() == uint64(failed) && ctx.Err() == nil {
+	for e.Stats().Damaged == uint64(failed) && ctx.Err() == nil {
 		once, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		if err := e.db.Compact(once, []byte{0}, []byte{0xff}, false); err == nil {
 			t.Error("a compaction did not meet the damage")
 		}
 		cancel()
 	}
-	if e.Damaged() == uint64(failed) {
+	if e.Stats().Damaged == uint64(failed) {
 		t.Error("the compaction's damage was not counted")
 	}
 }

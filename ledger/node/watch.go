@@ -143,11 +143,11 @@ func (w *watching) sendChange(c wallet.Change) error {
 }
 
 func (w *watching) sendBeat(id uint64) error {
-	ok, failed := w.engine.Conservation()
-	return w.tell(&ledgerpb.WatchResponse{
-		Seq:       w.sent,
-		Heartbeat: &ledgerpb.Heartbeat{Tick: id, ConservationOk: ok, ConservationFailed: failed, Clock: w.engine.Clock(), Stalled: w.engine.Stalled()},
-	})
+	s := w.engine.Stats()
+	return w.tell(&ledgerpb.WatchResponse{Seq: w.sent, Heartbeat: &ledgerpb.Heartbeat{
+		Tick: id, Clock: w.engine.Clock(), Stalled: s.Stalled,
+		ConservationOk: s.ConservationOK, ConservationFailed: s.ConservationFailed,
+	}})
 }
 
 // tell sends m, the first one with the names.
