@@ -58,11 +58,11 @@ func newCaller(b *Breaker, live *config.Live, now func() int64, o Observer, wait
 
 // do returns nil once an attempt was answered. Of the error, errors.Is(err, ErrNotSent) means
 // that no attempt left this process; otherwise at least one may have taken effect.
-func (c *caller) do(ctx context.Context, op Op, deadline int64, call func(context.Context) error) error {
+func (c *caller) do(ctx context.Context, m Method, deadline int64, call func(context.Context) error) error {
 	pauses := c.backoff.pauses()
 	var lost error // of an attempt that may have taken effect
 	for attempt := 0; ; attempt++ {
-		err := c.try(ctx, op, deadline, call)
+		err := c.try(ctx, m, deadline, call)
 		if err == nil || errors.Is(err, errUndecided) || errors.Is(err, wire.ErrDamaged) || isDoubt(err) {
 			return err
 		}
@@ -77,15 +77,15 @@ func (c *caller) do(ctx context.Context, op Op, deadline int64, call func(contex
 			}
 			return err
 		}
-		c.observer.Retry(op)
+		c.observer.Retry(m)
 	}
 }
 
 // try makes one attempt. Whatever is no answer counts against the breaker, a panic too.
-func (c *caller) try(ctx context.Context, op Op, deadline int64, call func(context.Context) error) error {
+func (c *caller) try(ctx context.Context, m Method, deadline int64, call func(context.Context) error) error {
 	permit, ok := c.breaker.Allow()
 	if !ok {
-		c.observer.Call(op, CallRejected, 0)
+		c.observer.Call(m, CallRejected, 0)
 		return errRejected
 	}
 	answered := false
@@ -99,7 +99,7 @@ func (c *caller) try(ctx context.Context, op Op, deadline int64, call func(conte
 	if answered = err == nil || errors.Is(err, wire.ErrDamaged) || isDoubt(err); !answered {
 		c.breaker.blame(err)
 	}
-	c.observer.Call(op, outcome(err), c.now()-start)
+	c.observer.Call(m, outcome(err), c.now()-start)
 	return err
 }
 
@@ -131,6 +131,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // silent observes nothing.
 type silent struct{}
 
-func (silent) Call(Op, CallOutcome, int64) {}
-func (silent) Retry(Op)                    {}
-func (silent) Batch(int)                   {}
+func (silent) Call(Method, CallOutcome, int64) {}
+func (silent) Retry(Method)                    {}
+func (silent) Batch(int)                       {}

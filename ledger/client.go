@@ -111,7 +111,7 @@ func (c *Client) Close() error {
 // until the attempt's time is over. What the node says that it did not take up counts as not sent.
 func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	req := wire.EncodeCommit(batch)
-	err := c.call(ctx, OpCommit, func(ctx context.Context, l *link, a *attempt) error {
+	err := c.call(ctx, MethodCommit, func(ctx context.Context, l *link, a *attempt) error {
 		if err := c.barred(l); err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (c *Client) fence(ctx context.Context, l *link, a *attempt) {
 // Lookup implements Ledger.
 func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	req := wire.EncodeLookup(keys)
-	return c.read(ctx, OpLookup, func(ctx context.Context, l *link) error {
+	return c.read(ctx, MethodLookup, func(ctx context.Context, l *link) error {
 		res, err := l.node.Lookup(ctx, req)
 		if err != nil {
 			return err
@@ -176,7 +176,7 @@ func (c *Client) Payment(ctx context.Context, account wallet.Account, key wallet
 func (c *Client) transaction(
 	ctx context.Context, req *ledgerpb.TransactionRequest, asked func(*wallet.Receipt) bool,
 ) (r wallet.Receipt, seq uint64, err error) {
-	err = c.read(ctx, OpTransaction, func(ctx context.Context, l *link) error {
+	err = c.read(ctx, MethodTransaction, func(ctx context.Context, l *link) error {
 		res, err := l.node.Transaction(ctx, req)
 		if status.Code(err) == codes.NotFound {
 			return wallet.NotFound
@@ -192,8 +192,8 @@ func (c *Client) transaction(
 
 // read is call for what is told to a client: only by a ledger that is not in doubt, neither before it
 // is asked nor after. What came back in between may have answered.
-func (c *Client) read(ctx context.Context, op Op, do func(context.Context, *link) error) error {
-	return c.call(ctx, op, func(ctx context.Context, l *link, _ *attempt) error {
+func (c *Client) read(ctx context.Context, m Method, do func(context.Context, *link) error) error {
+	return c.call(ctx, m, func(ctx context.Context, l *link, _ *attempt) error {
 		if err := c.vouched(ctx, l); err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (c *Client) read(ctx context.Context, op Op, do func(context.Context, *link
 
 // call makes a unary call. Its error is wallet.NotFound as it is, or says what was attempted and
 // wraps ErrNotSent, context.DeadlineExceeded or neither.
-func (c *Client) call(ctx context.Context, op Op, do func(context.Context, *link, *attempt) error) error {
+func (c *Client) call(ctx context.Context, m Method, do func(context.Context, *link, *attempt) error) error {
 	if _, has := ctx.Deadline(); !has && c.opts.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout())
@@ -227,13 +227,13 @@ func (c *Client) call(ctx context.Context, op Op, do func(context.Context, *link
 	case err == nil, errors.Is(err, wallet.NotFound):
 		return err
 	case !a.sent.Load(), errors.Is(err, wire.ErrLate):
-		return fmt.Errorf("ledger %s: %w: %w", op, ErrNotSent, err)
+		return fmt.Errorf("ledger %s: %w: %w", m, ErrNotSent, err)
 	case status.Code(err) == codes.DeadlineExceeded:
-		return fmt.Errorf("ledger %s: %w: %w", op, context.DeadlineExceeded, err)
+		return fmt.Errorf("ledger %s: %w: %w", m, context.DeadlineExceeded, err)
 	case status.Code(err) == codes.DataLoss:
-		return fmt.Errorf("ledger %s: %w: %w", op, wire.ErrDamaged, err)
+		return fmt.Errorf("ledger %s: %w: %w", m, wire.ErrDamaged, err)
 	default:
-		return fmt.Errorf("ledger %s: %w", op, err)
+		return fmt.Errorf("ledger %s: %w", m, err)
 	}
 }
 

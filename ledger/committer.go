@@ -17,13 +17,8 @@ import (
 	"svc-wallet/wallet"
 )
 
-// Committer sends payments to the ledger in batches, without ever waiting for a batch to fill: a
-// worker takes what is there, up to Limits.BatchMax, commits it as one call, takes again, and ends
-// when nothing waits. So a lone payment is a batch of one and is not delayed, and under load
-// hundreds share a round trip and an fsync.
-//
-// Workers batches run at a time, and exactly Limits.Queue payments wait meanwhile; the next is
-// refused as wallet.Busy.
+// Committer sends payments to the ledger in batches (see batcher). Workers batches run at a time, and
+// exactly Limits.Queue payments wait meanwhile; the next is refused as wallet.Busy.
 //
 // A payment sees the one version of the limits that its exchange sees, which Submit is given. A
 // batch belongs to no exchange: its size, and the time-out, retries and breaker of its calls, are
@@ -35,21 +30,15 @@ import (
 type Committer struct {
 	ledger Ledger
 	caller caller
-	live   *config.Live // of batches
 	opts   CommitterOptions
-	pool   *ants.PoolWithFuncGeneric[*pending]
+	queue  batcher[*pending]
+	pool   *ants.PoolWithFuncGeneric[*pending] // of workers
 
 	pendings sync.Pool // of *pending
 	batches  sync.Pool // of *batch
 	lost     lost
 	dropped  atomic.Uint64
 	shadowed atomic.Uint64
-
-	mu      sync.Mutex
-	queue   queue
-	running int // batches; equals Workers while anything waits
-	closed  bool
-	idle    chan struct{} // closed once closed and running is 0
 }
 
 // CommitterOptions are what a Committer has besides its ledger.
@@ -80,14 +69,12 @@ type pending struct {
 	done     chan struct{} // holds one signal
 	sides    atomic.Int32
 
-	prev, next *pending // guarded by Committer.mu
-	queued     bool     // guarded by Committer.mu
+	links[*pending]
 }
 
-// batch is a worker's scratch memory.
+// batch is the memory of one batch, used again.
 type batch struct {
 	items     []*pending
-	settled   int // items whose client was signalled
 	transfers []wallet.Transfer
 	results   []wallet.Result
 	deadline  int64 // the latest of the items'
@@ -107,8 +94,10 @@ func NewCommitter(l Ledger, b *Breaker, live *config.Live, opts CommitterOptions
 		opts.OnPanic = func(v any, stack []byte) { fmt.Fprintf(os.Stderr, "ledger: panic in a batch: %v\n%s", v, stack) }
 	}
 	c := &Committer{
-		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), live: live, opts: opts,
-		idle: make(chan struct{}),
+		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), opts: opts,
+		queue: batcher[*pending]{
+			workers: opts.Workers, limit: opts.MaxQueue, most: func() int { return live.Load().BatchMax }, idle: make(chan struct{}),
+		},
 	}
 	c.pendings.New = func() any {
 		p := &pending{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
@@ -123,9 +112,10 @@ func NewCommitter(l Ledger, b *Breaker, live *config.Live, opts CommitterOptions
 	var err error
 	// The pool never holds up a Submit for longer than a worker needs to come back: there are as
 	// many workers as batches that may run.
-	if c.pool, err = ants.NewPoolWithFuncGeneric(opts.Workers, c.work); err != nil {
+	if c.pool, err = ants.NewPoolWithFuncGeneric(opts.Workers, c.queue.work); err != nil {
 		return nil, fmt.Errorf("ledger: worker pool: %w", err)
 	}
+	c.queue.run, c.queue.start = c.commit, c.pool.Invoke
 	return c, nil
 }
 
@@ -140,38 +130,18 @@ func (c *Committer) Submit(t *wallet.Transfer, l *config.Limits, deadline int64)
 	p := c.pendings.Get().(*pending)
 	p.transfer, p.deadline = *t, deadline
 	p.sides.Store(2)
-	code, start := c.admit(p, l)
-	if code == wallet.OK && start && c.pool.Invoke(p) != nil {
-		code = wallet.RetryLater // closed in between
-		c.end()
-	}
+	at, code := c.queue.put(p, l.Queue)
 	if code != wallet.OK {
+		if code == wallet.Busy {
+			c.dropped.Add(1)
+		}
 		c.pendings.Put(p)
 		return wallet.Result{Code: code}
 	}
-	return c.await(p, patience)
-}
-
-// admit gives p to a new worker, which is then to be started, or queues it.
-func (c *Committer) admit(p *pending, l *config.Limits) (code wallet.Code, start bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closed:
-		return wallet.RetryLater, false
-	case c.running < c.opts.Workers:
-		c.running++
-		return wallet.OK, true
-	case c.queue.len >= min(l.Queue, c.opts.MaxQueue):
-		c.dropped.Add(1)
-		return wallet.Busy, false
-	default:
-		if l.Shadow != nil && c.queue.len >= l.Shadow.Queue {
-			c.shadowed.Add(1)
-		}
-		c.queue.push(p)
-		return wallet.OK, false
+	if l.Shadow != nil && at > l.Shadow.Queue {
+		c.shadowed.Add(1)
 	}
+	return c.await(p, patience)
 }
 
 func (c *Committer) await(p *pending, patience int64) wallet.Result {
@@ -182,7 +152,7 @@ func (c *Committer) await(p *pending, patience int64) wallet.Result {
 		return c.receive(p)
 	case <-p.timer.C:
 	}
-	if c.withdraw(p) {
+	if c.queue.withdraw(p) {
 		c.pendings.Put(p) // no worker has seen it
 		return wallet.Result{Code: wallet.UpstreamUnavailable}
 	}
@@ -201,17 +171,6 @@ func (c *Committer) receive(p *pending) wallet.Result {
 	return r
 }
 
-// withdraw takes p out of the queue; false if a worker has taken it.
-func (c *Committer) withdraw(p *pending) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !p.queued {
-		return false
-	}
-	c.queue.remove(p)
-	return true
-}
-
 // leave ends one side's use of p.
 func (c *Committer) leave(p *pending) {
 	if p.sides.Add(-1) > 0 {
@@ -224,55 +183,27 @@ func (c *Committer) leave(p *pending) {
 	c.pendings.Put(p)
 }
 
-// work is a worker: it runs batches, the first of which begins with first, until nothing waits.
-func (c *Committer) work(first *pending) {
+// commit is the way of a batch: to the ledger, and each item's result to its client, whatever happens.
+func (c *Committer) commit(items []*pending) {
 	b := c.batches.Get().(*batch)
-	for c.fill(b, first) {
-		first = nil
-		c.run(b)
-	}
-	c.batches.Put(b)
-}
+	defer c.finish(b)
 
-// fill takes what is there; false if there is nothing, and then the worker no longer counts.
-func (c *Committer) fill(b *batch, first *pending) bool {
-	most := c.live.Load().BatchMax
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if first != nil {
-		b.items = append(b.items, first)
-	}
-	for c.queue.len > 0 && (len(b.items) < most || len(b.items) == 0) {
-		b.items = append(b.items, c.queue.pop())
-	}
-	if len(b.items) == 0 {
-		c.endLocked()
-		return false
-	}
-	return true
-}
-
-// run settles every item of b, whatever happens.
-func (c *Committer) run(b *batch) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.opts.OnPanic(v, debug.Stack())
-		}
-		for _, p := range b.items[b.settled:] {
-			p.result = wallet.Result{} // Uncertain, because a panic left it behind
-			c.signal(p)
-		}
-		clear(b.items)
-		b.items, b.settled, b.transfers = b.items[:0], 0, b.transfers[:0]
-	}()
-	c.skipExpired(b)
-	if len(b.transfers) == 0 {
+	// Lay out what has not come to its deadline in the queue. What has is refused, for certain because
+	// nothing of it was sent. A crash here, or anywhere before the call, has done nothing, and the client
+	// who asks again is a new one to the ledger.
+	b.items, b.at = items, c.opts.Now()
+	if c.layOut(b); len(b.items) == 0 {
 		return
 	}
-	c.caller.observer.Batch(len(b.transfers))
-	// What was taken is carried through although a client may go away, so there is no context of
-	// a client's: the batch may take as long as the most patient of them.
-	err := c.caller.do(context.Background(), OpCommit, b.deadline, b.attempt)
+	c.caller.observer.Batch(len(b.items))
+
+	// Call the ledger, again while that may help. What was taken is carried through although a client may
+	// go away, so there is no context of a client's: the batch may take as long as the most patient of
+	// them. A crash here leaves payments that may have been made; their clients ask again under the same
+	// keys, and the ledger answers with the first receipt or makes the payment now.
+	err := c.caller.do(context.Background(), MethodCommit, b.deadline, b.attempt)
+
+	// Without an answer the results are one: refused where no attempt left this process, else unknown.
 	if err != nil && !errors.Is(err, errUndecided) {
 		code := wallet.Uncertain
 		if errors.Is(err, ErrNotSent) {
@@ -282,18 +213,35 @@ func (c *Committer) run(b *batch) {
 			b.results[i] = wallet.Result{Code: code}
 		}
 	}
-	for i := range b.results {
-		c.settle(b, b.results[i])
+
+	// Tell the reader, and then the client, so that it reads its own write. A crash here is as above.
+	for len(b.items) > 0 {
+		p, i := b.items[0], len(b.results)-len(b.items)
+		p.result = b.results[i]
+		c.opts.OnResult(&p.transfer, &p.result, b.at)
+		b.items = b.items[1:]
+		c.signal(p)
 	}
 }
 
-// skipExpired refuses the items that came to their deadline in the queue, for certain because
-// nothing of them was sent, and lays out the others.
-func (c *Committer) skipExpired(b *batch) {
-	now, kept := c.opts.Now(), b.items[:0]
-	b.deadline, b.at = 0, now
+// finish leaves what a panic left behind Uncertain.
+func (c *Committer) finish(b *batch) {
+	if v := recover(); v != nil {
+		c.opts.OnPanic(v, debug.Stack())
+	}
 	for _, p := range b.items {
-		if p.deadline <= now {
+		p.result = wallet.Result{}
+		c.signal(p)
+	}
+	b.items, b.transfers, b.results, b.deadline = nil, b.transfers[:0], b.results[:0], 0
+	c.batches.Put(b)
+}
+
+// layOut keeps the items that are to be sent, in the memory that they came in.
+func (c *Committer) layOut(b *batch) {
+	kept := b.items[:0]
+	for _, p := range b.items {
+		if p.deadline <= b.at {
 			p.result = wallet.Result{Code: wallet.UpstreamUnavailable}
 			c.signal(p)
 			continue
@@ -302,9 +250,8 @@ func (c *Committer) skipExpired(b *batch) {
 		b.transfers = append(b.transfers, p.transfer)
 		b.deadline = max(b.deadline, p.deadline)
 	}
-	clear(b.items[len(kept):])
 	b.items = kept
-	b.results = slices.Grow(b.results[:0], len(kept))[:len(kept)]
+	b.results = slices.Grow(b.results, len(kept))[:len(kept)]
 }
 
 // attempt is one call of the ledger.
@@ -330,45 +277,21 @@ func (c *Committer) attempt(ctx context.Context, b *batch) (err error) {
 	return err
 }
 
-// settle gives the next item of b its result.
-func (c *Committer) settle(b *batch, r wallet.Result) {
-	p := b.items[b.settled]
-	p.result = r
-	c.opts.OnResult(&p.transfer, &p.result, b.at)
-	b.settled++
-	c.signal(p)
-}
-
 func (c *Committer) signal(p *pending) {
 	p.done <- struct{}{}
 	c.leave(p)
 }
 
-func (c *Committer) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.endLocked()
-}
-
-// endLocked ends a worker's count.
-func (c *Committer) endLocked() {
-	if c.running--; c.closed && c.running == 0 {
-		close(c.idle)
-	}
-}
-
 // Depth is how many payments wait.
 func (c *Committer) Depth() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.queue.len
+	waiting, _ := c.queue.load()
+	return waiting
 }
 
 // Running is how many batches run.
 func (c *Committer) Running() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.running
+	_, running := c.queue.load()
+	return running
 }
 
 // Workers is how many batches may run.
@@ -377,42 +300,20 @@ func (c *Committer) Workers() int { return c.opts.Workers }
 // Dropped is how many payments were refused because the queue was full.
 func (c *Committer) Dropped() uint64 { return c.dropped.Load() }
 
-// ShadowDropped is how many payments went on that the queue under watch (Limits.Shadow) would have
+// ShadowDropped is how many payments went on that the shadow queue (Limits.Shadow) would have
 // refused. As payments that go on fill the queue, it is an upper bound.
 func (c *Committer) ShadowDropped() uint64 { return c.shadowed.Load() }
 
 // Close refuses new payments and runs the ones that wait, until ctx ends; what waits then is
 // refused. An error says that batches still run; they end by their own deadlines.
 func (c *Committer) Close(ctx context.Context) error {
-	c.mu.Lock()
-	if !c.closed {
-		c.closed = true
-		if c.running == 0 {
-			close(c.idle)
-		}
-	}
-	c.mu.Unlock()
 	defer c.pool.Release()
-	select {
-	case <-c.idle:
-		return nil
-	case <-ctx.Done():
-	}
-	running := c.refuseQueued()
+	running := c.queue.close(ctx, func(p *pending) { // nothing of it was sent, so that is certain
+		p.result = wallet.Result{Code: wallet.RetryLater}
+		c.signal(p) // never blocks: done has room for its only signal
+	})
 	if running == 0 {
 		return nil
 	}
 	return fmt.Errorf("ledger: %d batches still run: %w", running, ctx.Err())
-}
-
-// refuseQueued answers what waits. Nothing of it was sent, so that is certain.
-func (c *Committer) refuseQueued() (running int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.queue.len > 0 {
-		p := c.queue.pop()
-		p.result = wallet.Result{Code: wallet.RetryLater}
-		c.signal(p) // never blocks: done has room for its only signal
-	}
-	return c.running
 }

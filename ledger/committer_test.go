@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -180,15 +181,14 @@ func TestCommitterDeadlines(t *testing.T) {
 func TestCommitterSkipsExpired(t *testing.T) {
 	bank, live := newBank(), liveLimits(nil)
 	c := newTestCommitter(t, bank, newTestBreaker(live, clock), live, CommitterOptions{})
-	b := c.batches.New().(*batch)
+	var items []*pending
 	for i, deadline := range []int64{0, soon(), 1, soon()} {
 		p := c.pendings.New().(*pending)
 		p.transfer, p.deadline = *payment(i, 1), deadline
 		p.sides.Store(2)
-		b.items = append(b.items, p)
+		items = append(items, p)
 	}
-	items := append([]*pending(nil), b.items...)
-	c.run(b)
+	c.commit(slices.Clone(items))
 	for i, want := range []wallet.Code{wallet.UpstreamUnavailable, wallet.OK, wallet.UpstreamUnavailable, wallet.OK} {
 		<-items[i].done
 		if got := items[i].result.Code; got != want {
@@ -209,9 +209,9 @@ type calls struct {
 	batches  int
 }
 
-func (c *calls) Call(_ Op, o CallOutcome, _ int64) { c.mu.Lock(); c.outcomes[o]++; c.mu.Unlock() }
-func (c *calls) Retry(Op)                          { c.mu.Lock(); c.retries++; c.mu.Unlock() }
-func (c *calls) Batch(int)                         { c.mu.Lock(); c.batches++; c.mu.Unlock() }
+func (c *calls) Call(_ Method, o CallOutcome, _ int64) { c.mu.Lock(); c.outcomes[o]++; c.mu.Unlock() }
+func (c *calls) Retry(Method)                          { c.mu.Lock(); c.retries++; c.mu.Unlock() }
+func (c *calls) Batch(int)                             { c.mu.Lock(); c.batches++; c.mu.Unlock() }
 
 // Goal: failed calls are repeated inside the deadline with the stated pauses, and what the client
 // hears is a refusal only if no attempt can have taken effect. Method: a table of scripted
@@ -325,14 +325,14 @@ func TestDamageIsNoFailure(t *testing.T) {
 	c := newTestCommitter(t, halfBlind{bank}, b, live, CommitterOptions{})
 	for n := range uint64(30) {
 		batch := &batch{transfers: []wallet.Transfer{*payment(1, 2*n+1), *payment(1, 2*n+2)}, results: make([]wallet.Result, 2)}
-		err := c.caller.do(context.Background(), OpCommit, soon(), func(ctx context.Context) error { return c.attempt(ctx, batch) })
+		err := c.caller.do(context.Background(), MethodCommit, soon(), func(ctx context.Context) error { return c.attempt(ctx, batch) })
 		if err != nil || batch.results[0].Code != wallet.OK || batch.results[1].Code != wallet.Uncertain {
 			t.Fatalf("%v, %+v", err, batch.results)
 		}
 	}
 	reads := 0
 	for range 30 {
-		err := c.caller.do(context.Background(), OpTransaction, soon(), func(context.Context) error {
+		err := c.caller.do(context.Background(), MethodTransaction, soon(), func(context.Context) error {
 			reads++
 			return fmt.Errorf("a receipt: %w", wire.ErrDamaged)
 		})

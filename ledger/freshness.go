@@ -8,42 +8,107 @@ import (
 	"svc-wallet/config"
 )
 
-// up notes that the ledger answers.
-func (r *Reader) up() {
-	if r.healthy.Swap(true) {
-		return
-	}
-	r.turned()
+// How fresh a figure is, and what is done for it, follows from what the watch stream says of the ledger
+// and from what the copy in memory holds. The ledger is in one of these states:
+//
+//	state   means                                 ends by                 a read that memory cannot answer
+//	unseen  nothing has been heard yet            the first heartbeat     is looked up
+//	up      heartbeats come                       -                       is looked up
+//	lost    there is no stream                    a heartbeat of the next is looked up, waits `brief`, then takes an older figure
+//	stuck   heartbeats say that its disk hangs    one that does not       takes an older figure, or is looked up as above
+//	silent  no heartbeat for StallAfter           any heartbeat           takes an older figure, or is refused at once
+//
+// Memory answers, in every state, with what is within Limits.StalenessWindow; an older figure is one up
+// to MaxStale. Up alone is healthy: in the others /readyz is 503 and payments are refused. A doubt about
+// the ledger (doubt.go) comes before all of this, and nothing is read then.
+//
+// The copy (cache.go), by what happens; E is the stream's epoch, S its version:
+//
+//	event                  lease (what memory is as of)  shard epoch, floor  an entry                     a lookup under way
+//	start afresh           none                          0, 0                all go                       its answer is void
+//	E's first message      E, S                          E, S                -                            -
+//	change to S            E, S                          floor S             takes the figure, epoch E    keeps the figure as known
+//	heartbeat              E, S, as of its tick          -                   epoch E: as of the lease     -
+//	stream lost            stays                         stay                only ages                    goes on
+//	a lookup's answer      -                             -                   enters unless below floor    ends; below its floor it is too old
+//	a payment's result     -                             floor, if unknown   takes a later version        keeps the figure as known
+//	a replay's result      -                             floor               below it: goes               its floor
+//
+// A stream that is lost and comes back goes on at S in the same epoch, so entries are current again
+// with its first heartbeat.
+type ledgerState uint8
+
+const (
+	ledgerUnseen ledgerState = iota
+	ledgerUp
+	ledgerLost
+	ledgerStuck
+	ledgerSilent
+)
+
+// condition is what is known of the ledger at one moment. It is immutable.
+type condition struct {
+	state ledgerState
+	why   string          // it is not up
+	ctx   context.Context //nolint:containedctx // no call's: over where reads are not to wait, be it only for these ones
+	over  context.CancelFunc
 }
 
-// away notes that it does not, and why. Both the stream's goroutine and the one that sends its ticks
-// call it.
-func (r *Reader) away(why string, tell bool) {
-	if old := r.why.Load(); old == nil || *old != why {
-		r.why.Store(&why)
+func newCondition(s ledgerState, why string) *condition {
+	ctx, over := context.WithCancel(context.Background())
+	return &condition{s, why, ctx, over}
+}
+
+// freshness holds the present condition.
+type freshness struct {
+	mu  sync.Mutex // of turns
+	now atomic.Pointer[condition]
+}
+
+// turn takes over the next condition, and says whether the ledger is up now and was not, or the other
+// way round. Reads that wait are told where it is up no more, and where it falls silent; later ones wait
+// again unless it is silent.
+func (f *freshness) turn(s ledgerState, why string) (turned bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.now.Load()
+	if old.state == s && old.why == why {
+		return false
 	}
+	next := &condition{s, why, old.ctx, old.over}
+	tell := old.state == ledgerUp || s == ledgerSilent
+	if s != ledgerSilent && (tell || old.state == ledgerSilent) {
+		next = newCondition(s, why)
+	}
+	f.now.Store(next) // first, so that who is told sees it
 	if tell {
-		r.causes.tell(r.opts.Log, why, r.opts.Now())
+		old.over()
 	}
-	if !r.healthy.Swap(false) {
-		return
-	}
-	if r.hush.now().Err() == nil { // reads that wait are told, later ones may ask
-		r.hush.turn(true)
-		r.hush.turn(false)
-	}
-	r.turned()
+	return (old.state == ledgerUp) != (s == ledgerUp)
 }
 
-func (r *Reader) turned() {
-	if r.opts.OnTurn != nil {
+func (r *Reader) ledgerIs() *condition { return r.freshness.now.Load() }
+
+// turn notes what was heard of the ledger. The stream's goroutine and the one that sends its ticks
+// call it.
+func (r *Reader) turn(s ledgerState, why string) {
+	if r.freshness.turn(s, why) && r.opts.OnTurn != nil {
 		r.opts.OnTurn()
 	}
 }
 
+// away is turn for what operators are to know.
+func (r *Reader) away(s ledgerState, why string) {
+	r.causes.tell(r.opts.Log, why, r.opts.Now())
+	r.turn(s, why)
+}
+
+// stalled says that the ledger is there and does not go on: a lookup would hang like its heartbeats.
+func (c *condition) stalled() bool { return c.state == ledgerStuck || c.state == ledgerSilent }
+
 // patience is until when a read waits for the ledger: little where it is known to be away.
 func (r *Reader) patience(deadline int64) int64 {
-	if r.healthy.Load() || r.why.Load() == nil {
+	if c := r.ledgerIs(); c.state == ledgerUp || c.state == ledgerUnseen {
 		return deadline
 	}
 	return min(deadline, r.opts.Now()+int64(brief))
@@ -63,7 +128,7 @@ func outrunRoom(l *config.Limits) int64 {
 
 // reach waits for the stream to come to version seq; false where that does not happen soon.
 func (r *Reader) reach(seq uint64, l *config.Limits, deadline int64) bool {
-	lost := r.hush.now()
+	lost := r.ledgerIs().ctx
 	if r.Seq() >= seq {
 		return true
 	}
@@ -82,52 +147,18 @@ func (r *Reader) reach(seq uint64, l *config.Limits, deadline int64) bool {
 
 // Healthy says whether the ledger answers: its stream is up and so are its heartbeats. A stall
 // shows within ReaderOptions.StallAfter and two ticks.
-func (r *Reader) Healthy() bool { return r.healthy.Load() }
+func (r *Reader) Healthy() bool { return r.ledgerIs().state == ledgerUp }
 
 // Stalled says that the ledger is there and does not go on.
-func (r *Reader) Stalled() bool { return r.stalled.Load() }
+func (r *Reader) Stalled() bool { return r.ledgerIs().stalled() }
 
 // Seen says that something is known of the ledger, be it that it is away.
-func (r *Reader) Seen() bool { return r.healthy.Load() || r.why.Load() != nil }
+func (r *Reader) Seen() bool { return r.ledgerIs().state != ledgerUnseen }
 
 // Why is why the ledger does not answer, in one line; empty where it does.
 func (r *Reader) Why() string {
-	switch why := r.why.Load(); {
-	case r.healthy.Load():
-		return ""
-	case why == nil:
-		return causeUnseen
-	default:
-		return *why
+	if c := r.ledgerIs(); c.state != ledgerUnseen {
+		return c.why
 	}
-}
-
-// hush tells reads that the ledger has fallen silent, so that none waits for it until its own time is
-// up. turn is called first.
-type hush struct {
-	mu   sync.Mutex // of turns
-	at   atomic.Pointer[context.Context]
-	fall context.CancelFunc
-}
-
-// now is a context that is over while the ledger is silent, or ends when it falls so.
-func (h *hush) now() context.Context { return *h.at.Load() }
-
-// turn notes whether the ledger is silent.
-func (h *hush) turn(silent bool) {
-	if at := h.at.Load(); at != nil && ((*at).Err() != nil) == silent {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	at := h.at.Load()
-	switch {
-	case at != nil && ((*at).Err() != nil) == silent:
-	case silent:
-		h.fall()
-	default:
-		ctx, fall := context.WithCancel(context.Background())
-		h.fall = fall
-		h.at.Store(&ctx)
-	}
+	return causeUnseen
 }

@@ -17,14 +17,16 @@ func (r *Reader) lookup(
 ) (wallet.Balance, int64, wallet.Code) {
 	begun := r.opts.Now()
 	for wait := againFirst; ; wait = min(2*wait, againMost) {
-		lost := r.hush.now()
+		lost := r.ledgerIs().ctx
 		if lost.Err() != nil {
 			return r.fallBack(&key, minSeq, wallet.UpstreamUnavailable)
 		}
 		deadline = r.patience(deadline)
 		p, mine := r.cache.join(key, origin, deadline)
 		if mine {
-			r.enqueue(p, l.Queue)
+			if _, code := r.queue.put(p, l.Queue); code != wallet.OK {
+				r.cache.fail(p, code)
+			}
 		}
 		code := r.await(lost, p, minSeq, deadline)
 		if code != wallet.OK {
@@ -65,7 +67,7 @@ func (r *Reader) await(lost context.Context, p *pendingLookup, minSeq uint64, de
 		case <-lost.Done():
 			t.Stop()
 		}
-		if lost = r.hush.now(); lost.Err() != nil {
+		if lost = r.ledgerIs().ctx; lost.Err() != nil {
 			return wallet.UpstreamUnavailable
 		}
 		if _, ok := r.held(&p.key, minSeq); ok {
@@ -93,110 +95,44 @@ func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Cod
 	return wallet.Balance{}, 0, code
 }
 
-// enqueue hands a registered lookup to the workers, or ends it where most wait already.
-func (r *Reader) enqueue(p *pendingLookup, most int) {
-	code := wallet.OK
-	r.mu.Lock()
-	switch {
-	case r.closed:
-		code = wallet.RetryLater
-	case r.queued >= most:
-		code = wallet.Busy
-	default:
-		if r.last == nil {
-			r.first = p
-		} else {
-			r.last.next = p
-		}
-		r.last = p
-		r.queued++
-		if r.running < lookupWorkers {
-			r.running++
-			r.idle.Add(1)
-			go r.work()
-		}
+// lookUp asks the ledger for a batch of figures.
+func (r *Reader) lookUp(items []*pendingLookup) {
+	b := lookupCall{
+		keys: make([]wallet.BalanceKey, len(items)), origins: make([]wallet.Origin, len(items)), figures: make([]wallet.Balance, len(items)),
 	}
-	r.mu.Unlock()
-	if code != wallet.OK {
-		r.cache.fail(p, code)
+	for i, p := range items {
+		b.keys[i], b.origins[i], b.deadline = p.key, p.origin, max(b.deadline, p.deadline)
+	}
+	at, err := r.ask(&b, 0, len(items))
+	alone := errors.Is(err, wire.ErrDamaged) && len(items) > 1
+	for i, p := range items {
+		if alone { // one row that cannot be read fails the whole call, so each balance is asked for by itself
+			at, err = r.ask(&b, i, i+1)
+		}
+		if err != nil {
+			r.cache.fail(p, unanswered(err))
+			continue
+		}
+		r.cache.answer(p, &b.figures[i], at, r.lease.Load())
 	}
 }
 
-// work runs batches of lookups until none waits.
-func (r *Reader) work() {
-	defer r.idle.Done()
-	var b lookups
-	for r.fill(&b) {
-		r.run(&b)
-	}
-}
-
-// lookups is a batch and its scratch memory.
-type lookups struct {
-	items    []*pendingLookup
+// lookupCall is a batch as the ledger is asked for it.
+type lookupCall struct {
 	keys     []wallet.BalanceKey
 	origins  []wallet.Origin
 	figures  []wallet.Balance
 	deadline int64 // the latest of the items'
 }
 
-// fill takes what is there; false if there is nothing, and then the worker no longer counts.
-func (r *Reader) fill(b *lookups) bool {
-	most := r.live.Load().BatchMax
-	*b = lookups{items: b.items[:0], keys: b.keys[:0], origins: b.origins[:0], figures: b.figures[:0]}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for r.first != nil && (len(b.items) < most || len(b.items) == 0) {
-		p := r.first
-		if r.first = p.next; r.first == nil {
-			r.last = nil
-		}
-		r.queued--
-		b.items = append(b.items, p)
-		b.keys = append(b.keys, p.key)
-		b.origins = append(b.origins, p.origin)
-		b.figures = append(b.figures, wallet.Balance{})
-		b.deadline = max(b.deadline, p.deadline)
-	}
-	if len(b.items) == 0 {
-		r.running--
-		return false
-	}
-	return true
-}
-
-func (r *Reader) run(b *lookups) {
-	at, err := r.look(b, 0, len(b.items))
-	if errors.Is(err, wire.ErrDamaged) && len(b.items) > 1 {
-		// One row that cannot be read fails the whole call, so each balance is asked for by itself.
-		for i := range b.items {
-			at, err := r.look(b, i, i+1)
-			r.end(b, i, at, err)
-		}
-		return
-	}
-	for i := range b.items {
-		r.end(b, i, at, err)
-	}
-}
-
-// look asks for some of the figures. at is when the last attempt began.
-func (r *Reader) look(b *lookups, from, to int) (at int64, err error) {
+// ask asks for some of the figures. at is when the last attempt began.
+func (r *Reader) ask(b *lookupCall, from, to int) (at int64, err error) {
 	ctx := withOrigins(context.Background(), b.origins[from:to])
-	err = r.caller.do(ctx, OpLookup, b.deadline, func(ctx context.Context) error {
+	err = r.caller.do(ctx, MethodLookup, b.deadline, func(ctx context.Context) error {
 		at = r.opts.Now()
 		return r.ledger.Lookup(ctx, b.keys[from:to], b.figures[from:to])
 	})
 	return at, err
-}
-
-// end gives an item its answer.
-func (r *Reader) end(b *lookups, i int, at int64, err error) {
-	if err != nil {
-		r.cache.fail(b.items[i], unanswered(err))
-		return
-	}
-	r.cache.answer(b.items[i], &b.figures[i], at, r.lease.Load())
 }
 
 // unanswered is the answer to a read whose call failed.

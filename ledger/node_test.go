@@ -269,7 +269,7 @@ func TestAnotherHistory(t *testing.T) {
 // checked is an engine that has found the books balanced five times, and twice not.
 type checked struct{ node.Engine }
 
-func (checked) Conservation() (ok, failed uint64) { return 5, 2 }
+func (checked) Stats() node.Stats { return node.Stats{ConservationOK: 5, ConservationFailed: 2} }
 
 // Goal: good checks of conservation are told from failed ones, from the engine to the sidecar.
 // Method: an engine that has found both.

@@ -1,19 +1,19 @@
 package ledger
 
-// Op names a call to the ledger node in metrics.
-type Op uint8
+// Method is what is called of the ledger node.
+type Method uint8
 
-// The calls.
+// The methods.
 const (
-	OpCommit Op = iota
-	OpLookup
-	OpTransaction
-	NumOps
+	MethodCommit Method = iota
+	MethodLookup
+	MethodTransaction
+	NumMethods
 )
 
 // String is the value of the label op.
-func (o Op) String() string {
-	return [NumOps]string{OpCommit: "commit", OpLookup: "lookup", OpTransaction: "transaction"}[o]
+func (m Method) String() string {
+	return [NumMethods]string{MethodCommit: "commit", MethodLookup: "lookup", MethodTransaction: "transaction"}[m]
 }
 
 // CallOutcome is how a call to the ledger node ended, for metrics.
@@ -39,7 +39,7 @@ func (o CallOutcome) String() string {
 // Observer is told of what the package does, so that it needs no metrics library. Its methods
 // neither block nor allocate.
 type Observer interface {
-	Call(op Op, outcome CallOutcome, nanos int64)
-	Retry(op Op)
+	Call(m Method, outcome CallOutcome, nanos int64)
+	Retry(m Method)
 	Batch(transfers int)
 }

@@ -2,7 +2,7 @@ package ledger
 
 import (
 	"context"
-	"sync"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -51,24 +51,15 @@ type Reader struct {
 	opts   ReaderOptions
 	cache  *cache
 
-	lease    atomic.Pointer[lease] // written by Run's goroutine only
-	healthy  atomic.Bool           // the stream is up and heartbeats arrive
-	stalled  atomic.Bool           // the stream is up and heartbeats do not arrive
-	hush     hush
-	why      atomic.Pointer[string] // not healthy, in words; nil: healthy, or nothing is known yet
-	causes   causes
-	outcomes [NumCacheOutcomes]atomic.Uint64
+	queue     batcher[*pendingLookup]
+	lease     atomic.Pointer[lease] // written by Run's goroutine only
+	freshness freshness
+	causes    causes
+	outcomes  [NumCacheOutcomes]atomic.Uint64
 
 	lagged, reconnects, conservationOK, conservationFailed atomic.Uint64
 	outrun                                                 atomic.Int64  // reads that wait for a version
 	stride                                                 atomic.Uint64 // versions that the stream passed in the last second
-
-	mu          sync.Mutex // guards the queue of lookups
-	first, last *pendingLookup
-	queued      int
-	running     int
-	closed      bool
-	idle        sync.WaitGroup // lookup workers
 }
 
 // ReaderOptions are what a Reader has besides its ledger.
@@ -134,9 +125,17 @@ func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Rea
 	r := &Reader{
 		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), live: live, opts: opts,
 		cache: newCache(opts.Shards, opts.Entries),
+		queue: batcher[*pendingLookup]{
+			workers: lookupWorkers, limit: math.MaxInt, most: func() int { return live.Load().BatchMax }, idle: make(chan struct{}),
+		},
+	}
+	r.queue.run = r.lookUp
+	r.queue.start = func(p *pendingLookup) error {
+		go r.queue.work(p)
+		return nil
 	}
 	r.lease.Store(&lease{})
-	r.hush.turn(false)
+	r.freshness.now.Store(newCondition(ledgerUnseen, ""))
 	return r
 }
 
@@ -156,10 +155,8 @@ func (r *Reader) Balance(
 		if age <= int64(l.StalenessWindow) {
 			return r.serve(&f, CacheHit)
 		}
-		if age <= int64(r.opts.MaxStale) && !r.healthy.Load() {
-			if r.stalled.Load() { // a lookup would hang like the heartbeats
-				return r.serve(&f, CacheStale)
-			}
+		if age <= int64(r.opts.MaxStale) && r.Stalled() { // a lookup would hang like the heartbeats
+			return r.serve(&f, CacheStale)
 		}
 	}
 	if r.beyond(minSeq) {

@@ -183,9 +183,24 @@ func TestReaderSeesTheExchangesLimits(t *testing.T) {
 			t.Errorf("%v, as of %v ago, %d lookups", code, time.Duration(clock()-asOf), k.lookups)
 		}
 		strict.Queue = 0
+		held := make(chan struct{})
+		k.bank.mu.Lock()
+		k.lookup = func(context.Context, []wallet.BalanceKey) error { <-held; return nil }
+		k.bank.mu.Unlock()
+		var reads sync.WaitGroup
+		for i := range lookupWorkers { // who finds a worker waits in no queue
+			reads.Go(func() {
+				if _, _, code := r.Balance(ronOf(10+i), &strict, 0, wallet.Origin{}, soon()); code != wallet.OK {
+					t.Errorf("with a worker: %v", code)
+				}
+			})
+		}
+		synctest.Wait()
 		if _, _, code := r.Balance(ronOf(2), &strict, 0, wallet.Origin{}, soon()); code != wallet.Busy {
 			t.Errorf("without a queue: %v", code)
 		}
+		close(held)
+		reads.Wait()
 		mustRead(t, r, 2, 0)
 	})
 }
@@ -733,7 +748,7 @@ func TestNames(t *testing.T) {
 	for o := range NumCacheOutcomes {
 		add("cache " + o.String())
 	}
-	for o := range NumOps {
+	for o := range NumMethods {
 		add("op " + o.String())
 	}
 	for o := range NumCallOutcomes {

@@ -33,7 +33,7 @@ func (r *Reader) find(
 	l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 	ask func(context.Context) (wallet.Receipt, uint64, error),
 ) (receipt wallet.Receipt, seq uint64, code wallet.Code) {
-	lost := r.hush.now()
+	lost := r.ledgerIs().ctx
 	switch deadline = r.patience(deadline); {
 	case r.doubted():
 		return wallet.Receipt{}, minSeq, wallet.RetryLater
@@ -46,7 +46,7 @@ func (r *Reader) find(
 	ctx, cancel := context.WithCancel(withOrigins(context.Background(), []wallet.Origin{origin}))
 	defer cancel()
 	defer context.AfterFunc(lost, func() { r.linger(ctx); cancel() })()
-	err := r.caller.do(ctx, OpTransaction, deadline, func(ctx context.Context) (err error) {
+	err := r.caller.do(ctx, MethodTransaction, deadline, func(ctx context.Context) (err error) {
 		receipt, seq, err = ask(ctx)
 		if errors.Is(err, wallet.NotFound) {
 			code = wallet.NotFound // which is an answer, not a failure
@@ -62,7 +62,7 @@ func (r *Reader) find(
 
 // linger waits, once the ledger is lost, for as long as one that is not silent may still answer.
 func (r *Reader) linger(ctx context.Context) {
-	if r.hush.now().Err() == nil {
+	if r.ledgerIs().state != ledgerSilent {
 		sleep(ctx, brief)
 	}
 }

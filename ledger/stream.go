@@ -17,7 +17,7 @@ import (
 // once, so Healthy goes on. A copy that is of another history than the node's starts afresh at once,
 // too. After any other end the next stream waits, but no longer than for the connection.
 func (r *Reader) Run(ctx context.Context) error {
-	defer r.close()
+	defer r.queue.close(context.WithoutCancel(ctx), nil)
 	s := stream{reader: r}
 	moved, refused := false, false // how the last stream ended: by a move, because of the copy
 	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
@@ -27,13 +27,12 @@ func (r *Reader) Run(ctx context.Context) error {
 		startOver := stale && (moved || (!s.current && !refused))
 		moved, refused = errors.Is(err, errMoved), stale
 		failed := !moved && !startOver
-		if failed || ctx.Err() != nil {
-			r.stalled.Store(false)
-			r.hush.turn(false)                   //nolint:contextcheck // reads wait on it, which are not Run's
-			r.away(cause(err), ctx.Err() == nil) //nolint:contextcheck // the same
-		}
 		if ctx.Err() != nil {
+			r.turn(ledgerLost, cause(err)) //nolint:contextcheck // reads wait on it, which are not Run's
 			return nil
+		}
+		if failed {
+			r.away(ledgerLost, cause(err)) //nolint:contextcheck // reads wait on it, which are not Run's
 		}
 		if errors.Is(err, wire.ErrLagged) {
 			r.lagged.Add(1)
@@ -62,13 +61,6 @@ func (r *Reader) rest(ctx context.Context, d time.Duration) bool {
 	return sleep(ctx, d)
 }
 
-func (r *Reader) close() {
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	r.idle.Wait()
-}
-
 // stream is Run's side of the watch stream, and its goroutine's own.
 type stream struct {
 	reader  *Reader
@@ -89,7 +81,7 @@ func (s *stream) follow(ctx context.Context) error {
 	if w, ok := s.reader.ledger.(beater); ok {
 		return w.WatchBeat(ctx, s.seq, s.change, s.beat, s.tick)
 	}
-	s.reader.up()
+	s.reader.turn(ledgerUp, "")
 	return s.reader.ledger.Watch(ctx, s.seq, s.change)
 }
 
@@ -112,13 +104,11 @@ func (s *stream) beat(b Beat) {
 	s.publish()
 	s.reader.conservationOK.Store(b.ConservationOK)
 	s.reader.conservationFailed.Store(b.ConservationFailed)
-	s.reader.stalled.Store(b.Stalled)
-	s.reader.hush.turn(false)
 	if b.Stalled {
-		s.reader.away(causeDisk, true)
+		s.reader.away(ledgerStuck, causeDisk)
 		return
 	}
-	s.reader.up()
+	s.reader.turn(ledgerUp, "")
 }
 
 // reach notes the position. The first one of an epoch is where the stream's care begins: whatever
@@ -160,8 +150,6 @@ func (s *stride) pass(seq uint64, now int64) uint64 {
 // that a stall shows at the tick that comes nearest to the setting.
 func (s *stream) tick(silent time.Duration) {
 	if silent+tickEvery/2 >= s.reader.opts.StallAfter {
-		s.reader.stalled.Store(true)
-		s.reader.hush.turn(true)
-		s.reader.away(causeStall, true)
+		s.reader.away(ledgerSilent, causeStall)
 	}
 }

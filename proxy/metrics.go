@@ -43,9 +43,9 @@ type Metrics struct {
 	panics                                          atomic.Uint64
 	shadows                                         [filters.NumShadows]atomic.Uint64
 
-	callLatency [ledger.NumOps]prometheus.Observer
-	calls       [ledger.NumOps][ledger.NumCallOutcomes]prometheus.Counter
-	retries     [ledger.NumOps]prometheus.Counter
+	callLatency [ledger.NumMethods]prometheus.Observer
+	calls       [ledger.NumMethods][ledger.NumCallOutcomes]prometheus.Counter
+	retries     [ledger.NumMethods]prometheus.Counter
 	batches     prometheus.Observer
 }
 
@@ -151,7 +151,7 @@ func (m *Metrics) makeCalls() {
 	latency := m.histogram("upstream_latency_seconds", "Time of a call, retries apart.", latencyBuckets(), "svc", "op")
 	calls := m.counter("upstream_calls_total", "Calls by how they ended.", "svc", "op", "outcome")
 	retries := m.counter("backoff_retries_total", "Calls repeated after a pause.", "svc", "op")
-	for op := range ledger.NumOps {
+	for op := range ledger.NumMethods {
 		m.callLatency[op] = latency.WithLabelValues(ledgerService, op.String())
 		m.retries[op] = retries.WithLabelValues(ledgerService, op.String())
 		for outcome := range ledger.NumCallOutcomes {
@@ -311,7 +311,7 @@ func (m *Metrics) answered(id routeID, code wallet.Code) {
 }
 
 // Call implements ledger.Observer.
-func (m *Metrics) Call(op ledger.Op, outcome ledger.CallOutcome, nanos int64) {
+func (m *Metrics) Call(op ledger.Method, outcome ledger.CallOutcome, nanos int64) {
 	m.calls[op][outcome].Inc()
 	if outcome != ledger.CallRejected { // nothing was called
 		m.callLatency[op].Observe(float64(nanos) / 1e9)
@@ -319,7 +319,7 @@ func (m *Metrics) Call(op ledger.Op, outcome ledger.CallOutcome, nanos int64) {
 }
 
 // Retry implements ledger.Observer.
-func (m *Metrics) Retry(op ledger.Op) { m.retries[op].Inc() }
+func (m *Metrics) Retry(op ledger.Method) { m.retries[op].Inc() }
 
 // Batch implements ledger.Observer.
 func (m *Metrics) Batch(transfers int) { m.batches.Observe(float64(transfers)) }
