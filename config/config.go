@@ -155,6 +155,8 @@ type XDS struct {
 	RootKeys        string // SDS resource of the macaroon root keys; empty: none
 	LastGoodFile    string
 	ResourceTimeout time.Duration
+	// InitialFetchTimeout is how long a start waits for the first answer of each type; 0: not at all.
+	InitialFetchTimeout time.Duration
 }
 
 // On says whether anybody is obeyed.

@@ -216,6 +216,7 @@ func xdsRows() []row {
 		{key: "xds.root_keys", bind: func(c *Config) value { return label(&c.XDS.RootKeys) }, help: "name of the generic secret with the root keys of capabilities, in the form of auth.root_keys_file"},
 		{key: "xds.last_good_file", def: "/var/lib/svc-wallet/last-good.json", bind: func(c *Config) value { return fileName(&c.XDS.LastGoodFile) }, help: "what the control plane said last, which is in force at a start without it; holds no secret. Empty, or with amnesia: nothing is written"},
 		{key: "xds.resource_timeout", def: "15s", bind: func(c *Config) value { return duration(&c.XDS.ResourceTimeout, 100*time.Millisecond, 5*time.Minute) }, help: "how long the control plane may take to send what was asked for"},
+		{key: "xds.initial_fetch_timeout", def: "15s", bind: func(c *Config) value { return duration(&c.XDS.InitialFetchTimeout, 0, 5*time.Minute) }, help: "how long a start waits, unready, for the control plane's first answer of each type that the last good file does not tell of; then the sidecar is ready and degraded. 0: it does not wait"},
 	}
 }
 

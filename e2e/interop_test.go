@@ -40,7 +40,7 @@ func interop(t *testing.T, binary, mode, protocol string) {
 	p := newPair(t, "--xds", "127.0.0.1:"+xds, "--amnesia", "--log-level", "info")
 	p.env = []string{
 		"SVC_WALLET_XDS_PROTOCOL=" + protocol, "SVC_WALLET_XDS_NODE_ID=test-id", "SVC_WALLET_XDS_RUNTIME_NAMES=runtime-0",
-		"SVC_WALLET_XDS_LIMITS_NAME=extensionConfig-0", "SVC_WALLET_XDS_CLIENT_CA=rootsecret", "SVC_WALLET_TLS_CLIENT_AUTH=request",
+		"SVC_WALLET_XDS_LIMITS_NAME=extensionConfig-0", "SVC_WALLET_XDS_INITIAL_FETCH_TIMEOUT=0s", "SVC_WALLET_XDS_CLIENT_CA=rootsecret", "SVC_WALLET_TLS_CLIENT_AUTH=request",
 	}
 	if protocol == "sotw" {
 		p.env = append(p.env, "SVC_WALLET_XDS_CERTIFICATE=tlssecret")

@@ -382,10 +382,14 @@ func TestControlPlaneAway(t *testing.T) {
 			p.env = []string{
 				"SVC_WALLET_XDS_PROTOCOL=" + protocol,
 				"SVC_WALLET_XDS_LAST_GOOD_FILE=" + filepath.Join(filepath.Dir(plane.limits), "last-good.json"),
+				"SVC_WALLET_XDS_INITIAL_FETCH_TIMEOUT=500ms",
 			}
 			p.startNode()
 			p.startSide()
 			p.ready(t) // nobody has ever heard of the control plane
+			if _, text := admin(t, p.client, http.MethodGet, "/readyz"); !strings.Contains(text, `"degraded":true`) {
+				t.Errorf("/readyz says %s", text)
+			}
 			amount := func(n int) answer {
 				return p.post(t, "/v1/issue", fmt.Sprintf("%s-%d", protocol, n), fmt.Sprintf(`{"to":"alice","asset":"ron","amount_minor":"%d","nonce":%d}`, n, n))
 			}
@@ -435,6 +439,44 @@ func TestControlPlaneAway(t *testing.T) {
 			p.side.stop()
 		})
 	}
+}
+
+// TestRevokedBeforeTheStart starts a sidecar that has no last good file before its control plane, which
+// has revoked the client's token: the sidecar is not ready, and no payment of it goes through, neither
+// before the control plane answers nor after.
+func TestRevokedBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	plane := newControlPlane(t)
+	p := newPair(t, "--xds", plane.xds, "--amnesia")
+	p.env = []string{"SVC_WALLET_XDS_INITIAL_FETCH_TIMEOUT=5m"}
+	p.startNode()
+	p.startSide()
+	eventually(t, "only the control plane's answer is missing", func() bool {
+		resp, err := http.Get(p.admin + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		return err == nil && resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(text), `"missing":["cfg_loaded"]`)
+	})
+	issue := `{"to":"alice","asset":"ron","amount_minor":"1","nonce":1}`
+	if a := p.once(t, "/v1/issue", "early", issue); a.code() != "RETRY_LATER" {
+		t.Errorf("before the control plane: %v", a)
+	}
+	document := fmt.Sprintf(`{"revoked_tokens":[%q]}`, inspect(t, p.token))
+	if err := os.WriteFile(filepath.Join(plane.limits, "default.json"), []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plane.start(t)
+	eventually(t, "the token is refused", func() bool {
+		a := p.once(t, "/v1/issue", "early", issue)
+		if a.status == http.StatusOK {
+			t.Fatalf("a payment of a revoked token: %v", a)
+		}
+		return a.status == http.StatusUnauthorized
+	})
+	p.ready(t)
 }
 
 // TestPushedAmnesia obeys a control plane and writes no file.

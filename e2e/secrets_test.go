@@ -107,7 +107,7 @@ func TestSecretsOverSDS(t *testing.T) {
 		t.Run(from, func(t *testing.T) {
 			secrets := serveSecrets(t)
 			t.Parallel()
-			env := []string{"SVC_WALLET_XDS_NODE_ID=wallet", "SVC_WALLET_XDS_CERTIFICATE=wallet-cert", "SVC_WALLET_XDS_ROOT_KEYS=wallet-keys"}
+			env := []string{"SVC_WALLET_XDS_NODE_ID=wallet", "SVC_WALLET_XDS_CERTIFICATE=wallet-cert", "SVC_WALLET_XDS_ROOT_KEYS=wallet-keys", "SVC_WALLET_XDS_INITIAL_FETCH_TIMEOUT=0s"}
 			args := []string{"--xds", secrets.addr, "--amnesia"}
 			switch from {
 			case "agent":

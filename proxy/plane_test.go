@@ -13,8 +13,13 @@ import (
 // plane is a control plane as operators see it.
 type plane struct {
 	connected atomic.Bool
+	fetching  atomic.Bool
+	unfetched atomic.Bool
 	updates   atomic.Uint64 // of limits, accepted
 }
+
+func (p *plane) Fetching() bool  { return p.fetching.Load() }
+func (p *plane) Unfetched() bool { return p.unfetched.Load() }
 
 func (p *plane) Connected() bool { return p.connected.Load() }
 
@@ -125,4 +130,36 @@ func TestControlPlaneShown(t *testing.T) {
 	if _, text := alone.adminGet("/metrics"); strings.Contains(text, "xds_") {
 		t.Error("there are series of a control plane that is not")
 	}
+}
+
+// TestFetching: until the control plane has been heard once payments are refused, reads go on, and
+// /readyz says what is missing; once it was waited for long enough, only that something is. Method: a
+// control plane that says which of them it is.
+func TestFetching(t *testing.T) {
+	p := &plane{}
+	r := newRig(t, rigOptions{plane: p})
+	c := r.client()
+	r.issueTo(c, "rich", 1000)
+	nonce := uint64(0)
+	check := func(what string, ready int, says string, payment, read int) {
+		t.Helper()
+		nonce++
+		if a := r.call(c, "GET", "/readyz", ""); a.status != ready || !strings.Contains(string(a.body), says) {
+			t.Errorf("%s: readyz: %d %s", what, a.status, a.body)
+		}
+		if a := r.call(c, "POST", "/v1/transfer", r.transfer("rich", "poor", 1, nonce), "Idempotency-Key", what); a.status != payment {
+			t.Errorf("%s: a payment: %d %s", what, a.status, a.body)
+		}
+		if a := r.call(c, "GET", "/v1/balance?account=rich&asset=ron", ""); a.status != read {
+			t.Errorf("%s: a read: %d %s", what, a.status, a.body)
+		}
+	}
+	p.fetching.Store(true)
+	check("fetching", 503, `"degraded":false,"missing":["cfg_loaded"]`, 503, 200)
+	p.fetching.Store(false)
+	p.unfetched.Store(true)
+	nonce = 0
+	check("unfetched", 200, `"degraded":true,"missing":[]`, 200, 200)
+	p.unfetched.Store(false)
+	check("fetched", 200, `"degraded":false,"missing":[]`, 200, 200)
 }

@@ -18,16 +18,17 @@ type status struct {
 	breaker ledger.BreakerState
 	stale   bool // reads come from a cache that the ledger no longer keeps current, or are refused
 	partial bool // a switch keeps requests out: meant, so it is no reason to send clients elsewhere
+	unheard bool // the control plane has not told of all types since the start
 }
 
 // The keys of CONTRACT §4.
 const (
-	cfgLoaded     = iota
-	listenerBound // and not draining, and with the certificates that a handshake takes
-	ledgerReady   // heartbeats come in, and it is the ledger that this process has paid into
-	authReady     // there are root keys
-	policyReady   // there are limits
-	queueOK       // the work queue has room
+	cfgLoaded     = iota // and the control plane was heard once, or waited for long enough
+	listenerBound        // and not draining, and with the certificates that a handshake takes
+	ledgerReady          // heartbeats come in, and it is the ledger that this process has paid into
+	authReady            // there are root keys
+	policyReady          // there are limits
+	queueOK              // the work queue has room
 	numReadyKeys
 )
 
@@ -41,7 +42,7 @@ func (s *Server) status() status {
 	return status{
 		reason: reason,
 		keys: [numReadyKeys]bool{
-			cfgLoaded:     true, // or there would be no Server
+			cfgLoaded:     !s.fetching(),
 			listenerBound: s.bound.Load() && !s.draining.Load() && s.certs.open.Load(),
 			ledgerReady:   reason == "",
 			authReady:     s.deps.Keys.Load().Len() > 0,
@@ -51,14 +52,19 @@ func (s *Server) status() status {
 		breaker: s.deps.Breaker.State(),
 		stale:   !healthy || s.doubted(),
 		partial: limits.Switched(),
+		unheard: s.deps.ControlPlane != nil && s.deps.ControlPlane.Unfetched(),
 	}
 }
 
 // writable is what payments ask of readiness. A full queue is not part of it: that is BUSY, in
 // the queue's own place. An open breaker is UPSTREAM_UNAVAILABLE likewise.
 func (s *Server) writable() bool {
-	return !s.draining.Load() && s.deps.Reader.Healthy() && !s.doubted()
+	return !s.draining.Load() && s.deps.Reader.Healthy() && !s.doubted() && !s.fetching()
 }
+
+// fetching says that the first answer of the control plane is waited for: until then a token that it
+// has revoked would pay.
+func (s *Server) fetching() bool { return s.deps.ControlPlane != nil && s.deps.ControlPlane.Fetching() }
 
 // doubted says that the ledger in use is not the one that this process has paid into.
 func (s *Server) doubted() bool { return s.deps.Standing != nil && s.deps.Standing.Doubt() != nil }
@@ -175,7 +181,7 @@ func (s *Server) logTurn(st *status, missing string, unsaid int) {
 func (st *status) appendJSON(dst []byte) []byte {
 	ready := st.ready()
 	dst = strconv.AppendBool(append(dst, `{"ready":`...), ready)
-	dst = strconv.AppendBool(append(dst, `,"degraded":`...), st.stale || st.partial || st.breaker != ledger.BreakerClosed)
+	dst = strconv.AppendBool(append(dst, `,"degraded":`...), st.stale || st.partial || st.unheard || st.breaker != ledger.BreakerClosed)
 	dst = append(dst, `,"missing":[`...)
 	first := true
 	for i, ok := range st.keys {

@@ -75,6 +75,8 @@ func (steadyClock) Steps() (uint64, uint64) { return 0, 0 }
 // several goroutines, for each scrape and each look at /config.
 type ControlPlane interface {
 	Connected() bool
+	Fetching() bool            // the start waits for the first answer of a type: readiness and payments wait as well
+	Unfetched() bool           // that wait ran out, and the answer has not come since
 	VersionAge() time.Duration // how long nobody has vouched for what is in force; 0 while connected
 	Types() []string           // of resources; they and the outcomes stay the same, and are few
 	Outcomes() []string        // of updates

@@ -57,8 +57,10 @@ type Client struct {
 
 	counts [numTypes][numOutcomes]atomic.Uint64
 
+	fetchBy int64       // when the start has waited long enough
+	fetched atomic.Bool // every type has been answered
+
 	mu        sync.Mutex
-	vouched   int64    // when the control planes last were all there; or what is in force is from
 	endpoints []string // the ledger's, as the target has them; nil: the static one
 	secrets   applied
 }
@@ -68,6 +70,7 @@ type timing struct {
 	backoff, backoffTop time.Duration // before a new stream, full jitter
 	nack, nackTop       time.Duration // before a repeated NACK
 	preferred           time.Duration // between attempts at the first address
+	ping, pingTimeout   time.Duration // of silence before a ping, and for its answer
 	write               time.Duration // between two writes of the last good file
 	rate, burst         int64         // bytes of responses a second, and at once
 	jitter              func(n int64) int64
@@ -76,10 +79,12 @@ type timing struct {
 func realTiming() timing {
 	return timing{
 		backoff: 500 * time.Millisecond, backoffTop: 30 * time.Second,
-		nack: time.Second, nackTop: 30 * time.Second,
+		nack: time.Second, nackTop: 2 * time.Second,
 		preferred: time.Minute,
-		write:     100 * time.Millisecond,
-		rate:      4 << 20, burst: 16 << 20,
+		// Over the 30 s that go-control-plane's example server allows, and the 15 s of Istiod.
+		ping: 35 * time.Second, pingTimeout: 10 * time.Second,
+		write: 100 * time.Millisecond,
+		rate:  4 << 20, burst: 16 << 20,
 		jitter: rand.Int64N,
 	}
 }
@@ -94,7 +99,7 @@ func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Cl
 	if opts.Today == nil {
 		opts.Today = opts.Now
 	}
-	c := &Client{cfg: cfg, to: to, opts: opts, timing: timing, vouched: opts.Now()}
+	c := &Client{cfg: cfg, to: to, opts: opts, timing: timing}
 	c.log = &floodLog{log: opts.Log, now: opts.Now}
 	var err error
 	if c.node, err = nodeOf(cfg, opts); err != nil {
@@ -108,6 +113,8 @@ func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Cl
 		c.store = newStore(cfg.XDS.LastGoodFile, timing.write)
 		c.restore()
 	}
+	c.fetchBy = opts.Now() + int64(cfg.XDS.InitialFetchTimeout)
+	c.noteFetched()
 	return c, nil
 }
 
@@ -122,7 +129,8 @@ func (c *Client) build() {
 	fixed := func(names ...string) func() []string { return func() []string { return names } }
 	wants := func(name string) bool { return len(x.Addrs) > 0 && slices.Contains(x.Types, name) }
 
-	plane := &source{c: c, name: "control plane", addrs: x.Addrs, tls: c.opts.TLS, open: openADS(x.Protocol)}
+	now := c.opts.Now()
+	plane := &source{c: c, name: "control plane", vouched: now, strict: map[string]bool{}, addrs: x.Addrs, tls: c.opts.TLS, open: openADS(x.Protocol)}
 	if wants(config.XDSLimits) {
 		plane.topics = append(plane.topics, add(limitsKind(), fixed(x.LimitsName), c.putLimits))
 	}
@@ -140,7 +148,7 @@ func (c *Client) build() {
 			func(next map[string]*held) error { return c.putEndpoints(next, clusters, endpoints) })
 		plane.topics = append(plane.topics, endpoints)
 	}
-	agent := &source{c: c, name: "agent", addrs: []string{x.SDSAddr}, open: openSDS}
+	agent := &source{c: c, name: "agent", vouched: now, strict: map[string]bool{}, addrs: []string{x.SDSAddr}, open: openSDS}
 	if names := c.secretNames(); len(names) > 0 {
 		from := plane
 		if x.SDSAddr != "" {
@@ -172,6 +180,22 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
+// Fetching reports whether the start still waits for the first answer of a type. Until it is in, or
+// the last good file has it, a limit or a revocation may be missing.
+func (c *Client) Fetching() bool { return !c.fetched.Load() && c.opts.Now() < c.fetchBy }
+
+// Unfetched reports whether that wait has run out, and nobody has told of a type to this day.
+func (c *Client) Unfetched() bool {
+	return !c.fetched.Load() && c.cfg.XDS.InitialFetchTimeout > 0 && c.opts.Now() >= c.fetchBy
+}
+
+// noteFetched looks whether every type has been answered. Client.mu is held, or nothing runs yet.
+func (c *Client) noteFetched() {
+	if !slices.ContainsFunc(c.topics, func(t *topic) bool { return !t.answered && (t.wild || len(t.names()) > 0) }) {
+		c.fetched.Store(true)
+	}
+}
+
 // Connected reports whether each source has a stream that has brought a message.
 func (c *Client) Connected() bool {
 	c.mu.Lock()
@@ -183,14 +207,15 @@ func (c *Client) connected() bool {
 	return !slices.ContainsFunc(c.sources, func(s *source) bool { return !s.connected })
 }
 
-// VersionAge is how long nobody has vouched for what is in force; 0 while connected.
-func (c *Client) VersionAge() time.Duration {
+// VersionAge is how long nobody has vouched for what is in force; 0 while connected, but not once
+// the answer to a ping is due.
+func (c *Client) VersionAge() (age time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.connected() {
-		return 0
+	for _, s := range c.sources {
+		age = max(age, s.age(c.opts.Now()))
 	}
-	return max(0, time.Duration(c.opts.Now()-c.vouched))
+	return age
 }
 
 // Outcomes of updates.
@@ -310,6 +335,7 @@ func (c *Client) accept(t *topic, r *response, ch change) {
 	}
 	c.log.info("xds_accepted", fields)
 	t.adopt(r, ch)
+	c.noteFetched()
 	if c.store != nil && !t.secret {
 		c.store.touch()
 	}

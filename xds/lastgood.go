@@ -35,7 +35,8 @@ type lastGood struct {
 }
 
 type lastGoodBody struct {
-	Written   int64      `json:"written"` // Unix nanoseconds
+	Written   int64      `json:"written"`            // Unix nanoseconds
+	Answered  []string   `json:"answered,omitempty"` // types that the control plane has told of, if only that it has nothing
 	Resources []lastItem `json:"resources"`
 }
 
@@ -109,8 +110,11 @@ func (c *Client) restore() {
 			continue
 		}
 		t.held = next
-		if len(next) > 0 {
-			c.vouched = min(c.vouched, b.Written)
+		t.answered = len(next) > 0 || slices.Contains(b.Answered, t.name)
+		for _, s := range c.sources {
+			if len(next) > 0 && slices.Contains(s.topics, t) {
+				s.vouched = min(s.vouched, b.Written)
+			}
 		}
 	}
 }
@@ -143,6 +147,9 @@ func (c *Client) snapshot() ([]byte, error) {
 	for _, t := range c.topics {
 		if t.secret {
 			continue
+		}
+		if t.answered {
+			b.Answered = append(b.Answered, t.name)
 		}
 		for name, h := range t.held {
 			item := lastItem{Type: t.name, Name: name, Version: h.version, At: h.at}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"svc-wallet/config"
 )
@@ -28,16 +30,21 @@ type source struct {
 	tls    func() *tls.Config // nil: plain
 	open   func(context.Context, *grpc.ClientConn, identity) (wire, error)
 	topics []*topic
+	strict map[string]bool // addresses that stand pings only every five minutes; run's
 
 	// Client.mu guards these.
-	addr      string // the one that is in use or tried
-	connected bool   // its stream has brought a message
-	since     int64  // that it has been so
+	addr      string        // the one that is in use or tried
+	connected bool          // its stream has brought a message
+	since     int64         // that it has been so
+	vouched   int64         // when the last connection brought its last bytes; or what is in force is from
+	heard     *atomic.Int64 // when this one last did
+	ping      time.Duration // of silence after which this one is asked whether it is there
 	lastError string
 }
 
 var (
 	errSilent    = errors.New("the stream brought nothing in time")
+	errFrozen    = errors.New("the control plane does not answer pings")
 	errStuck     = errors.New("a response could not be answered in time")
 	errPreferred = errors.New("the preferred address answers again")
 )
@@ -47,11 +54,16 @@ func (s *source) run(ctx context.Context) {
 	at, failures := 0, 0
 	for ctx.Err() == nil {
 		spoke, err := s.visit(ctx, at)
+		if strings.Contains(err.Error(), "too_many_pings") { // of a GOAWAY
+			s.strict[s.addrs[at]] = true
+		}
 		s.ended(err)
 		switch {
 		case errors.Is(err, errPreferred):
 			at, failures = 0, 0
 			continue
+		case errors.Is(err, errFrozen): // it would take a connection, and then say nothing
+			at, failures = (at+1)%len(s.addrs), 1
 		case spoke: // it broke after it had worked: the preferred one first, and soon
 			at, failures = 0, 1
 		case errors.Is(err, errSilent): // it took its time already
@@ -87,7 +99,12 @@ func (s *source) visit(ctx context.Context, at int) (spoke bool, err error) {
 	s.addr = s.addrs[at]
 	s.c.mu.Unlock()
 
-	conn, err := s.dial(s.addrs[at])
+	heard := new(atomic.Int64)
+	ping := s.c.timing.ping
+	if s.strict[s.addrs[at]] {
+		ping = strictPing
+	}
+	conn, err := s.dial(s.addrs[at], ping, heard)
 	if err != nil {
 		return false, err
 	}
@@ -96,6 +113,9 @@ func (s *source) visit(ctx context.Context, at int) (spoke bool, err error) {
 	if err != nil {
 		return false, cause(ctx, err)
 	}
+	s.c.mu.Lock()
+	s.heard, s.ping = heard, ping
+	s.c.mu.Unlock()
 	n := newSession(s, w)
 	n.spoke = func() { silence.Stop(); s.spoke() }
 	if at > 0 {
@@ -103,6 +123,9 @@ func (s *source) visit(ctx context.Context, at int) (spoke bool, err error) {
 		defer func() { cancel(nil); <-scouting }()
 	}
 	err = n.run(ctx, cancel)
+	if ctx.Err() == nil && n.heard && s.c.opts.Now()-heard.Load() >= int64(s.c.timing.pingTimeout) {
+		err = errFrozen
+	}
 	return n.heard, cause(ctx, err)
 }
 
@@ -134,7 +157,7 @@ func (s *source) scout(ctx context.Context, cancel context.CancelCauseFunc) (end
 func (s *source) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.c.cfg.XDS.ResourceTimeout)
 	defer cancel()
-	conn, err := s.dial(s.addrs[0])
+	conn, err := s.dial(s.addrs[0], strictPing, new(atomic.Int64))
 	if err != nil {
 		return false
 	}
@@ -159,13 +182,28 @@ func (s *source) spoke() {
 	c.log.info("xds_connected", logrus.Fields{"source": s.name, "peer_addr": s.addr})
 }
 
+// pingGrace is what a ping and its answer may take before nobody vouches any more.
+const pingGrace = 2 * time.Second
+
+// age is how long the source has said nothing, where that is longer than a live one would. Client.mu
+// is held.
+func (s *source) age(now int64) time.Duration {
+	if !s.connected {
+		return time.Duration(max(0, now-s.vouched))
+	}
+	if age := time.Duration(now - s.heard.Load()); age > s.ping+pingGrace {
+		return age
+	}
+	return 0
+}
+
 // ended notes the end of a stream.
 func (s *source) ended(err error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.connected() {
-		c.vouched = c.opts.Now()
+	if s.connected {
+		s.vouched = s.heard.Load()
 	}
 	s.connected, s.since = false, c.opts.Now()
 	if !errors.Is(err, context.Canceled) {
@@ -183,18 +221,30 @@ const (
 	// window is what the control plane may send before it is read. It never grows: else gRPC measures
 	// the way with a ping for each push. A larger message gets the room that it needs.
 	window = 1 << 20
+	// strictPing is between pings to a server that has ended a connection over more of them: a gRPC
+	// server stands one in five minutes where its program does not say otherwise.
+	strictPing = 5*time.Minute + 30*time.Second
 )
 
-// dial makes a connection, by the certificates of now. It does not wait for it. gRPC's
-// own pings stay off: a server that expects none, as is the default, ends a connection over them.
-func (s *source) dial(addr string) (*grpc.ClientConn, error) {
+// dial makes a connection, by the certificates of now. It does not wait for it. Where it brings
+// nothing for as long as ping it is asked whether it is there, so that a process that is stopped is
+// found out too; heard is when it last brought something.
+func (s *source) dial(addr string, ping time.Duration, heard *atomic.Int64) (*grpc.ClientConn, error) {
 	host, _, _ := net.SplitHostPort(addr)
 	authority := addr
 	if strings.HasPrefix(addr, "unix:") {
 		host, authority = "localhost", "localhost"
 	}
 	opts := []grpc.DialOption{
-		grpc.WithContextDialer(connect),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			conn, err := connect(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			heard.Store(s.c.opts.Now())
+			return &heardConn{conn, heard, s.c.opts.Now}, nil
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: ping, Timeout: s.c.timing.pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithReadBufferSize(readBuffer),
 		grpc.WithStaticStreamWindowSize(window),
@@ -225,6 +275,23 @@ func connect(ctx context.Context, addr string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", path)
 	}
 	return d.DialContext(ctx, "tcp", addr)
+}
+
+// heardConn notes when the peer last said anything, its end included. gRPC tells nobody of the
+// answers to its pings.
+type heardConn struct {
+	net.Conn
+	at  *atomic.Int64
+	now func() int64
+}
+
+// Read implements net.Conn.
+func (c *heardConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !errors.Is(err, net.ErrClosed) { // by us
+		c.at.Store(c.now())
+	}
+	return n, err
 }
 
 // openADS opens the one stream for all types of a control plane.

@@ -20,12 +20,14 @@ type topic struct {
 	// put puts a whole set in force, or returns why not and has changed nothing.
 	put func(next map[string]*held) error
 
-	held    map[string]*held
-	version string // state of the world: of the response accepted last
-	past    []past // oldest first
-	refused refused
-	missing map[string]bool // asked for, and not sent in time
-	gone    map[string]bool // the control plane said that it has none
+	held map[string]*held
+	// answered says that the control plane, or the last good file, has told of all names once.
+	answered bool
+	version  string // state of the world: of the response accepted last
+	past     []past // oldest first
+	refused  refused
+	missing  map[string]bool // asked for, and not sent in time
+	gone     map[string]bool // the control plane said that it has none
 }
 
 // held is one resource that is in force.
@@ -261,4 +263,8 @@ func (t *topic) adopt(r *response, ch change) {
 		}
 	}
 	t.refused = refused{}
+	t.answered = t.answered || r.full || t.wild || !slices.ContainsFunc(names, func(name string) bool {
+		h := t.held[name]
+		return !t.gone[name] && (h == nil || h.disk)
+	})
 }
