@@ -63,14 +63,14 @@ func (c *caller) do(ctx context.Context, m Method, deadline int64, call func(con
 	var lost error // of an attempt that may have taken effect
 	for attempt := 0; ; attempt++ {
 		err := c.try(ctx, m, deadline, call)
-		if err == nil || errors.Is(err, errUndecided) || errors.Is(err, wire.ErrDamaged) || isDoubt(err) {
+		if err == nil || errors.Is(err, errUndecided) || errors.Is(err, wire.ErrDamaged) {
 			return err
 		}
 		if !errors.Is(err, ErrNotSent) {
 			lost = err
 		}
 		wait := pauses.NextBackOff() + rand.N(c.backoff.Jitter+1) //nolint:gosec // jitter is no secret
-		if attempt >= c.live.Load().Retries || errors.Is(err, errRejected) ||
+		if attempt >= c.live.Load().Retries || errors.Is(err, errRejected) || isDoubt(err) ||
 			c.now()+int64(wait) >= deadline || !sleep(ctx, wait) {
 			if lost != nil {
 				return lost

@@ -218,6 +218,7 @@ func (c *calls) Batch(int)                             { c.mu.Lock(); c.batches+
 // failures in a bubble; the elapsed fake time is checked.
 func TestCommitterRetries(t *testing.T) {
 	lost, unsent := errors.New("connection lost"), fmt.Errorf("no connection: %w", ErrNotSent)
+	doubted := fmt.Errorf("%w: %w", ErrNotSent, &Doubt{Reason: "the ledger went back"})
 	for _, tc := range []struct {
 		name     string
 		before   []error // of each attempt; nil: it commits
@@ -232,6 +233,9 @@ func TestCommitterRetries(t *testing.T) {
 		{"answer lost", nil, []error{lost}, time.Minute, wallet.Replayed, 2, 50 * time.Millisecond, 70 * time.Millisecond},
 		{"never sent", []error{unsent, unsent, unsent, unsent}, nil, time.Minute, wallet.UpstreamUnavailable, 4, 350 * time.Millisecond, 410 * time.Millisecond},
 		{"sent once", []error{unsent, lost, unsent, unsent}, nil, time.Minute, wallet.Uncertain, 4, 350 * time.Millisecond, 410 * time.Millisecond},
+		{"a doubted ledger", []error{doubted}, nil, time.Minute, wallet.UpstreamUnavailable, 1, 0, 0},
+		{"sent, and then a doubted ledger", []error{lost, doubted}, nil, time.Minute, wallet.Uncertain, 2, 50 * time.Millisecond, 70 * time.Millisecond},
+		{"applied, and then a doubted ledger", []error{nil, doubted}, []error{lost}, time.Minute, wallet.Uncertain, 2, 50 * time.Millisecond, 70 * time.Millisecond},
 		{"deadline", []error{unsent, unsent, unsent}, nil, 100 * time.Millisecond, wallet.UpstreamUnavailable, 2, 50 * time.Millisecond, 70 * time.Millisecond},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
