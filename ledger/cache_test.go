@@ -413,8 +413,8 @@ func TestCachedReadAllocations(t *testing.T) {
 		defer r.cache.shards[i].mu.RUnlock()
 	}
 	n := testing.AllocsPerRun(1000, func() { r.Balance(key, live.Load(), 0, wallet.Origin{}, 0) })
-	if n != 0 || r.CacheCount(CacheHit) < 1000 {
-		t.Fatalf("%v allocations, %d hits", n, r.CacheCount(CacheHit))
+	if n != 0 || r.CacheCount(cacheHit) < 1000 {
+		t.Fatalf("%v allocations, %d hits", n, r.CacheCount(cacheHit))
 	}
 }
 

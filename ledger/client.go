@@ -57,7 +57,7 @@ type Client struct {
 	pace    pace
 
 	link     atomic.Pointer[link] // in use; written under mu
-	standing standing
+	evidence evidence
 	doubt    atomic.Pointer[Doubt] // nil: none; written under mu
 	doubts   [NumDoubts]atomic.Uint64
 
@@ -90,7 +90,7 @@ func Dial(addr string, opts DialOptions) (*Client, error) {
 	}
 	c.link.Store(l)
 	c.wanted = []string{addr}
-	c.states.Store(&[]EndpointState{{Addr: addr, Status: EndpointInUse}})
+	c.states.Store(&[]EndpointState{{Addr: addr, Status: endpointInUse}})
 	return c, nil
 }
 
@@ -111,7 +111,7 @@ func (c *Client) Close() error {
 // until the attempt's time is over. What the node says that it did not take up counts as not sent.
 func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
 	req := wire.EncodeCommit(batch)
-	err := c.call(ctx, MethodCommit, func(ctx context.Context, l *link, a *attempt) error {
+	err := c.call(ctx, methodCommit, func(ctx context.Context, l *link, a *attempt) error {
 		if err := c.barred(l); err != nil {
 			return err
 		}
@@ -128,10 +128,10 @@ func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wall
 		return wire.DecodeCommit(batch, res, out)
 	})
 	if err == nil {
-		c.standing.committed(out)
+		c.evidence.committed(out)
 	}
-	if !errors.Is(err, ErrNotSent) && !c.standing.paid.Load() {
-		c.standing.paid.Store(true)
+	if !errors.Is(err, ErrNotSent) && !c.evidence.paid.Load() {
+		c.evidence.paid.Store(true)
 	}
 	return err
 }
@@ -152,7 +152,7 @@ func (c *Client) fence(ctx context.Context, l *link, a *attempt) {
 // Lookup implements Ledger.
 func (c *Client) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	req := wire.EncodeLookup(keys)
-	return c.read(ctx, MethodLookup, func(ctx context.Context, l *link) error {
+	return c.read(ctx, methodLookup, func(ctx context.Context, l *link) error {
 		res, err := l.node.Lookup(ctx, req)
 		if err != nil {
 			return err
@@ -176,7 +176,7 @@ func (c *Client) Payment(ctx context.Context, account wallet.Account, key wallet
 func (c *Client) transaction(
 	ctx context.Context, req *ledgerpb.TransactionRequest, asked func(*wallet.Receipt) bool,
 ) (r wallet.Receipt, seq uint64, err error) {
-	err = c.read(ctx, MethodTransaction, func(ctx context.Context, l *link) error {
+	err = c.read(ctx, methodTransaction, func(ctx context.Context, l *link) error {
 		res, err := l.node.Transaction(ctx, req)
 		if status.Code(err) == codes.NotFound {
 			return wallet.NotFound

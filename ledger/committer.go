@@ -201,7 +201,7 @@ func (c *Committer) commit(items []*pending) {
 	// go away, so there is no context of a client's: the batch may take as long as the most patient of
 	// them. A crash here leaves payments that may have been made; their clients ask again under the same
 	// keys, and the ledger answers with the first receipt or makes the payment now.
-	err := c.caller.do(context.Background(), MethodCommit, b.deadline, b.attempt)
+	err := c.caller.do(context.Background(), methodCommit, b.deadline, b.attempt)
 
 	// Without an answer the results are one: refused where no attempt left this process, else unknown.
 	if err != nil && !errors.Is(err, errUndecided) {

@@ -329,14 +329,14 @@ func TestDamageIsNoFailure(t *testing.T) {
 	c := newTestCommitter(t, halfBlind{bank}, b, live, CommitterOptions{})
 	for n := range uint64(30) {
 		batch := &batch{transfers: []wallet.Transfer{*payment(1, 2*n+1), *payment(1, 2*n+2)}, results: make([]wallet.Result, 2)}
-		err := c.caller.do(context.Background(), MethodCommit, soon(), func(ctx context.Context) error { return c.attempt(ctx, batch) })
+		err := c.caller.do(context.Background(), methodCommit, soon(), func(ctx context.Context) error { return c.attempt(ctx, batch) })
 		if err != nil || batch.results[0].Code != wallet.OK || batch.results[1].Code != wallet.Uncertain {
 			t.Fatalf("%v, %+v", err, batch.results)
 		}
 	}
 	reads := 0
 	for range 30 {
-		err := c.caller.do(context.Background(), MethodTransaction, soon(), func(context.Context) error {
+		err := c.caller.do(context.Background(), methodTransaction, soon(), func(context.Context) error {
 			reads++
 			return fmt.Errorf("a receipt: %w", wire.ErrDamaged)
 		})

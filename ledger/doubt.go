@@ -13,15 +13,15 @@ type DoubtKind uint8
 
 // The kinds.
 const (
-	LedgerBehind DoubtKind = iota // its version is below one that it had
-	LacksPayment                  // it does not have a payment that it acknowledged
-	OtherLedger                   // it has another name
+	ledgerBehind DoubtKind = iota // its version is below one that it had
+	lacksPayment                  // it does not have a payment that it acknowledged
+	otherLedger                   // it has another name
 	NumDoubts
 )
 
 // String is the value of the label reason.
 func (k DoubtKind) String() string {
-	return [NumDoubts]string{LedgerBehind: "behind", LacksPayment: "lacks_payment", OtherLedger: "other_ledger"}[k]
+	return [NumDoubts]string{ledgerBehind: "behind", lacksPayment: "lacks_payment", otherLedger: "other_ledger"}[k]
 }
 
 // Doubt is what a Client holds against the ledger in use after it came back: it is an older copy of
@@ -101,7 +101,7 @@ func (c *Client) judge(ctx context.Context, l *link, n *ledgerName, seq uint64, 
 		return nil
 	}
 	if d == nil {
-		c.standing.told(n)
+		c.evidence.named(n)
 	}
 	before := c.doubt.Swap(d)
 	l.answered.Store(asOf)
@@ -141,7 +141,7 @@ func (c *Client) up() {
 // saw notes a version that the ledger has told, unless it is not the one paid into.
 func (c *Client) saw(seq uint64) {
 	if c.doubt.Load() == nil {
-		c.standing.saw(seq)
+		c.evidence.saw(seq)
 	}
 }
 
@@ -151,7 +151,7 @@ func (c *Client) Accept() *Doubt {
 	c.mu.Lock()
 	d := c.doubt.Load()
 	if d != nil {
-		c.standing.adopt(d.name, d.Seq)
+		c.evidence.adopt(d.name, d.Seq)
 		c.doubt.Store(nil)
 	}
 	addr := c.Endpoint()

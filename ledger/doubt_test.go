@@ -25,15 +25,15 @@ func TestLedgerThatWentBack(t *testing.T) {
 		kind  DoubtKind
 		other func(t *testing.T, old string) node.Engine
 	}{
-		"an older copy": {LedgerBehind, func(t *testing.T, old string) node.Engine { return pebbleBooks(t, old) }},
-		"a copy that went on": {LacksPayment, func(t *testing.T, old string) node.Engine {
+		"an older copy": {ledgerBehind, func(t *testing.T, old string) node.Engine { return pebbleBooks(t, old) }},
+		"a copy that went on": {lacksPayment, func(t *testing.T, old string) node.Engine {
 			e := pebbleBooks(t, old)
 			for n := range uint64(5) {
 				pays(t, e, 2, n+1)
 			}
 			return e
 		}},
-		"an empty ledger": {OtherLedger, func(t *testing.T, _ string) node.Engine { return pebbleBooks(t, t.TempDir()) }},
+		"an empty ledger": {otherLedger, func(t *testing.T, _ string) node.Engine { return pebbleBooks(t, t.TempDir()) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			home, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
@@ -69,7 +69,7 @@ func TestLedgerThatWentBack(t *testing.T) {
 				t.Errorf("a payment: %v, version %d", err, went.Seq())
 			}
 			want := wallet.Amount{}
-			if tc.kind != OtherLedger {
+			if tc.kind != otherLedger {
 				want = wallet.Minor(1)
 			}
 			for what, code := range readAll() {

@@ -41,20 +41,20 @@ type EndpointStatus uint8
 
 // The statuses.
 const (
-	EndpointStandby     EndpointStatus = iota // not tried, because a preferred one is in use
-	EndpointWarming                           // is connected to and proves that it is of the same ledger
-	EndpointReady                             // has, and is watched for a while before it is used again
-	EndpointInUse                             // all new calls go there
-	EndpointRefused                           // answers, and is not of the same ledger or is behind
-	EndpointUnreachable                       // does not answer
+	endpointStandby     EndpointStatus = iota // not tried, because a preferred one is in use
+	endpointWarming                           // is connected to and proves that it is of the same ledger
+	endpointReady                             // has, and is watched for a while before it is used again
+	endpointInUse                             // all new calls go there
+	endpointRefused                           // answers, and is not of the same ledger or is behind
+	endpointUnreachable                       // does not answer
 	numEndpointStatuses
 )
 
 // String is the status as operators see it.
 func (s EndpointStatus) String() string {
 	return [numEndpointStatuses]string{
-		EndpointStandby: "standby", EndpointWarming: "warming", EndpointReady: "ready",
-		EndpointInUse: "in use", EndpointRefused: "refused", EndpointUnreachable: "unreachable",
+		endpointStandby: "standby", endpointWarming: "warming", endpointReady: "ready",
+		endpointInUse: "in use", endpointRefused: "refused", endpointUnreachable: "unreachable",
 	}[s]
 }
 
@@ -121,7 +121,7 @@ func (c *Client) swap(next *link, n *ledgerName) error {
 	if c.closed {
 		return errors.New("the client is closed")
 	}
-	if err := c.standing.join(n); err != nil {
+	if err := c.evidence.join(n); err != nil {
 		return err
 	}
 	next.judged.Store(true)
@@ -269,7 +269,7 @@ func (m *mover) watch() {
 func (m *mover) try(ctx context.Context, e *endpoint, need bool) bool {
 	now := m.client.opts.Now()
 	if e.link != nil && e.link.conn.GetState() != connectivity.Ready {
-		m.fail(e, EndpointUnreachable, errors.New("the connection was lost"))
+		m.fail(e, endpointUnreachable, errors.New("the connection was lost"))
 	}
 	watched := e.suspect && !need
 	if now < e.tryAt || (e.link != nil && watched && now-e.goodAt < int64(m.client.pace.goodFor)) {
@@ -282,13 +282,13 @@ func (m *mover) try(ctx context.Context, e *endpoint, need bool) bool {
 		e.drop()
 		return false
 	case errors.Is(err, errUnfit):
-		m.fail(e, EndpointRefused, err)
+		m.fail(e, endpointRefused, err)
 		return false
 	case err != nil:
-		m.fail(e, EndpointUnreachable, err)
+		m.fail(e, endpointUnreachable, err)
 		return false
 	}
-	e.status, e.reason, e.pause = EndpointReady, "", 0
+	e.status, e.reason, e.pause = endpointReady, "", 0
 	if fresh && watched {
 		e.goodAt = now
 		return false
@@ -315,9 +315,9 @@ func (m *mover) warm(ctx context.Context, e *endpoint) (*ledgerName, error) {
 		giveUp(errNotWanted)
 	}
 	c.mu.Unlock()
-	e.status = EndpointWarming
+	e.status = endpointWarming
 	m.publish()
-	name, err := c.standing.prove(ctx, e.link)
+	name, err := c.evidence.prove(ctx, e.link)
 	c.mu.Lock()
 	c.giveUp = nil
 	c.mu.Unlock()
@@ -331,19 +331,19 @@ func (m *mover) warm(ctx context.Context, e *endpoint) (*ledgerName, error) {
 func (m *mover) take(e *endpoint, name *ledgerName) bool {
 	from, down := m.client.Endpoint(), m.lostAt != 0
 	if err := m.client.swap(e.link, name); err != nil {
-		m.fail(e, EndpointRefused, err)
+		m.fail(e, endpointRefused, err)
 		return false
 	}
 	for _, old := range m.endpoints {
 		if old.addr != from {
 			continue
 		}
-		old.status = EndpointStandby
+		old.status = endpointStandby
 		if down {
-			m.fail(old, EndpointUnreachable, errors.New("the connection was lost"))
+			m.fail(old, endpointUnreachable, errors.New("the connection was lost"))
 		}
 	}
-	e.link, e.status, e.suspect = nil, EndpointInUse, false // the link is the client's now
+	e.link, e.status, e.suspect = nil, endpointInUse, false // the link is the client's now
 	m.lostAt, m.lost = 0, false
 	m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "before": from}).Info("ledger_moved")
 	m.client.up()
@@ -356,7 +356,7 @@ func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 	if e.pause == 0 || e.failed != s { // not on every try
 		m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "reason": why.Error()}).Warn("ledger_endpoint_" + s.String())
 	}
-	if s == EndpointRefused {
+	if s == endpointRefused {
 		m.client.refused.Add(1)
 	} else {
 		e.suspect = true
@@ -370,8 +370,8 @@ func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 // stand lets endpoints rest that are less preferred than the one in use.
 func (m *mover) stand(rest []*endpoint) {
 	for _, e := range rest {
-		if e.drop(); e.status == EndpointReady {
-			e.status = EndpointStandby
+		if e.drop(); e.status == endpointReady {
+			e.status = endpointStandby
 		}
 	}
 }
@@ -394,7 +394,7 @@ func (m *mover) rest() {
 // publish shows the states to other goroutines.
 func (m *mover) publish() {
 	states := make([]EndpointState, 0, len(m.endpoints)+1)
-	use := EndpointState{Addr: m.client.Endpoint(), Status: EndpointInUse}
+	use := EndpointState{Addr: m.client.Endpoint(), Status: endpointInUse}
 	if d := m.client.doubt.Load(); d != nil {
 		use.Reason = d.Error()
 	} else if m.lost {

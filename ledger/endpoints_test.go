@@ -250,17 +250,17 @@ func TestUnfitEndpoints(t *testing.T) {
 	staleAt, _ := serveBooks(t, stale, socket(t))
 	nobody := socket(t)
 	m.set(t, nobody, otherAt, staleAt, at)
-	m.shows(t, nobody, EndpointUnreachable, "no such file")
-	m.shows(t, otherAt, EndpointRefused, "another ledger")
-	m.shows(t, staleAt, EndpointRefused, "at version 1, 2 was committed")
-	m.shows(t, at, EndpointInUse, "")
+	m.shows(t, nobody, endpointUnreachable, "no such file")
+	m.shows(t, otherAt, endpointRefused, "another ledger")
+	m.shows(t, staleAt, endpointRefused, "at version 1, 2 was committed")
+	m.shows(t, at, endpointInUse, "")
 	for n := range uint64(3) {
 		pays(t, stale, 2, n+1)
 	}
-	m.shows(t, staleAt, EndpointRefused, "lacks the acknowledged payment")
+	m.shows(t, staleAt, endpointRefused, "lacks the acknowledged payment")
 
 	m.set(t, nobody, otherAt) // the one in use is not wanted, but there is none better
-	m.shows(t, at, EndpointInUse, "")
+	m.shows(t, at, endpointInUse, "")
 	until(t, "last", func() bool { s := m.EndpointStates(); return len(s) == 3 && s[2].Addr == at })
 	pays(t, m, 1, 3)
 	if m.Moves() != 0 || m.RefusedMoves() < 3 || m.Endpoint() != at {
@@ -290,27 +290,27 @@ func TestFailover(t *testing.T) {
 	m.set(t, first, nobody, second)
 	until(t, "healthy", m.reader.Healthy)
 	pays(t, m, 1, 1)
-	becomes(second, EndpointStandby)
+	becomes(second, endpointStandby)
 	stop()
-	becomes(second, EndpointInUse)
+	becomes(second, endpointInUse)
 	pays(t, m, 1, 2)
-	becomes(first, EndpointUnreachable)
-	becomes(nobody, EndpointUnreachable)
+	becomes(first, endpointUnreachable)
+	becomes(nobody, endpointUnreachable)
 	until(t, "healthy again", m.reader.Healthy)
 
 	_, stop = serveBooks(t, e, first)
-	becomes(first, EndpointReady)
+	becomes(first, endpointReady)
 	stop() // too early: the while begins anew
-	becomes(first, EndpointUnreachable)
+	becomes(first, endpointUnreachable)
 	serveBooks(t, e, first)
-	becomes(first, EndpointReady)
+	becomes(first, endpointReady)
 	clk.advance(m.pace.goodFor / 2)
-	becomes(first, EndpointReady)
+	becomes(first, endpointReady)
 	if m.Moves() != 1 {
 		t.Errorf("%d moves", m.Moves())
 	}
 	clk.advance(m.pace.goodFor)
-	becomes(first, EndpointInUse)
+	becomes(first, endpointInUse)
 	pays(t, m, 1, 3)
 	until(t, "told", func() bool { return told.Load() >= 2 })
 	if m.Moves() != 2 || e.Seq() != 3 {
@@ -378,11 +378,11 @@ func TestLedgerNames(t *testing.T) {
 }
 
 // Goal: what was seen of a ledger counts until an operator accepts another; then that is the one that
-// others must be of. Method: the standing alone.
+// others must be of. Method: the evidence alone.
 func TestStandingAdopts(t *testing.T) {
-	var s standing
+	var s evidence
 	one, two := &ledgerName{ledger: []byte("1")}, &ledgerName{ledger: []byte("2")}
-	s.told(one)
+	s.named(one)
 	s.committed([]wallet.Result{{Code: wallet.InsufficientFunds}, {Code: wallet.OK, Seq: 7, Receipt: wallet.Receipt{TxID: wallet.TxID{7}}}, {Code: wallet.Replayed, Seq: 3}})
 	if s.seen.Load() != 7 || s.last != (commit{7, wallet.TxID{7}}) || s.join(one) != nil || !errors.Is(s.join(two), errUnfit) {
 		t.Errorf("seen %d, last %v", s.seen.Load(), s.last)
@@ -391,8 +391,8 @@ func TestStandingAdopts(t *testing.T) {
 	if s.seen.Load() != 3 || s.last != (commit{}) || s.join(two) != nil || s.join(one) == nil {
 		t.Errorf("adopted, seen %d, last %v", s.seen.Load(), s.last)
 	}
-	var nameless standing
-	nameless.told(&ledgerName{})
+	var nameless evidence
+	nameless.named(&ledgerName{})
 	if nameless.join(&ledgerName{}) == nil {
 		t.Error("a nameless ledger")
 	}
@@ -410,9 +410,9 @@ func TestFirstLedger(t *testing.T) {
 	pays(t, m, 1, 1)
 
 	m = move(t, socket(t))
-	m.standing.paid.Store(true)
+	m.evidence.paid.Store(true)
 	m.set(t, at)
-	m.shows(t, at, EndpointRefused, "has not told its name")
+	m.shows(t, at, endpointRefused, "has not told its name")
 	if m.Moves() != 0 {
 		t.Error("moved")
 	}
@@ -448,7 +448,7 @@ func TestSetEndpoints(t *testing.T) {
 			t.Errorf("%.80q: %v, wanted %.80q", tc.addrs, err, c.wanted)
 		}
 	}
-	if c.Endpoint() != "unix:/here" || c.EndpointStates()[0] != (EndpointState{Addr: "unix:/here", Status: EndpointInUse}) {
+	if c.Endpoint() != "unix:/here" || c.EndpointStates()[0] != (EndpointState{Addr: "unix:/here", Status: endpointInUse}) {
 		t.Errorf("%s, %v", c.Endpoint(), c.EndpointStates())
 	}
 	names := map[string]bool{}
@@ -525,7 +525,7 @@ func TestRetiredLinks(t *testing.T) {
 		addrs[i], _ = serveNode(t, n)
 	}
 	m := moveWith(t, addrs[0], DialOptions{Now: func() int64 { return clock() + ahead.Load() }})
-	until(t, "named", func() bool { return m.standing.seen.Load() == 7 })
+	until(t, "named", func() bool { return m.evidence.seen.Load() == 7 })
 	ends := make(chan error, len(addrs))
 	for i, addr := range addrs[1:] {
 		go func() {
@@ -537,7 +537,7 @@ func TestRetiredLinks(t *testing.T) {
 			m.arrives(t, addr)
 		}
 	}
-	m.shows(t, addrs[len(addrs)-1], EndpointStandby, "") // known, and not tried
+	m.shows(t, addrs[len(addrs)-1], endpointStandby, "") // known, and not tried
 	if m.Moves() != maxRetired {
 		t.Errorf("%d moves", m.Moves())
 	}
@@ -565,14 +565,14 @@ func TestSilentEndpoint(t *testing.T) {
 	m := moveWith(t, at, DialOptions{Now: clock, ConnectTimeout: func() time.Duration { return time.Second + time.Duration(more.Load()) }})
 	until(t, "healthy", m.reader.Healthy)
 	m.set(t, silent, at)
-	m.shows(t, silent, EndpointUnreachable, "deadline")
+	m.shows(t, silent, endpointUnreachable, "deadline")
 
 	next, _ := serveBooks(t, e, socket(t))
 	m.set(t, at)
 	until(t, "alone", func() bool { return len(m.EndpointStates()) == 1 })
 	more.Store(int64(time.Hour))
 	m.set(t, silent, at)
-	m.shows(t, silent, EndpointWarming, "")
+	m.shows(t, silent, endpointWarming, "")
 	m.set(t, next, at)
 	m.arrives(t, next)
 	pays(t, m, 1, 1)

@@ -34,9 +34,9 @@ func (r *Reader) lookup(
 		}
 		if !p.tooOld && p.figure.balance.Seq >= minSeq {
 			if mine {
-				return r.serve(&p.figure, CacheMiss)
+				return r.serve(&p.figure, cacheMiss)
 			}
-			return r.serve(&p.figure, CacheCoalesced)
+			return r.serve(&p.figure, cacheCoalesced)
 		}
 		if !p.tooOld { // below minSeq; without a stream only another lookup tells more
 			deadline = min(deadline, begun+int64(outrunWait))
@@ -89,9 +89,9 @@ func (r *Reader) fallBack(key *wallet.BalanceKey, minSeq uint64, code wallet.Cod
 		return r.outran(minSeq)
 	}
 	if f, ok := r.held(key, minSeq); ok && (code == wallet.UpstreamUnavailable || code == wallet.Unreadable) {
-		return r.serve(&f, CacheStale)
+		return r.serve(&f, cacheStale)
 	}
-	r.outcomes[CacheFailed].Add(1)
+	r.outcomes[cacheFailed].Add(1)
 	return wallet.Balance{}, 0, code
 }
 
@@ -128,7 +128,7 @@ type lookupCall struct {
 // ask asks for some of the figures. at is when the last attempt began.
 func (r *Reader) ask(b *lookupCall, from, to int) (at int64, err error) {
 	ctx := withOrigins(context.Background(), b.origins[from:to])
-	err = r.caller.do(ctx, MethodLookup, b.deadline, func(ctx context.Context) error {
+	err = r.caller.do(ctx, methodLookup, b.deadline, func(ctx context.Context) error {
 		at = r.opts.Now()
 		return r.ledger.Lookup(ctx, b.keys[from:to], b.figures[from:to])
 	})
@@ -144,5 +144,64 @@ func unanswered(err error) wallet.Code {
 		return wallet.Unreadable
 	default:
 		return wallet.UpstreamUnavailable
+	}
+}
+
+// Transaction returns a receipt and a version that it holds, which is minSeq at least; or
+// wallet.NotFound, RetryLater (the ledger has not reached minSeq, and the version is where it is; or it
+// is in doubt), UpstreamUnavailable, Unreadable.
+func (r *Reader) Transaction(
+	txid wallet.TxID, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
+) (wallet.Receipt, uint64, wallet.Code) {
+	return r.find(l, minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
+		return r.ledger.Transaction(ctx, txid)
+	})
+}
+
+// Payment is Transaction by the nonce-bearing account and the key that it paid under.
+func (r *Reader) Payment(
+	account wallet.Account, key wallet.IdemKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
+) (wallet.Receipt, uint64, wallet.Code) {
+	return r.find(l, minSeq, origin, deadline, func(ctx context.Context) (wallet.Receipt, uint64, error) {
+		return r.ledger.Payment(ctx, account, key)
+	})
+}
+
+// find asks the ledger for a receipt once it has reached minSeq.
+func (r *Reader) find(
+	l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
+	ask func(context.Context) (wallet.Receipt, uint64, error),
+) (receipt wallet.Receipt, seq uint64, code wallet.Code) {
+	lost := r.ledgerIs().ctx
+	switch deadline = r.patience(deadline); {
+	case r.doubted():
+		return wallet.Receipt{}, minSeq, wallet.RetryLater
+	case lost.Err() != nil:
+		return wallet.Receipt{}, minSeq, wallet.UpstreamUnavailable
+	case !r.reach(minSeq, l, deadline):
+		return wallet.Receipt{}, r.Seq(), wallet.RetryLater
+	}
+	code = wallet.OK
+	ctx, cancel := context.WithCancel(withOrigins(context.Background(), []wallet.Origin{origin}))
+	defer cancel()
+	defer context.AfterFunc(lost, func() { r.linger(ctx); cancel() })()
+	err := r.caller.do(ctx, methodTransaction, deadline, func(ctx context.Context) (err error) {
+		receipt, seq, err = ask(ctx)
+		if errors.Is(err, wallet.NotFound) {
+			code = wallet.NotFound // which is an answer, not a failure
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		code = unanswered(err)
+	}
+	return receipt, max(seq, minSeq), code
+}
+
+// linger waits, once the ledger is lost, for as long as one that is not silent may still answer.
+func (r *Reader) linger(ctx context.Context) {
+	if r.ledgerIs().state != ledgerSilent {
+		sleep(ctx, brief)
 	}
 }

@@ -81,18 +81,18 @@ type CacheOutcome uint8
 
 // The outcomes.
 const (
-	CacheHit       CacheOutcome = iota // from memory, within the staleness window
-	CacheMiss                          // by a lookup of its own
-	CacheCoalesced                     // by a lookup that was under way
-	CacheStale                         // from memory, because the ledger cannot be asked
-	CacheFailed                        // not served
+	cacheHit       CacheOutcome = iota // from memory, within the staleness window
+	cacheMiss                          // by a lookup of its own
+	cacheCoalesced                     // by a lookup that was under way
+	cacheStale                         // from memory, because the ledger cannot be asked
+	cacheFailed                        // not served
 	NumCacheOutcomes
 )
 
 // String is the value of the label outcome.
 func (o CacheOutcome) String() string {
 	return [NumCacheOutcomes]string{
-		CacheHit: "hit", CacheMiss: "miss", CacheCoalesced: "coalesced", CacheStale: "stale", CacheFailed: "failed",
+		cacheHit: "hit", cacheMiss: "miss", cacheCoalesced: "coalesced", cacheStale: "stale", cacheFailed: "failed",
 	}[o]
 }
 
@@ -153,10 +153,10 @@ func (r *Reader) Balance(
 	if ok && f.balance.Seq >= minSeq {
 		age := r.opts.Now() - f.asOf
 		if age <= int64(l.StalenessWindow) {
-			return r.serve(&f, CacheHit)
+			return r.serve(&f, cacheHit)
 		}
 		if age <= int64(r.opts.MaxStale) && r.Stalled() { // a lookup would hang like the heartbeats
-			return r.serve(&f, CacheStale)
+			return r.serve(&f, cacheStale)
 		}
 	}
 	if r.beyond(minSeq) {
@@ -167,7 +167,7 @@ func (r *Reader) Balance(
 
 // outran answers a read whose client asks for a version that the ledger, at version seq, has not.
 func (r *Reader) outran(seq uint64) (wallet.Balance, int64, wallet.Code) {
-	r.outcomes[CacheFailed].Add(1)
+	r.outcomes[cacheFailed].Add(1)
 	return wallet.Balance{Seq: seq}, 0, wallet.RetryLater
 }
 

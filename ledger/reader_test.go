@@ -130,8 +130,8 @@ func TestReaderLease(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if k.lookups != 1 || r.CacheCount(CacheMiss) != 1 || r.CacheCount(CacheHit) != 599 {
-			t.Fatalf("%d lookups, %d misses, %d hits", k.lookups, r.CacheCount(CacheMiss), r.CacheCount(CacheHit))
+		if k.lookups != 1 || r.CacheCount(cacheMiss) != 1 || r.CacheCount(cacheHit) != 599 {
+			t.Fatalf("%d lookups, %d misses, %d hits", k.lookups, r.CacheCount(cacheMiss), r.CacheCount(cacheHit))
 		}
 		if ok, failed := r.Conservation(); !r.Healthy() || ok != 7 || failed != 1 || r.Seq() != 60 {
 			t.Fatalf("healthy %v, conservation %d/%d, version %d", r.Healthy(), ok, failed, r.Seq())
@@ -229,8 +229,8 @@ func TestReaderStall(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		if r.CacheCount(CacheStale) != 27 { // the first was still within the window
-			t.Fatalf("%d stale reads", r.CacheCount(CacheStale))
+		if r.CacheCount(cacheStale) != 27 { // the first was still within the window
+			t.Fatalf("%d stale reads", r.CacheCount(cacheStale))
 		}
 		if _, _, code := r.Balance(ronOf(2), r.live.Load(), 0, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("not cached: %v", code)
@@ -263,8 +263,8 @@ func TestReaderFallsBack(t *testing.T) {
 		mustRead(t, r, 1, 0)
 		time.Sleep(time.Second)
 		k.lookup = func(context.Context, []wallet.BalanceKey) error { return ErrNotSent }
-		if _, age := mustRead(t, r, 1, 0); age < time.Second || r.CacheCount(CacheStale) != 1 {
-			t.Fatalf("%v old, %d stale", age, r.CacheCount(CacheStale))
+		if _, age := mustRead(t, r, 1, 0); age < time.Second || r.CacheCount(cacheStale) != 1 {
+			t.Fatalf("%v old, %d stale", age, r.CacheCount(cacheStale))
 		}
 		if _, _, code := r.Balance(ronOf(1), r.live.Load(), 5, wallet.Origin{}, soon()); code != wallet.UpstreamUnavailable {
 			t.Fatalf("a version that is not held: %v", code)
@@ -370,8 +370,8 @@ func TestReaderCoalesces(t *testing.T) {
 		if len(calls) != lookupWorkers+1 || calls[lookupWorkers] != 10 {
 			t.Fatalf("calls of %v keys", calls)
 		}
-		if r.CacheCount(CacheMiss) != lookupWorkers+10 || r.CacheCount(CacheCoalesced) != 5 || r.CacheCount(CacheFailed) != 1 {
-			t.Fatalf("%d misses, %d coalesced", r.CacheCount(CacheMiss), r.CacheCount(CacheCoalesced))
+		if r.CacheCount(cacheMiss) != lookupWorkers+10 || r.CacheCount(cacheCoalesced) != 5 || r.CacheCount(cacheFailed) != 1 {
+			t.Fatalf("%d misses, %d coalesced", r.CacheCount(cacheMiss), r.CacheCount(cacheCoalesced))
 		}
 		if len(k.looked) != lookupWorkers+10 || k.looked[0] != origin {
 			t.Fatalf("origins %v", k.looked)
@@ -386,8 +386,8 @@ func TestReaderMinSeq(t *testing.T) {
 	withReader(t, func(l *config.Limits) { l.LedgerTimeout = time.Minute }, func(t *testing.T, k *beating, r *Reader, _ *config.Live) {
 		mustRead(t, r, 1, 0)
 		k.pay(2, 1) // another balance, but the stream says that ours holds it too
-		if b, _ := mustRead(t, r, 1, 1); b.Seq != 1 || r.CacheCount(CacheHit) != 1 {
-			t.Fatalf("version %d, %d hits", b.Seq, r.CacheCount(CacheHit))
+		if b, _ := mustRead(t, r, 1, 1); b.Seq != 1 || r.CacheCount(cacheHit) != 1 {
+			t.Fatalf("version %d, %d hits", b.Seq, r.CacheCount(cacheHit))
 		}
 		go func() {
 			time.Sleep(100 * time.Millisecond)
@@ -618,7 +618,7 @@ func TestReadsAreGivenUpWhenTheLedgerIsLost(t *testing.T) {
 				synctest.Wait()
 				c.lose(k)
 				reads.Wait()
-				if n := r.CacheCount(CacheStale); n != 1 {
+				if n := r.CacheCount(cacheStale); n != 1 {
 					t.Errorf("%d reads came from memory as stale", n)
 				}
 			})

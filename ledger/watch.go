@@ -46,7 +46,7 @@ type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.Watc
 func (c *Client) watch(
 	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(time.Duration),
 ) error {
-	l, known := c.link.Load(), c.standing.known() // known before the node is asked, so it must have that
+	l, known := c.link.Load(), c.evidence.known() // known before the node is asked, so it must have that
 	outer := ctx
 	ctx, cancel, stop := l.watching(ctx)
 	defer stop()

@@ -91,16 +91,12 @@ type opening struct {
 	conserved, failed atomic.Uint64
 }
 
-// Identity implements Engine.
 func (o *opening) Identity() Identity { return o.id }
 
-// Clock implements Engine.
 func (o *opening) Clock() uint64 { return o.clock.millis() }
 
-// Seq implements Engine.
 func (o *opening) Seq() uint64 { return o.bus.durable.Load() }
 
-// Watch implements Engine.
 func (o *opening) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
 	return o.bus.watch(ctx, from, on)
 }

@@ -18,20 +18,24 @@ type journalReader struct {
 	file  vfs.File
 	from  io.Reader
 	at    int64
+	end   int64  // of the records; 0: not known
 	seq   uint64 // of the last payment before
 	chain uint64
 	gap   bool // the next record follows nothing that could be read
 	buf   []byte
 }
 
-// next returns io.EOF where only zeros, or nothing, can follow, and a damageError where the bytes
-// are no record that follows.
+// next returns io.EOF behind the last record, and a damageError where the bytes are no record that
+// follows. Where the end is not known, the first zeros are.
 func (r *journalReader) next() (rec record, err error) {
 	r.buf = append(r.buf[:0], make([]byte, recordHead)...)
 	if _, err := io.ReadFull(r.from, r.buf); err != nil && !ended(err) {
 		return rec, err
 	}
 	if binary.BigEndian.Uint32(r.buf) == 0 {
+		if r.end > 0 && r.at != r.end {
+			return rec, damagef(r.name, "its records end at %d instead of %d", r.at, r.end)
+		}
 		return rec, io.EOF
 	}
 	length := binary.BigEndian.Uint32(r.buf[4:])
@@ -54,14 +58,14 @@ func (r *journalReader) next() (rec record, err error) {
 	return rec, nil
 }
 
-// skip goes on at the next whole record behind damage, before end and with payments up to last. Where
-// there is none it says so. It takes the rest of the segment into memory for it.
-func (r *journalReader) skip(end int64, last uint64) (found bool, err error) {
+// skip goes on at the next whole record behind damage, before the end and with payments up to last.
+// Where there is none it says so. It takes the rest of the segment into memory for it.
+func (r *journalReader) skip(last uint64) (found bool, err error) {
 	rest, err := readFrom(r.file, r.at)
 	if err != nil {
 		return false, err
 	}
-	rest = rest[:min(max(0, end-r.at), int64(len(rest)))]
+	rest = rest[:min(max(0, r.end-r.at), int64(len(rest)))]
 	at, rec := nextRecord(rest[min(1, len(rest)):], r.seq+1, last)
 	if at < 0 {
 		return false, nil

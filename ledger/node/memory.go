@@ -103,12 +103,10 @@ func (m *memory) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wal
 	return nil
 }
 
-// Transaction implements Engine.
 func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
 	return m.find(ctx, func() *receiptRow { return m.store.receipts[txid] })
 }
 
-// Payment implements Engine.
 func (m *memory) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
 	return m.find(ctx, func() *receiptRow { return m.store.keys[keyName{account, key}] })
 }
@@ -129,7 +127,7 @@ func (m *memory) find(ctx context.Context, row func() *receiptRow) (wallet.Recei
 	return r.Receipt, r.seq, nil
 }
 
-// Stats implements Engine. Memory does not stall and is not damaged.
+// Memory does not stall and is not damaged.
 func (m *memory) Stats() Stats { return m.stats() }
 
 func (m *memory) Close() error {

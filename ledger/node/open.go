@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"io"
 	iofs "io/fs"
 	"slices"
 
@@ -188,20 +187,14 @@ func (p *pebbleEngine) redo(s *survey) error {
 		if i > at {
 			p.out.end = place{g.first, headerSize}
 		}
-		r, done, err := p.openSegment(g, p.out.end.offset, p.books.head.seq, p.out.chain)
-		if err != nil {
-			return err
+		if p.books.head.seq == s.seq {
+			continue // what lies here is a torn end, if anything
 		}
-		for p.books.head.seq < s.seq {
-			rec, err := r.next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
+		for rec, err := range p.records(g, p.out.end.offset, p.books.head.seq, p.out.chain) {
 			if err == nil {
 				err = p.redoRecord(g, &rec)
 			}
 			if err != nil {
-				done()
 				return err
 			}
 			if unseen += rec.count; unseen >= maxGroup {
@@ -209,8 +202,10 @@ func (p *pebbleEngine) redo(s *survey) error {
 				seen, unseen = p.books.group(), 0
 			}
 			p.books.settle(seen)
+			if p.books.head.seq == s.seq {
+				break // behind it there may be a torn end
+			}
 		}
-		done()
 	}
 	return nil
 }

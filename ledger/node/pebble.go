@@ -180,12 +180,10 @@ func figuresOf(from pebble.Reader, keys []wallet.BalanceKey, out []wallet.Balanc
 	return nil
 }
 
-// Transaction implements Engine.
 func (p *pebbleEngine) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
 	return p.receipt(ctx, func() (*receiptRow, error) { return p.find(p.db, txid) })
 }
 
-// Payment implements Engine.
 func (p *pebbleEngine) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
 	return p.receipt(ctx, func() (*receiptRow, error) {
 		name := keyName{account, key}
@@ -234,7 +232,6 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 	return nil
 }
 
-// Stats implements Engine.
 func (p *pebbleEngine) Stats() Stats {
 	s, now := p.opening.stats(), p.opts.Now()
 	s.Stalled = p.disk.stuck(now) || p.stateDisk.stuck(now)

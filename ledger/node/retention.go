@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -89,67 +88,39 @@ func (p *pebbleEngine) allOld(g, next *segment) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	newest := *next
+	if newest.end == 0 {
+		newest.end = at.end.offset
+	}
 	limit := p.youngest(at.millis)
-	old := true
-	young := func(_ int, _ int64, paid *receiptRow) error {
-		if paid.Millis > limit {
-			old = false
-			return io.EOF
-		}
-		return nil
-	}
-	for _, g := range []*segment{next, g} {
-		end := *g
-		if end.end == 0 {
-			end.end = at.end.offset // of the newest
-		}
-		r, done, err := p.openSegment(&end, headerSize, g.first-1, g.chain)
-		if err != nil {
+	for paid, err := range p.payments(&newest) {
+		if err != nil || paid.Millis > limit {
 			return false, err
 		}
-		for old && err == nil {
-			var rec record
-			if rec, err = r.next(); err == nil {
-				err = rec.each(g.name, young)
-			}
-			if g == next {
-				break
-			}
-		}
-		done()
-		if err != nil && !errors.Is(err, io.EOF) {
+		break
+	}
+	for paid, err := range p.payments(g) {
+		if err != nil || paid.Millis > limit {
 			return false, err
 		}
 	}
-	return old, nil
+	return true, nil
 }
 
 func (p *pebbleEngine) eraseSegment(g *segment, pruned prunedRow) error {
-	r, done, err := p.openSegment(g, headerSize, g.first-1, g.chain)
-	if err != nil {
-		return err
-	}
-	defer done()
-	var paid []*receiptRow
-	for {
-		rec, err := r.next()
-		if errors.Is(err, io.EOF) && r.at == g.end {
-			return p.erase(paid, pruned)
-		}
-		if err == nil {
-			err = rec.each(g.name, func(_ int, _ int64, r *receiptRow) error {
-				if paid = append(paid, r); len(paid) < pruneBatch {
-					return nil
-				}
-				err := p.erase(paid, pruned)
-				paid = paid[:0]
-				return err
-			})
-		}
+	var some []*receiptRow
+	for paid, err := range p.payments(g) {
 		if err != nil {
 			return err
 		}
+		if some = append(some, paid); len(some) == pruneBatch {
+			if err := p.erase(some, pruned); err != nil {
+				return err
+			}
+			some = some[:0]
+		}
 	}
+	return p.erase(some, pruned)
 }
 
 // erase deletes the rows of some payments. Nobody else writes the state meanwhile, so no row can change

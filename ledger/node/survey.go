@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -260,8 +261,6 @@ func (s *survey) follow(g *segment) error {
 		return err
 	case g.end > 0 && bad != nil:
 		return bad
-	case g.end > 0 && r.at != g.end:
-		return damagef(g.name, "its records end at %d instead of %d", r.at, g.end)
 	case g.end > 0:
 		return nil
 	}
@@ -283,8 +282,49 @@ func (f folder) openSegment(g *segment, offset int64, seq, chain uint64) (*journ
 		end = g.size
 	}
 	from := io.NewSectionReader(file, offset, max(0, end-offset))
-	r := &journalReader{name: g.name, file: file, from: bufio.NewReaderSize(from, readAhead), at: offset, seq: seq, chain: chain}
+	r := &journalReader{name: g.name, file: file, from: bufio.NewReaderSize(from, readAhead), at: offset, end: g.end, seq: seq, chain: chain}
 	return r, func() { _ = file.Close() }, nil
+}
+
+// records reads them one after the other. An error is the last that it yields.
+func (f folder) records(g *segment, offset int64, seq, chain uint64) iter.Seq2[record, error] {
+	return func(yield func(record, error) bool) {
+		r, done, err := f.openSegment(g, offset, seq, chain)
+		if err != nil {
+			yield(record{}, err)
+			return
+		}
+		defer done()
+		for err == nil {
+			var rec record
+			if rec, err = r.next(); errors.Is(err, io.EOF) || !yield(rec, err) {
+				return
+			}
+		}
+	}
+}
+
+// payments reads those of a whole segment.
+func (f folder) payments(g *segment) iter.Seq2[*receiptRow, error] {
+	return func(yield func(*receiptRow, error) bool) {
+		for rec, err := range f.records(g, headerSize, g.first-1, g.chain) {
+			if err == nil {
+				err = rec.each(g.name, func(_ int, _ int64, paid *receiptRow) error {
+					if !yield(paid, nil) {
+						return io.EOF
+					}
+					return nil
+				})
+			}
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+	}
 }
 
 const readAhead = 256 << 10

@@ -15,9 +15,9 @@ import (
 	"svc-wallet/wallet"
 )
 
-// standing is what this process knows of the ledger that it pays into, by which it tells whether
-// another endpoint is of the same one (docs/decisions/019-a-process-pays-into-one-ledger.md).
-type standing struct {
+// evidence is what this process knows of the ledger that it pays into, by which it tells whether
+// another endpoint is of the same one (docs/decisions/019-one-ledger-for-a-process.md).
+type evidence struct {
 	paid atomic.Bool   // a payment may have been sent
 	seen atomic.Uint64 // the highest version that a commit or a stream told
 
@@ -46,13 +46,13 @@ func (n *ledgerName) same(m *ledgerName) bool {
 }
 
 // saw notes a version that the ledger has told.
-func (s *standing) saw(seq uint64) {
-	for old := s.seen.Load(); old < seq && !s.seen.CompareAndSwap(old, seq); old = s.seen.Load() {
+func (e *evidence) saw(seq uint64) {
+	for old := e.seen.Load(); old < seq && !e.seen.CompareAndSwap(old, seq); old = e.seen.Load() {
 	}
 }
 
 // committed notes the newest commit in the results of a batch.
-func (s *standing) committed(out []wallet.Result) {
+func (e *evidence) committed(out []wallet.Result) {
 	var newest commit
 	for i := range out {
 		if r := &out[i]; r.Seq > newest.seq {
@@ -62,12 +62,12 @@ func (s *standing) committed(out []wallet.Result) {
 	if newest.seq == 0 {
 		return
 	}
-	s.saw(newest.seq) // first, for prove
-	s.mu.Lock()
-	if newest.seq > s.last.seq {
-		s.last = newest
+	e.saw(newest.seq) // first, for prove
+	e.mu.Lock()
+	if newest.seq > e.last.seq {
+		e.last = newest
 	}
-	s.mu.Unlock()
+	e.mu.Unlock()
 }
 
 // known is what a process knows of its ledger at one moment.
@@ -78,46 +78,46 @@ type known struct {
 	paid bool
 }
 
-func (s *standing) known() known {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return known{s.name, s.seen.Load(), s.last, s.paid.Load()}
+func (e *evidence) known() known {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return known{e.name, e.seen.Load(), e.last, e.paid.Load()}
 }
 
-// told notes what a stream of the endpoint in use tells.
-func (s *standing) told(n *ledgerName) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.name = n
+// named notes what a stream of the endpoint in use tells.
+func (e *evidence) named(n *ledgerName) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.name = n
 }
 
 // adopt forgets what was known: the ledger of that name is the process's one, as it is at version seq.
-func (s *standing) adopt(n *ledgerName, seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.name, s.last = n, commit{}
-	s.seen.Store(seq)
+func (e *evidence) adopt(n *ledgerName, seq uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.name, e.last = n, commit{}
+	e.seen.Store(seq)
 }
 
 // join says why an endpoint of that name may not be moved to; nil: its ledger is the process's one,
 // as it is from now on where none is known yet.
-func (s *standing) join(n *ledgerName) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (e *evidence) join(n *ledgerName) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	switch {
-	case s.name == nil && s.paid.Load():
+	case e.name == nil && e.paid.Load():
 		return fmt.Errorf("%w: a payment was sent to a ledger that has not told its name", errUnfit)
-	case s.name != nil && !s.name.same(n):
+	case e.name != nil && !e.name.same(n):
 		return fmt.Errorf("%w: it is another ledger", errUnfit)
 	}
-	s.name = n
+	e.name = n
 	return nil
 }
 
 // prove checks that the endpoint at l has all that this process knows to be committed: its stream
 // reaches the version seen, and it has the newest acknowledged payment. errUnfit: it has not.
-func (s *standing) prove(ctx context.Context, l *link) (*ledgerName, error) {
-	known := s.known()
+func (e *evidence) prove(ctx context.Context, l *link) (*ledgerName, error) {
+	known := e.known()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := l.node.Watch(ctx)
@@ -160,11 +160,11 @@ func (k *known) lacks(ctx context.Context, l *link) (*Doubt, error) {
 	res, err := l.node.Transaction(ctx, &ledgerpb.TransactionRequest{Txid: k.last.txid[:]})
 	switch {
 	case status.Code(err) == codes.NotFound:
-		return &Doubt{Kind: LacksPayment, Reason: "it lacks the acknowledged payment " + k.last.txid.String()}, nil
+		return &Doubt{Kind: lacksPayment, Reason: "it lacks the acknowledged payment " + k.last.txid.String()}, nil
 	case err != nil:
 		return nil, err
 	case res.GetSeq() != k.last.seq || !bytes.Equal(res.GetReceipt().GetTxid(), k.last.txid[:]):
-		return &Doubt{Kind: LacksPayment, Reason: fmt.Sprintf("it has the acknowledged payment %s at another version", k.last.txid)}, nil
+		return &Doubt{Kind: lacksPayment, Reason: fmt.Sprintf("it has the acknowledged payment %s at another version", k.last.txid)}, nil
 	}
 	return nil, nil //nolint:nilnil // no doubt
 }
@@ -174,11 +174,11 @@ func (k *known) lacks(ctx context.Context, l *link) (*Doubt, error) {
 func (k *known) check(ctx context.Context, l *link, n *ledgerName, seq uint64) (*Doubt, error) {
 	switch other := k.name != nil && len(k.name.ledger) > 0 && len(n.ledger) > 0 && !k.name.same(n); {
 	case other && (k.seen > 0 || k.paid):
-		return &Doubt{Kind: OtherLedger, Reason: "it is another ledger"}, nil
+		return &Doubt{Kind: otherLedger, Reason: "it is another ledger"}, nil
 	case other:
 		return nil, nil //nolint:nilnil // nothing was known of the one before
 	case seq < k.seen:
-		return &Doubt{Kind: LedgerBehind, Reason: fmt.Sprintf("it is at version %d, %d was committed", seq, k.seen)}, nil
+		return &Doubt{Kind: ledgerBehind, Reason: fmt.Sprintf("it is at version %d, %d was committed", seq, k.seen)}, nil
 	default:
 		return k.lacks(ctx, l)
 	}
