@@ -61,7 +61,6 @@ var homes = map[string][]string{
 	"github.com/santhosh-tekuri/jsonschema":  {"bench/apicheck"},
 	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "cmd/svc-wallet"},
 	"github.com/go-json-experiment/json":     {"wallet", "filters", "config", "xds", "xds/control"},
-	"github.com/cenkalti/backoff":            {"ledger"},
 }
 
 // TestImports holds every import of the product's code against the two tables above, by parsing

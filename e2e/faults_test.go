@@ -20,6 +20,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"svc-wallet/host"
 	"svc-wallet/ledger/node"
 	"svc-wallet/wallet"
 )
@@ -445,7 +446,7 @@ func quiet() *logrus.Logger {
 // serveEngine serves an engine in this process until the test ends.
 func serveEngine(t testing.TB, addr string, e node.Engine) {
 	t.Helper()
-	ln, err := node.Listen(addr)
+	ln, err := host.Listen(addr, host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,17 +4,18 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
-// Cut is s, or its first characters, at most that many.
+// Cut is s, or its beginning of at most that many bytes, which ends with a whole character.
 func Cut(s string, most int) string {
-	n := 0
-	for i := range s {
-		if n++; n > most {
-			return s[:i] + "…"
-		}
+	if len(s) <= most {
+		return s
 	}
-	return s
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most] + "…"
 }
 
 // Plain is text of others as a line may show it: cut, and quoted unless every character is harmless.

@@ -8,13 +8,13 @@ import (
 
 // TestText shows what text of others becomes in a line, by a table.
 func TestText(t *testing.T) {
-	long := strings.Repeat("é", 81)
+	long := "a" + strings.Repeat("é", 40)
 	for in, want := range map[string]string{
 		"":                            `""`,
 		"unix:/run/a-b_c.sock":        "unix:/run/a-b_c.sock",
 		"a b":                         `"a b"`,
 		"a\nb\u202e":                  `"a\nb\u202e"`,
-		long:                          `"` + strings.Repeat("é", 80) + `…"`,
+		long:                          `"a` + strings.Repeat("é", 39) + `…"`,
 		strings.Repeat("a", 81):       strings.Repeat("a", 80) + "…",
 		strings.Repeat("a", 80):       strings.Repeat("a", 80),
 		strings.Repeat("a", 80) + " ": `"` + strings.Repeat("a", 80) + `…"`,

@@ -4,31 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/ledger/wire"
 )
-
-// Backoff is how long a call waits before it is attempted again: First, then twice as long each
-// time up to Most, and up to Jitter more at random. The zero value is CONTRACT §7's 50 ms, 1 s
-// and 20 ms.
-type Backoff struct{ First, Most, Jitter time.Duration }
-
-func (b Backoff) orDefault() Backoff {
-	if b == (Backoff{}) {
-		return Backoff{First: 50 * time.Millisecond, Most: time.Second, Jitter: 20 * time.Millisecond}
-	}
-	return b
-}
-
-// pauses are the waits of one call.
-func (b Backoff) pauses() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{InitialInterval: b.First, Multiplier: 2, MaxInterval: b.Most}
-}
 
 var (
 	// errRejected: the breaker was open, so nothing was sent.
@@ -46,20 +27,23 @@ type caller struct {
 	live     *config.Live
 	now      func() int64
 	observer Observer
-	backoff  Backoff
+	backoff  host.Backoff
 }
 
-func newCaller(b *Breaker, live *config.Live, now func() int64, o Observer, wait Backoff) caller {
+// newCaller takes CONTRACT §7's waits where wait is the zero value.
+func newCaller(b *Breaker, live *config.Live, now func() int64, o Observer, wait host.Backoff) caller {
 	if o == nil {
 		o = silent{}
 	}
-	return caller{breaker: b, live: live, now: now, observer: o, backoff: wait.orDefault()}
+	if wait == (host.Backoff{}) {
+		wait = host.Backoff{First: 50 * time.Millisecond, Most: time.Second, Jitter: 20 * time.Millisecond}
+	}
+	return caller{breaker: b, live: live, now: now, observer: o, backoff: wait}
 }
 
 // do returns nil once an attempt was answered. Of the error, errors.Is(err, ErrNotSent) means
 // that no attempt left this process; otherwise at least one may have taken effect.
 func (c *caller) do(ctx context.Context, m Method, deadline int64, call func(context.Context) error) error {
-	pauses := c.backoff.pauses()
 	var lost error // of an attempt that may have taken effect
 	for attempt := 0; ; attempt++ {
 		err := c.try(ctx, m, deadline, call)
@@ -69,9 +53,9 @@ func (c *caller) do(ctx context.Context, m Method, deadline int64, call func(con
 		if !errors.Is(err, ErrNotSent) {
 			lost = err
 		}
-		wait := pauses.NextBackOff() + rand.N(c.backoff.Jitter+1) //nolint:gosec // jitter is no secret
+		wait := c.backoff.Pause(attempt)
 		if attempt >= c.live.Load().Retries || errors.Is(err, errRejected) || isDoubt(err) ||
-			c.now()+int64(wait) >= deadline || !sleep(ctx, wait) {
+			c.now()+int64(wait) >= deadline || !host.Sleep(ctx, wait) {
 			if lost != nil {
 				return lost
 			}
@@ -113,18 +97,6 @@ func outcome(err error) CallOutcome {
 		return CallTimeout
 	default:
 		return CallError
-	}
-}
-
-// sleep waits for d; false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

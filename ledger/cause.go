@@ -2,13 +2,14 @@ package ledger
 
 import (
 	"errors"
-	"io"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/status"
+
+	"svc-wallet/host"
 )
 
 const (
@@ -80,7 +81,5 @@ func orSilent(log logrus.FieldLogger) logrus.FieldLogger {
 	if log != nil {
 		return log
 	}
-	silent := logrus.New()
-	silent.SetOutput(io.Discard)
-	return silent
+	return host.Silent()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/panjf2000/ants/v2"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/wallet"
 )
 
@@ -47,7 +48,7 @@ type CommitterOptions struct {
 	MaxQueue int          // hard bound of the queue, whatever Limits.Queue says
 	Now      func() int64 // Unix nanoseconds, never backwards
 	Observer Observer     // nil: nobody
-	Backoff  Backoff
+	Backoff  host.Backoff
 
 	// OnResult is told of the result of every payment that was part of a call, before its client
 	// is answered, and also when its client no longer waits. at is when the last attempt began,

@@ -6,6 +6,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/connectivity"
+
+	"svc-wallet/host"
 )
 
 // DoubtKind is why the ledger in use is not taken for the one that this process has paid into.
@@ -62,7 +64,7 @@ func (c *Client) vouched(ctx context.Context, l *link) error {
 	for until := c.opts.Now() + int64(brief); ; {
 		err := c.barred(l)
 		if !errors.Is(err, errUnproved) || l.conn.GetState() != connectivity.Ready ||
-			c.opts.Now() >= until || !sleep(ctx, againFirst) {
+			c.opts.Now() >= until || !host.Sleep(ctx, again.First) {
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/connectivity"
+
+	"svc-wallet/host"
 )
 
 const (
@@ -27,13 +29,12 @@ type pace struct {
 	lostAfter time.Duration // without a connection: then another endpoint may be used
 	goodFor   time.Duration // that a preferred endpoint which was lost must have been there again
 	warm      time.Duration // for an endpoint to prove itself, the connection not counted
-	again     time.Duration // after the first failure of an endpoint; twice as long each time, up to
-	againMost time.Duration
+	again     host.Backoff  // after a failure of an endpoint
 }
 
 var usualPace = pace{ //nolint:gochecknoglobals // a table
 	look: 50 * time.Millisecond, lostAfter: 500 * time.Millisecond, goodFor: 5 * time.Second,
-	warm: time.Second, again: 100 * time.Millisecond, againMost: 2 * time.Second,
+	warm: time.Second, again: host.Backoff{First: 100 * time.Millisecond, Most: 2 * time.Second},
 }
 
 // EndpointStatus is what a client makes of an endpoint.
@@ -72,7 +73,7 @@ type EndpointState struct {
 func (c *Client) SetEndpoints(addrs []string) error {
 	var wanted []string
 	for _, a := range addrs {
-		if _, err := target(a, c.opts.TLS != nil); err != nil {
+		if _, err := parseAddr(a, c.opts.TLS != nil); err != nil {
 			return err
 		}
 		if !slices.Contains(wanted, a) {
@@ -201,7 +202,7 @@ type endpoint struct {
 	suspect bool           // was lost, so it is preferred only after a while
 	goodAt  int64          // since when it is ready
 	tryAt   int64          // not earlier
-	pause   time.Duration
+	fails   int            // in a row
 }
 
 // step looks at the links and makes at most one move.
@@ -288,7 +289,7 @@ func (m *mover) try(ctx context.Context, e *endpoint, need bool) bool {
 		m.fail(e, endpointUnreachable, err)
 		return false
 	}
-	e.status, e.reason, e.pause = endpointReady, "", 0
+	e.status, e.reason, e.fails = endpointReady, "", 0
 	if fresh && watched {
 		e.goodAt = now
 		return false
@@ -353,7 +354,7 @@ func (m *mover) take(e *endpoint, name *ledgerName) bool {
 // fail notes that e cannot be used, and for how long it is let alone.
 func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 	e.drop()
-	if e.pause == 0 || e.failed != s { // not on every try
+	if e.fails == 0 || e.failed != s { // not on every try
 		m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "reason": why.Error()}).Warn("ledger_endpoint_" + s.String())
 	}
 	if s == endpointRefused {
@@ -361,10 +362,9 @@ func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 	} else {
 		e.suspect = true
 	}
-	p := m.client.pace
 	e.status, e.failed, e.reason = s, s, why.Error()
-	e.pause = min(max(2*e.pause, p.again), p.againMost)
-	e.tryAt = m.client.opts.Now() + int64(e.pause)
+	e.tryAt = m.client.opts.Now() + int64(m.client.pace.again.Pause(e.fails))
+	e.fails++
 }
 
 // stand lets endpoints rest that are less preferred than the one in use.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/ledger/ledgerpb"
 	"svc-wallet/ledger/node"
 	"svc-wallet/wallet"
@@ -28,13 +29,13 @@ import (
 // quick is a pace for tests.
 var quick = pace{
 	look: 2 * time.Millisecond, lostAfter: 20 * time.Millisecond, goodFor: 5 * time.Second,
-	warm: 200 * time.Millisecond, again: time.Millisecond, againMost: 10 * time.Millisecond,
+	warm: 200 * time.Millisecond, again: host.Backoff{First: time.Millisecond, Most: 10 * time.Millisecond},
 }
 
 // serveBooks serves e at addr until stop, and tells where.
 func serveBooks(t *testing.T, e node.Engine, addr string) (at string, stop func()) {
 	t.Helper()
-	ln, err := node.Listen(addr)
+	ln, err := host.Listen(addr, host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -594,7 +595,7 @@ func TestClosedClientStays(t *testing.T) {
 	}
 	var timeout net.Error
 	hasty := DialOptions{Now: clock, ConnectTimeout: func() time.Duration { return 1 }}
-	if _, err := new(carrier).dialer("127.0.0.1:1", &hasty)(t.Context(), "127.0.0.1:1"); !errors.As(err, &timeout) || !timeout.Timeout() {
+	if _, err := new(carrier).dialer(host.Addr{}, &hasty)(t.Context(), "127.0.0.1:1"); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("without time: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // How fresh a figure is, and what is done for it, follows from what the watch stream says of the ledger
@@ -137,8 +138,9 @@ func (r *Reader) reach(seq uint64, l *config.Limits, deadline int64) bool {
 		return false
 	}
 	deadline = min(r.patience(deadline), r.opts.Now()+int64(outrunWait))
-	for wait := againFirst; r.Seq() < seq; wait = min(2*wait, againMost) {
-		if r.opts.Now()+int64(wait) >= deadline || !sleep(lost, wait) {
+	for n := 0; r.Seq() < seq; n++ {
+		wait := again.Pause(n)
+		if r.opts.Now()+int64(wait) >= deadline || !host.Sleep(lost, wait) {
 			return false
 		}
 	}

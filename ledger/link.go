@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"svc-wallet/host"
 	"svc-wallet/ledger/ledgerpb"
 )
 
@@ -71,9 +70,13 @@ const bias = 1 << 40
 
 // connect makes a link; gRPC makes its connection, now and whenever it is lost.
 func connect(addr string, opts *DialOptions) (*link, error) {
-	target, err := target(addr, opts.TLS != nil)
+	at, err := parseAddr(addr, opts.TLS != nil)
 	if err != nil {
 		return nil, err
+	}
+	target := addr
+	if at.Path() == "" {
+		target = "dns:///" + addr // gRPC tries each of a name's addresses
 	}
 	creds := insecure.NewCredentials()
 	if opts.TLS != nil {
@@ -84,9 +87,9 @@ func connect(addr string, opts *DialOptions) (*link, error) {
 		target,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithStatsHandler(sentHandler{}),
-		grpc.WithContextDialer(w.dialer(addr, opts)),
+		grpc.WithContextDialer(w.dialer(at, opts)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           paceOf(addr),
+			Backoff:           paceOf(at),
 			MinConnectTimeout: opts.connectTimeout(), // handshakes included
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: deadAfter}),
@@ -129,8 +132,8 @@ func (h handshakes) OverrideServerName(string) error {
 
 // paceOf is how soon a connection is tried again. On this machine a try costs next to nothing, and
 // payments wait for it; over a network many sidecars must not storm a node that comes back.
-func paceOf(addr string) backoff.Config {
-	if onThisMachine(addr) {
+func paceOf(at host.Addr) backoff.Config {
+	if at.IsLocal() {
 		return backoff.Config{BaseDelay: localPace, Multiplier: 1, Jitter: 0.2, MaxDelay: localPace}
 	}
 	return backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second}
@@ -138,16 +141,6 @@ func paceOf(addr string) backoff.Config {
 
 // localPace is the pause between tries to connect on the same machine.
 const localPace = 20 * time.Millisecond
-
-// onThisMachine says of an address that target takes whether it is a socket or on loopback.
-func onThisMachine(addr string) bool {
-	if strings.HasPrefix(addr, "unix:") {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(addr)
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || (err == nil && ip.IsLoopback())
-}
 
 // carrier is the connection that a link has at present.
 type carrier struct {
@@ -166,13 +159,12 @@ func (w *carrier) kernel() kernel {
 // dialer obeys the connect time-out of the moment; gRPC's own is fixed when the link is made, and
 // so it is the longest wait of that link. What the dialer is given is an address that gRPC has
 // resolved; of a socket it is written in several ways, so there ours is taken.
-func (w *carrier) dialer(addr string, opts *DialOptions) func(context.Context, string) (net.Conn, error) {
-	path, local := strings.CutPrefix(addr, "unix:")
+func (w *carrier) dialer(at host.Addr, opts *DialOptions) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, resolved string) (net.Conn, error) {
 		d, begun := net.Dialer{Timeout: opts.connectTimeout()}, opts.Now()
 		network, to := "tcp", resolved
-		if local {
-			network, to = "unix", path
+		if at.Path() != "" {
+			network, to = "unix", at.Path()
 		}
 		c, err := d.DialContext(ctx, network, to)
 		if err != nil {
@@ -192,22 +184,16 @@ func (o *DialOptions) connectTimeout() time.Duration {
 	return o.ConnectTimeout()
 }
 
-// target is addr in gRPC's words.
-func target(addr string, secure bool) (string, error) {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if path == "" {
-			return "", fmt.Errorf("ledger address %q lacks the path", addr)
-		}
-		return addr, nil
+// parseAddr reads the address of a node. What is not secure must not leave this machine.
+func parseAddr(addr string, secure bool) (host.Addr, error) {
+	at, err := host.ParseAddr(addr)
+	if err != nil {
+		return host.Addr{}, fmt.Errorf("ledger address %q: %w", addr, err)
 	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || host == "" || port == "" {
-		return "", fmt.Errorf("ledger address %q is neither unix:PATH nor HOST:PORT", addr)
+	if !secure && !at.IsLocal() {
+		return host.Addr{}, fmt.Errorf("ledger address %q is not on this machine, so it needs TLS", addr)
 	}
-	if !secure && !onThisMachine(addr) {
-		return "", fmt.Errorf("ledger address %q is not on this machine, so it needs TLS", addr)
-	}
-	return "dns:///" + addr, nil
+	return at, nil
 }
 
 // enter begins a call on the link in use; leave ends it.
@@ -267,7 +253,7 @@ func (l *link) watching(ctx context.Context) (_ context.Context, cancel context.
 // ctx ended first.
 func (l *link) await(ctx context.Context, d time.Duration) bool {
 	if l.conn.GetState() == connectivity.Ready {
-		return sleep(ctx, d)
+		return host.Sleep(ctx, d)
 	}
 	within, stopWaiting := context.WithTimeout(ctx, d)
 	defer stopWaiting()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
@@ -16,7 +17,7 @@ func (r *Reader) lookup(
 	key wallet.BalanceKey, l *config.Limits, minSeq uint64, origin wallet.Origin, deadline int64,
 ) (wallet.Balance, int64, wallet.Code) {
 	begun := r.opts.Now()
-	for wait := againFirst; ; wait = min(2*wait, againMost) {
+	for n := 0; ; n++ {
 		lost := r.ledgerIs().ctx
 		if lost.Err() != nil {
 			return r.fallBack(&key, minSeq, wallet.UpstreamUnavailable)
@@ -44,10 +45,11 @@ func (r *Reader) lookup(
 				return r.outran(max(r.Seq(), p.figure.balance.Seq))
 			}
 		}
+		wait := again.Pause(n)
 		if r.opts.Now()+int64(wait) >= deadline {
 			return r.outran(max(r.Seq(), p.figure.balance.Seq))
 		}
-		sleep(lost, wait)
+		host.Sleep(lost, wait)
 	}
 }
 
@@ -202,6 +204,6 @@ func (r *Reader) find(
 // linger waits, once the ledger is lost, for as long as one that is not silent may still answer.
 func (r *Reader) linger(ctx context.Context) {
 	if r.ledgerIs().state != ledgerSilent {
-		sleep(ctx, brief)
+		host.Sleep(ctx, brief)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 	"svc-wallet/ledger/contract"
 	"svc-wallet/ledger/node"
@@ -22,7 +23,7 @@ func clock() int64 { return time.Now().UnixNano() }
 // run serves e on a Unix socket until the returned function is called, and returns the address.
 func run(t testing.TB, e node.Engine, addr string) (stop func()) {
 	t.Helper()
-	ln, err := node.Listen(addr)
+	ln, err := host.Listen(addr, host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/wallet"
 )
 
@@ -19,9 +20,6 @@ const (
 	// is down: enough for a lookup where only the stream is broken, little where the node is gone.
 	brief = 100 * time.Millisecond
 
-	againFirst = 2 * time.Millisecond // waits for a version that the ledger has not reached
-	againMost  = 64 * time.Millisecond
-
 	// A read that asks for a version above the stream's waits for it, because a client that wrote
 	// through another sidecar may be ahead of this one by what is on its way. It waits for no longer
 	// than that takes, few wait at once, and what cannot be on its way is not waited for.
@@ -29,9 +27,11 @@ const (
 	outrunMost  = 64   // at once, and no more than one for each outrunShare
 	outrunShare = 4    // of the places in flight
 	outrunBatch = 4096 // versions of the largest batch: what is on its way after a rest
+)
 
-	reconnectFirst = 20 * time.Millisecond // less where the connection is back before
-	reconnectMost  = time.Second
+var (
+	again     = host.Backoff{First: 2 * time.Millisecond, Most: 64 * time.Millisecond} //nolint:gochecknoglobals // a table; waits for a version that the ledger has not reached
+	reconnect = host.Backoff{First: 20 * time.Millisecond, Most: time.Second}          //nolint:gochecknoglobals // a table; waits that are less where the connection is back before
 )
 
 // Reader serves balances from memory while the ledger's watch stream vouches for them, and looks
@@ -69,7 +69,7 @@ type ReaderOptions struct {
 	MaxStale time.Duration // age to which a figure is served while the ledger cannot be asked
 	Now      func() int64  // Unix nanoseconds, never backwards
 	Observer Observer      // nil: nobody
-	Backoff  Backoff
+	Backoff  host.Backoff
 
 	StallAfter time.Duration      // silence after which the ledger counts as stalled; 0: StallAfter
 	Log        logrus.FieldLogger // nil: nothing is logged

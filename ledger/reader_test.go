@@ -456,7 +456,7 @@ func TestReadThatOutranTheLedger(t *testing.T) {
 				start, calls := clock(), looked()
 				seq, code := read(version + c.ahead)
 				waited := time.Duration(clock() - start)
-				if code != wallet.RetryLater || seq != version || waited > c.waits || waited < c.waits-againMost {
+				if code != wallet.RetryLater || seq != version || waited > c.waits || waited < c.waits-again.Most {
 					t.Errorf("%s, %d ahead: %v at version %d after %v, want %d after %v", name, c.ahead, code, seq, waited, version, c.waits)
 				}
 				if c.waits == 0 && looked() != calls {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/wallet"
 )
 
@@ -54,7 +55,8 @@ func TestLostNodeOnThisMachineIsLookedForOften(t *testing.T) {
 	ln.Close()
 	<-ended
 	for addr, local := range map[string]bool{"unix:x": true, "127.0.0.1:1": true, "[::1]:1": true, "localhost:1": true, "ledger:1": false, "10.0.0.1:1": false} {
-		if p := paceOf(addr); (p.MaxDelay == localPace) != local {
+		at, err := host.ParseAddr(addr)
+		if p := paceOf(at); err != nil || (p.MaxDelay == localPace) != local {
 			t.Errorf("%s: %+v", addr, p)
 		}
 	}

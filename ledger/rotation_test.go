@@ -101,7 +101,7 @@ func (c counted) Accept() (net.Conn, error) {
 // start starts the node, again on the address that it had.
 func (s *secured) start() {
 	s.t.Helper()
-	ln, err := node.Listen(s.addr)
+	ln, err := host.Listen(s.addr, host.ListenOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"svc-wallet/host"
 	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
@@ -20,7 +21,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	defer r.queue.close(context.WithoutCancel(ctx), nil)
 	s := stream{reader: r}
 	moved, refused := false, false // how the last stream ended: by a move, because of the copy
-	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
+	for n := 0; ; n++ {
 		s.current = false
 		err := s.follow(ctx)
 		stale := errors.Is(err, wire.ErrBacklog)
@@ -41,13 +42,13 @@ func (r *Reader) Run(ctx context.Context) error {
 			s.restart()
 		}
 		if s.current { // it worked for a while
-			wait = reconnectFirst
+			n = 0
 		}
 		if !failed {
 			continue
 		}
 		r.reconnects.Add(1)
-		if !r.rest(ctx, rand.N(wait)) { //nolint:gosec // jitter is no secret
+		if !r.rest(ctx, rand.N(reconnect.Pause(n))) { //nolint:gosec // jitter is no secret
 			return nil
 		}
 	}
@@ -58,7 +59,7 @@ func (r *Reader) rest(ctx context.Context, d time.Duration) bool {
 	if c, ok := r.ledger.(connector); ok {
 		return c.Await(ctx, d)
 	}
-	return sleep(ctx, d)
+	return host.Sleep(ctx, d)
 }
 
 // stream is Run's side of the watch stream, and its goroutine's own.

@@ -184,7 +184,7 @@ func (r *rig) start(o rigOptions) {
 	var running sync.WaitGroup
 	r.node = func() { cancel(); running.Wait() }
 	r.engine = node.OpenMemory(node.Options{Now: r.clock.now})
-	ln, err := node.Listen("unix:" + r.path("s"))
+	ln, err := host.Listen("unix:"+r.path("s"), host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

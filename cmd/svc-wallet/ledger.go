@@ -155,10 +155,7 @@ func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNod
 	if err != nil {
 		return nil, err
 	}
-	ln, err := node.Listen(o.listen)
-	if err == nil && tlsConfig == nil && !private(ln.Addr()) {
-		err = join(fmt.Errorf("--listen %s: only loopback may be served without --tls-cert, --tls-key and --client-ca", o.listen), ln.Close())
-	}
+	ln, err := host.Listen(o.listen, host.ListenOptions{Remote: tlsConfig != nil})
 	if err != nil {
 		return nil, join(err, engine.Close())
 	}
@@ -197,12 +194,6 @@ func (o *ledgerOptions) tls(files *host.Files) (func() *tls.Config, error) {
 		return nil, fmt.Errorf("--tls-cert, --tls-key, --client-ca: %w", err)
 	}
 	return certs.Server, nil
-}
-
-// private reports an address that only this machine can reach.
-func private(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	return !ok || tcp.IP.IsLoopback()
 }
 
 // run serves until ctx ends, then closes the store. A signal of hup has the certificates read at once.

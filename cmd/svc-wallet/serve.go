@@ -117,7 +117,7 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar,
 // build makes what stands on the client of the ledger.
 func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *clock) (err error) {
 	metrics := proxy.NewMetrics()
-	backoff := ledger.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
+	backoff := host.Backoff{First: cfg.Ledger.BackoffMin, Most: cfg.Ledger.BackoffMax, Jitter: cfg.Ledger.BackoffJitter}
 	s.reader = ledger.NewReader(s.client, breaker, s.live, ledger.ReaderOptions{
 		Shards: cfg.Wallet.Shards, Entries: cfg.Wallet.CacheEntries, MaxStale: cfg.Wallet.MaxStale, Now: clock.Now, Observer: metrics,
 		Backoff: backoff, StallAfter: cfg.Ledger.StallAfter, Log: s.log, OnTurn: func() { s.server.Turned() },

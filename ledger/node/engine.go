@@ -20,6 +20,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"svc-wallet/host"
 	"svc-wallet/wallet"
 )
 
@@ -154,9 +155,7 @@ func (o Options) withDefaults() Options {
 		o.Entropy = rand.Reader
 	}
 	if o.Log == nil {
-		silent := logrus.New()
-		silent.SetOutput(io.Discard)
-		o.Log = silent
+		o.Log = host.Silent()
 	}
 	if o.Elapsed == nil {
 		o.Elapsed = sinceNow()

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -29,6 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 	"svc-wallet/ledger/contract"
 	"svc-wallet/ledger/ledgerpb"
@@ -82,7 +82,7 @@ func dialled(t *testing.T, f contract.Fixture, addr string, server, client func(
 // serve runs a server until the test ends.
 func serve(t *testing.T, e node.Engine, addr string, opts node.ServeOptions) net.Listener {
 	t.Helper()
-	ln, err := node.Listen(addr)
+	ln, err := host.Listen(addr, host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -513,7 +513,7 @@ func TestHealthAndDrain(t *testing.T) {
 		commit: func(context.Context, []wallet.Transfer, []wallet.Result) error { close(entered); <-leave; return nil },
 		watch:  func(ctx context.Context, _ uint64, _ func(wallet.Change)) error { <-ctx.Done(); return ctx.Err() },
 	}
-	ln, err := node.Listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	ln, err := host.Listen("unix:"+filepath.Join(t.TempDir(), "s"), host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -563,14 +563,14 @@ func TestHealthAndDrain(t *testing.T) {
 // certificate or without TLS are refused.
 func TestTransport(t *testing.T) {
 	e := node.OpenMemory(node.Options{Now: newClock().Now})
-	everywhere, err := node.Listen("0.0.0.0:0")
+	everywhere, err := host.Listen("0.0.0.0:0", host.ListenOptions{Remote: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := node.Serve(context.Background(), everywhere, e, node.ServeOptions{}); err == nil || !strings.Contains(err.Error(), "plain text") {
 		t.Errorf("plain text on every address: %v", err)
 	}
-	ln, err := node.Listen("127.0.0.1:0")
+	ln, err := host.Listen("127.0.0.1:0", host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -608,7 +608,7 @@ func TestServeEndsAtOnce(t *testing.T) {
 	e := node.OpenMemory(node.Options{Now: newClock().Now})
 	for range 200 {
 		addr := "unix:" + filepath.Join(t.TempDir(), "n")
-		ln, err := node.Listen(addr)
+		ln, err := host.Listen(addr, host.ListenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -623,52 +623,12 @@ func TestServeEndsAtOnce(t *testing.T) {
 
 // TestServeFails: a listener that breaks ends Serve with its error.
 func TestServeFails(t *testing.T) {
-	ln, err := node.Listen("127.0.0.1:0")
+	ln, err := host.Listen("127.0.0.1:0", host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = ln.Close()
 	if err := node.Serve(context.Background(), ln, &stub{}, node.ServeOptions{}); err == nil {
 		t.Error("served on a closed listener")
-	}
-}
-
-// TestListen: a socket left by a dead process is replaced; one that answers, or a file that is no
-// socket, is not touched. The new socket is its owner's only.
-func TestListen(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.SetUnlinkOnClose(false)
-	_ = dead.Close()
-	ln, err := node.Listen("unix:" + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	if _, err := node.Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process answers") {
-		t.Errorf("a socket in use: %v", err)
-	}
-	if err := ln.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := node.Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "no socket") {
-		t.Errorf("a file: %v", err)
-	}
-	if data, err := os.ReadFile(path); string(data) != "precious" {
-		t.Errorf("the file is now %q, %v", data, err)
-	}
-	for _, addr := range []string{"unix:" + path + "/x", "unix:" + filepath.Dir(path) + "/no/such", "unix:", "127.0.0.1", "no.such.host.invalid:1", ""} {
-		if ln, err := node.Listen(addr); err == nil {
-			t.Errorf("%q is %v", addr, ln.Addr())
-			_ = ln.Close()
-		}
 	}
 }

@@ -111,7 +111,7 @@ var (
 
 func transport(ln net.Listener, current func() *tls.Config) (credentials.TransportCredentials, error) {
 	if current == nil {
-		if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+		if !host.AddrOf(ln.Addr()).IsLocal() {
 			return nil, errPlain
 		}
 		return insecure.NewCredentials(), nil
