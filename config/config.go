@@ -1,14 +1,15 @@
 // Package config says what may be set, reads it from file, environment and flags, and refuses
-// what is wrong with every fault at once. settings.go holds the one table of keys; parsing,
-// defaults, environment names, flags, the effective print, the reference page and the limits
-// that a control plane pushes all follow from it.
+// what is wrong with every fault at once. table.go holds the one table of keys; parsing, defaults,
+// environment names, flags, the effective print, the reference page and the limits that a control
+// plane pushes all follow from it. Config is what the static sources say, Patch what a push says,
+// Stack what is in force and why, and Limits what a request sees of it (decision 031).
 //
-// Invariant: a *Config that Load or Stack returned, and a *Limits that these or ParseLimits returned,
-// lie within every range and ceiling, and nobody changes them afterwards.
+// Invariant: a *Config that Load returned, and a *Limits that it or a Stack holds, lie within every
+// range and ceiling, and nobody changes them afterwards.
 package config
 
 import (
-	"sync"
+	"cmp"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -43,20 +44,17 @@ type Config struct {
 	Ceilings Limits
 
 	limits  Limits            // see Limits
-	shadow  Limits            // of these the fields that watched names count
-	watched [numShadowed]bool // by the order of watchable
+	shadow  [numShadows]any   // what the section shadow says, by the order of limits; nil: nothing
 	sources map[string]string // where each key's value is from; a key not in it has its default
-	origins map[string]Origin // of the keys that were pushed
 }
 
 // TLS is the wallet listener's TLS 1.3.
 type TLS struct {
-	CertFile       string // PEM chain
-	KeyFile        string // PEM
-	ClientCAFile   string // PEM bundle that client certificates are verified against
-	ClientAuth     ClientAuth
-	PQ             PQ
-	TicketRotation time.Duration // how long a session ticket key encrypts
+	CertFile     string // PEM chain
+	KeyFile      string // PEM
+	ClientCAFile string // PEM bundle that client certificates are verified against
+	ClientAuth   ClientAuth
+	PQ           PQ
 }
 
 // ClientAuth says what the listener asks of clients.
@@ -96,9 +94,8 @@ type Wallet struct {
 	NonceStart         uint64
 	NonceMode          NonceMode
 	NonceMaxGap        uint64 // resolved: 1 when contiguous
-	NonceEntries       int
-	CacheEntries       int // balances
-	Shards             int // of each of these tables
+	CacheEntries       int    // balances
+	Shards             int    // of each of these tables
 }
 
 // NonceMode says how nonces of a lane follow one another.
@@ -110,18 +107,23 @@ const (
 	NonceContiguous NonceMode = "contiguous" // each the last one plus 1
 )
 
-// Ledger is the way to the ledger node. TLS is spoken where TLSCAFile is set, and must be to
+// ClientTLS is how a peer is spoken to. TLS is spoken where TLSCAFile is set, and must be to
 // anything but a Unix socket or a loopback address.
+type ClientTLS struct {
+	TLSCAFile     string
+	TLSCertFile   string
+	TLSKeyFile    string
+	TLSServerName string // expected in the peer's certificate; empty: the host of its address
+}
+
+// Ledger is the way to the ledger node.
 type Ledger struct {
 	Addr          string        // unix:PATH or HOST:PORT
 	StallAfter    time.Duration // silence after which the node counts as stalled
 	BackoffMin    time.Duration
 	BackoffMax    time.Duration
 	BackoffJitter time.Duration // at most this is added to each pause
-	TLSCAFile     string
-	TLSCertFile   string
-	TLSKeyFile    string
-	TLSServerName string // expected in the node's certificate; empty: the host of Addr
+	ClientTLS
 }
 
 // Log is what is logged, and how.
@@ -133,19 +135,15 @@ type Log struct {
 
 // XDS is how the sidecar obeys a control plane. It does where Addrs is not empty.
 type XDS struct {
-	Addrs           []string // unix:PATH or HOST:PORT, the preferred one first
-	Protocol        XDSProtocol
-	Types           []string // of XDSTypes
-	NodeID          string
-	NodeCluster     string
-	Region          string
-	Zone            string
-	SubZone         string
-	MetadataFile    string // a Kubernetes downward API volume's
-	TLSCAFile       string
-	TLSCertFile     string
-	TLSKeyFile      string
-	TLSServerName   string
+	Addrs        []string // unix:PATH or HOST:PORT, the preferred one first
+	Protocol     XDSProtocol
+	Types        []string // of XDSTypes
+	NodeID       string
+	NodeCluster  string
+	Region       string
+	Zone         string
+	MetadataFile string // a Kubernetes downward API volume's
+	ClientTLS
 	SPIFFEID        string // the control plane's; empty: its host name is checked
 	LimitsName      string // ECDS resource
 	RuntimeNames    []string
@@ -215,20 +213,18 @@ func build(cpus int, unreadable Faults, layers ...layer) (*Config, error) {
 
 // defaults is what holds where no source says otherwise.
 func defaults() *Config {
-	c := *defaultConfig()
+	c := table().defaults
 	c.sources = map[string]string{}
 	return &c
 }
 
-var defaultConfig = sync.OnceValue(func() *Config { //nolint:gochecknoglobals // a table, never written
-	c := new(Config)
-	for _, s := range c.settings() {
-		if problem := s.value.set(word(s.def)); problem != "" {
-			panic("config: the default of " + s.key + " " + problem)
-		}
-	}
-	return c
-})
+// apply sets the fields that l speaks of.
+func (c *Config) apply(l layer) Faults {
+	return l.read(func(s *setting, v any) {
+		s.put(c, v)
+		c.sources[s.key] = l.source(s.key)
+	})
+}
 
 // resolve fills in what follows from other settings.
 func (c *Config) resolve(cpus int) {
@@ -240,46 +236,21 @@ func (c *Config) resolve(cpus int) {
 	}
 }
 
-// resolveShadow makes the limits under watch: the ones in force, but for those that were set.
+// resolveShadow makes the shadow limits: the ones in force, but for those that are set.
 func (c *Config) resolveShadow() {
 	c.limits.Shadow = nil
-	if c.watched == [numShadowed]bool{} {
-		return
-	}
-	shadow := c.limits
-	for i, r := range watchable {
-		if c.watched[i] {
-			r.bind(&shadow).from(r.bind(&c.shadow))
-		}
-	}
-	c.limits.Shadow = &shadow
-}
-
-// BindFlags defines the flags that Load reads. They take any text: Load judges it together with
-// everything else.
-func BindFlags(fs *pflag.FlagSet) {
-	for _, s := range new(Config).settings() {
-		if s.flag == "" {
+	for i := range table().rows {
+		s := &table().rows[i]
+		if s.shadow == nil || s.get(c) == nil {
 			continue
 		}
-		f := fs.VarPF(&flagText{s.def, s.value.kind()}, s.flag, "", s.help)
-		if s.value.kind() == "bool" {
-			f.NoOptDefVal = "true"
+		if c.limits.Shadow == nil {
+			inForce := c.limits
+			c.limits.Shadow = &inForce
 		}
+		s.shadow(c, s.get(c))
 	}
 }
-
-// flagText is a pflag.Value of any text; kind is what the help calls it.
-type flagText struct{ text, kind string }
-
-// String implements pflag.Value.
-func (t *flagText) String() string { return t.text }
-
-// Set implements pflag.Value.
-func (t *flagText) Set(s string) error { t.text = s; return nil }
-
-// Type implements pflag.Value.
-func (t *flagText) Type() string { return t.kind }
 
 // Limits are the static limits: what is in force until a control plane pushes others.
 func (c *Config) Limits() *Limits { return &c.limits }
@@ -295,22 +266,18 @@ type Effective struct {
 
 // Effective lists every setting, in the order of docs/configuration.md.
 func (c *Config) Effective() []Effective {
-	var all []Effective
-	for _, s := range c.settings() {
-		e := Effective{Key: s.key, Value: s.value.String(), Source: c.source(s.key)}
-		if o, pushed := c.origins[s.key]; pushed {
-			e.Version, e.Time = o.Version, when(o.At)
-		}
-		all = append(all, e)
+	rows := table().rows
+	all := make([]Effective, len(rows))
+	for i := range rows {
+		all[i] = Effective{Key: rows[i].key, Value: rows[i].print(rows[i].get(c)), Source: c.source(rows[i].key)}
 	}
 	return all
 }
 
-func (c *Config) source(key string) string {
-	if s, ok := c.sources[key]; ok {
-		return s
-	}
-	return "default"
+// text is the value of a key as a word.
+func (c *Config) text(key string) string {
+	s := table().byKey[key]
+	return s.print(s.get(c))
 }
 
-func (c *Config) isSet(key string) bool { return c.source(key) != "default" }
+func (c *Config) source(key string) string { return cmp.Or(c.sources[key], "default") }

@@ -23,6 +23,11 @@ func required(more ...string) []string {
 	}, more...)
 }
 
+// set puts what a source says into c's field of that key.
+func set(c *Config, key string, raw any) (problem string) {
+	return strings.TrimPrefix(c.apply(layer{map[string]any{key: raw}, func(string) string { return "" }}).Error(), key+": ")
+}
+
 func mustLoad(t *testing.T, from Sources) *Config {
 	t.Helper()
 	c, err := Load(from)
@@ -222,7 +227,7 @@ func TestKubernetesVariables(t *testing.T) {
 		"SVC_WALLET_PORT_8443_TCP_PORT=8443", "SVC_WALLET_PORT_8443_TCP_ADDR=10.0.0.1",
 		"SVC_WALLET_LEDGER_SERVICE_HOST=10.0.0.2", "SVC_WALLET_LEDGER_PORT_7000_TCP_ADDR=10.0.0.2",
 	)})
-	for _, s := range defaults().settings() {
+	for _, s := range table().rows {
 		if kubernetes.MatchString(s.env()) {
 			t.Errorf("%s looks like a variable of Kubernetes", s.env())
 		}
@@ -238,7 +243,7 @@ func TestEffective(t *testing.T) {
 		"limits.queue": file, "limits.inflight": "SVC_WALLET_LIMITS_INFLIGHT", "limits.max_amount_per_op": "--max-amount",
 		"tls.cert_file": "SVC_WALLET_TLS_CERT_FILE", "tls.key_file": "SVC_WALLET_TLS_KEY_FILE", "auth.root_keys_file": "SVC_WALLET_AUTH_ROOT_KEYS_FILE",
 	}
-	rows, seen := c.settings(), map[string]bool{}
+	rows, seen, scratch := table().rows, map[string]bool{}, defaults()
 	for i, e := range c.Effective() {
 		want, ok := sources[e.Key]
 		if !ok {
@@ -248,8 +253,8 @@ func TestEffective(t *testing.T) {
 			t.Errorf("%+v: want source %s and key %s, once", e, want, rows[i].key)
 		}
 		seen[e.Key] = true
-		if problem := rows[i].value.set(word(e.Value)); problem != "" || rows[i].value.String() != e.Value {
-			t.Errorf("%s: %q reads back as %q %s", e.Key, e.Value, rows[i].value, problem)
+		if problem := set(scratch, e.Key, word(e.Value)); problem != "" || scratch.text(e.Key) != e.Value {
+			t.Errorf("%s: %q reads back as %q %s", e.Key, e.Value, scratch.text(e.Key), problem)
 		}
 	}
 }
@@ -266,12 +271,13 @@ func TestTable(t *testing.T) {
 		}
 		seen[kind+name] = key
 	}
-	for _, s := range defaults().settings() {
-		if !name.MatchString(s.key) || s.help == "" || s.value.kind() == "" || s.value.allowed() == "" || strings.ContainsAny(s.help, "|`") {
+	for _, s := range table().rows {
+		if !name.MatchString(s.key) || s.help == "" || s.kind == "" || s.allowed == "" || strings.ContainsAny(s.help, "|`") {
 			t.Errorf("%+v is not a proper row", s)
 		}
-		if before := s.value.String(); s.value.set([]any{[]any{}}) == "" || s.value.String() != before {
-			t.Errorf("%s: %q is now %q, from a list of a list", s.key, before, s.value)
+		c := defaults()
+		if before := c.text(s.key); set(c, s.key, []any{[]any{}}) == "" || c.text(s.key) != before {
+			t.Errorf("%s: %q is now %q, from a list of a list", s.key, before, c.text(s.key))
 		}
 		once("variable", s.env(), s.key)
 		once("flag", s.flag, s.key)
@@ -316,7 +322,7 @@ func TestLive(t *testing.T) {
 	}
 }
 
-// TestFaultsAreErrors checks that what Load and ParseLimits return can be taken apart.
+// TestFaultsAreErrors checks that what Load returns can be taken apart.
 func TestFaultsAreErrors(t *testing.T) {
 	_, err := Load(Sources{Env: required("SVC_WALLET_LIMITS_QUEUE=0")})
 	var faults Faults

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"svc-wallet/host"
 )
 
 // Fault is one thing that is wrong with a configuration or a push.
@@ -66,40 +68,16 @@ func shown(raw any) string {
 	case word:
 		return quoted(string(v))
 	case jsonNumber:
-		return cut(string(v))
-	case bool, int, int64, uint64, float64:
-		return fmt.Sprint(v)
+		return host.Cut(string(v), 80)
+	case inexact:
+		return host.Plain(string(v))
 	case []any:
 		return "a list"
-	case map[string]any, object:
+	case object:
 		return "a section"
-	default: // TOML's dates and times
-		return quoted(fmt.Sprint(v))
+	default: // bool, int64
+		return fmt.Sprint(v)
 	}
 }
 
-func quoted(s string) string { return strconv.Quote(cut(s)) }
-
-// cut keeps 80 characters of s.
-func cut(s string) string { return cutText(s, 80) }
-
-func cutText(s string, most int) string {
-	n := 0
-	for i := range s {
-		if n++; n > most {
-			return s[:i] + "…"
-		}
-	}
-	return s
-}
-
-// plain is s as it is where every character is harmless in a line of faults, and quoted where not.
-func plain(s string) string {
-	harmless := func(c rune) bool {
-		return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strings.ContainsRune("_.-/:@+=", c)
-	}
-	if s == "" || strings.ContainsFunc(s, func(c rune) bool { return !harmless(c) }) {
-		return quoted(s)
-	}
-	return cut(s)
-}
+func quoted(s string) string { return strconv.Quote(host.Cut(s, 80)) }

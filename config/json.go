@@ -11,13 +11,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// object is a JSON object as it is written: in its order, and a name may come twice.
+// object is a JSON object as it is written, in its order. No name comes twice.
 type object []member
 
 type member struct {
 	name  string
 	value any
 }
+
+// jsonNumber is a JSON number, digit by digit.
+type jsonNumber string
 
 // maxDepth is far deeper than what is read here goes.
 const maxDepth = 8
@@ -35,7 +38,7 @@ func readObject(raw []byte) (object, error) {
 // readValue reads a JSON value and nothing after it: object, []any, string, jsonNumber, bool or nil.
 // Numbers stay as they are written.
 func readValue(raw []byte) (any, error) {
-	dec := jsontext.NewDecoder(bytes.NewReader(raw), jsontext.AllowDuplicateNames(true))
+	dec := jsontext.NewDecoder(bytes.NewReader(raw))
 	v, err := decodeValue(dec, 0)
 	if err != nil {
 		return nil, err
@@ -92,33 +95,22 @@ func decodeValue(dec *jsontext.Decoder, depth int) (any, error) {
 	}
 }
 
-// asObject takes what JSON, TOML and YAML decode an object to; a file's has no order, so it gets
-// the one of its names.
-func asObject(raw any) (object, bool) {
-	switch v := raw.(type) {
-	case object:
-		return v, true
-	case map[string]any:
-		o := make(object, 0, len(v))
-		for name, value := range v {
-			o = append(o, member{name, value})
-		}
-		return o.sorted(), true
-	default:
-		return nil, false
-	}
-}
-
+// sorted is o with its members by name.
 func (o object) sorted() object {
-	return slices.SortedStableFunc(slices.Values(o), func(a, b member) int { return strings.Compare(a.name, b.name) })
+	byName := func(a, b member) int { return strings.Compare(a.name, b.name) }
+	if slices.IsSortedFunc(o, byName) {
+		return o
+	}
+	return slices.SortedStableFunc(slices.Values(o), byName)
 }
 
 // appendValue appends a valid value as JSON that readValue takes back: without spaces, and the
 // members of objects by name.
 func appendValue(dst []byte, raw any) []byte {
-	if o, ok := asObject(raw); ok {
+	switch v := raw.(type) {
+	case object:
 		dst = append(dst, '{')
-		for i, m := range o.sorted() {
+		for i, m := range v.sorted() {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
@@ -126,8 +118,6 @@ func appendValue(dst []byte, raw any) []byte {
 			dst = appendValue(dst, m.value)
 		}
 		return append(dst, '}')
-	}
-	switch v := raw.(type) {
 	case []any:
 		dst = append(dst, '[')
 		for i, e := range v {
@@ -139,7 +129,9 @@ func appendValue(dst []byte, raw any) []byte {
 		return append(dst, ']')
 	case string:
 		return appendText(dst, v)
-	default: // integers, jsonNumber, bool
+	case nil:
+		return append(dst, "null"...)
+	default: // int64, jsonNumber, bool
 		return fmt.Append(dst, v)
 	}
 }

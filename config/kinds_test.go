@@ -43,30 +43,26 @@ func TestShare(t *testing.T) {
 		{"true", 0, ""},
 		{"５%", 0, ""},
 		{word("on"), 0, ""},
-		{1, 0, ""},
+		{int64(1), 0, ""},
 		{jsonNumber("1"), 0, ""},
 		{0.5, 0, ""},
 		{nil, 0, ""},
 		{[]any{true}, 0, ""},
 		{object{}, 0, ""},
 	} {
-		f := Fraction(7)
-		s := share{&f}
-		if problem := s.set(v.raw); (problem == "") != (v.print != "") {
+		f, problem := share().read(v.raw)
+		if (problem == "") != (v.print != "") {
 			t.Errorf("%#v: %s", v.raw, problem)
 			continue
 		}
 		if v.print == "" {
-			if f != 7 {
-				t.Errorf("%#v is refused and sets %d", v.raw, f)
-			}
 			continue
 		}
-		if f != v.want || s.String() != v.print {
-			t.Errorf("%#v is %d, %s, want %d, %s", v.raw, f, s, v.want, v.print)
+		if f != v.want || share().print(f) != v.print {
+			t.Errorf("%#v is %d, %s, want %d, %s", v.raw, f, share().print(f), v.want, v.print)
 		}
-		if problem := s.set(word(v.print)); problem != "" || f != v.want {
-			t.Errorf("%s reads back as %d %s", v.print, f, problem)
+		if again, problem := share().read(word(v.print)); problem != "" || again != v.want {
+			t.Errorf("%s reads back as %d %s", v.print, again, problem)
 		}
 	}
 }
@@ -120,7 +116,7 @@ func TestEnabled(t *testing.T) {
 		{`{"writes_enabled":"50%","transfer_enabled":"50%","balance_enabled":"1%","reads_enabled":true}`, [...]Fraction{0, 10_000, all, 500_000, 250_000, 500_000}, true},
 		{`{"reads_enabled":"0.0001%","tx_enabled":"50%"}`, [...]Fraction{0, 1, 0, all, all, all}, true}, // less than a millionth is none
 	} {
-		l, err := ParseLimits([]byte(v.push))
+		l, err := parseLimits([]byte(v.push))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,14 +140,17 @@ func TestEnabled(t *testing.T) {
 	}
 }
 
-// TestRouteNames checks that each route has a name that leads back to it, and that no other does.
+// TestRouteNames checks that each route has a name, which an override may give, and that no other does.
 func TestRouteNames(t *testing.T) {
-	for r := RouteBalance; r < NumRoutes; r++ {
-		if r.String() == "" || routeNamed(r.String()) != r || routeNamed(strings.ToUpper(r.String())) != RouteNone {
-			t.Errorf("route %d is named %q", r, r)
-		}
+	if len(routes()) != int(NumRoutes)-1 || RouteNone.String() != "" {
+		t.Error("a route is missing, or none is one")
 	}
-	if RouteNone.String() != "" || routeNamed("") != RouteNone {
-		t.Error("no route has a name")
+	for r := range NumRoutes {
+		for name, want := range map[string]bool{r.String(): r != RouteNone, strings.ToUpper(r.String()): false} {
+			_, err := ParsePush([]byte(`{"overrides":[{"route":"` + name + `","daily_ceiling":"1"}]}`))
+			if (err == nil) != want {
+				t.Errorf("route %d is named %q: %v", r, name, err)
+			}
+		}
 	}
 }

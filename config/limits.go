@@ -10,7 +10,7 @@ import (
 
 // Limits are the settings that may change while the sidecar runs. A *Limits is immutable: a
 // change is a new one, and an exchange sees only one. The zero value denies everything; it never
-// means unlimited. Only Load, ParseLimits and Stack make a valid one.
+// means unlimited. Only Load and Stack make a valid one.
 type Limits struct {
 	MaxBodyBytes       int
 	DecompressRatioCap int
@@ -42,27 +42,10 @@ type Limits struct {
 
 	Overrides *Overrides // nil: none
 
-	// Shadow are the limits that are only watched: what they would refuse is counted and goes on.
-	// It has these limits' values but for those under watch, so a request that Shadow refuses and
-	// these do not is one that the change would cost. nil: nothing is under watch.
+	// Shadow are limits as they might become: what they would refuse is counted and goes on. It has
+	// these limits' values but for those that the section shadow sets, so a request that Shadow refuses
+	// and these do not is one that the change would cost. nil: there are no shadow limits.
 	Shadow *Limits
-}
-
-// ParseLimits reads limits as a control plane pushes them (see ParsePush) over the defaults, under
-// the default ceilings. The error is Faults: everything that is wrong.
-func ParseLimits(raw []byte) (*Limits, error) { return defaults().overlay(raw) }
-
-// overlay lays one push over c.
-func (c *Config) overlay(raw []byte) (*Limits, error) {
-	p, err := ParsePush(raw)
-	if err != nil {
-		return nil, err
-	}
-	next, err := merge(c, &[numLayers]pushed{LayerLimits: {push: p}})
-	if err != nil {
-		return nil, err
-	}
-	return next.Limits(), nil
 }
 
 // Live holds the limits in force: one atomic load on the hot path.
@@ -106,15 +89,7 @@ func (r Route) String() string {
 // writes says whether the route's requests are payments.
 func (r Route) writes() bool { return r >= RouteIssue }
 
-// routeNamed returns RouteNone for a name that is no route's.
-func routeNamed(name string) Route {
-	for r := RouteBalance; r < NumRoutes; r++ {
-		if r.String() == name {
-			return r
-		}
-	}
-	return RouteNone
-}
+func routes() []Route { return []Route{RouteBalance, RouteTx, RouteIssue, RouteTransfer, RouteBurn} }
 
 // Fraction is a share of requests, in parts per million. The zero value is none of them.
 type Fraction uint32
@@ -150,4 +125,3 @@ func (l *Limits) Switched() bool {
 	}
 	return false
 }
-

@@ -7,10 +7,25 @@ import (
 	"time"
 )
 
-// TestParseLimits sets every member and compares the result with one written out by hand; what is
+// parseLimits puts a push over the defaults.
+func parseLimits(raw []byte) (*Limits, error) { return over(defaults(), raw) }
+
+func over(c *Config, raw []byte) (*Limits, error) {
+	p, err := ParsePush(raw)
+	if err != nil {
+		return nil, err
+	}
+	live := new(Live)
+	if err := NewStack(c, live).Set(LayerLimits, p, Origin{}); err != nil {
+		return nil, err
+	}
+	return live.Load(), nil
+}
+
+// TestPushLimits sets every member and compares the result with one written out by hand; what is
 // left out has its default.
-func TestParseLimits(t *testing.T) {
-	got, err := ParseLimits([]byte(`{
+func TestPushLimits(t *testing.T) {
+	got, err := parseLimits([]byte(`{
 		"max_amount_per_op": "340282366920938463", "daily_ceiling": "9", "max_account_total": "10",
 		"rate_per_second": 1, "rate_burst": 2, "subject_rate_per_second": 3, "subject_burst": 4,
 		"inflight": 5, "queue": 6, "batch_max": 7, "max_body_bytes": "2MiB", "decompress_ratio_cap": 8,
@@ -49,7 +64,7 @@ func TestParseLimits(t *testing.T) {
 	if got, want := describeLimits(got), describeLimits(&want.limits); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	got, err = ParseLimits([]byte(` {} `))
+	got, err = parseLimits([]byte(` {} `))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,14 +78,14 @@ func TestParseLimits(t *testing.T) {
 func TestOverlay(t *testing.T) {
 	c := mustLoad(t, Sources{Env: required("SVC_WALLET_LIMITS_MAX_AMOUNT_PER_OP=5", "SVC_WALLET_CEILINGS_MAX_AMOUNT_PER_OP=6", "SVC_WALLET_LIMITS_REVOKED_KEYS=k")})
 	before := describe(c)
-	l, err := c.overlay([]byte(`{"queue":7,"revoked_tokens":["t"]}`))
+	l, err := over(c, []byte(`{"queue":7,"revoked_tokens":["t"]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if l.Queue != 7 || l.MaxAmountPerOp != minor(5) || len(l.RevokedKeys) != 1 || len(l.RevokedTokens) != 1 {
 		t.Errorf("got %+v", l)
 	}
-	_, err = c.overlay([]byte(`{"max_amount_per_op":"7"}`))
+	_, err = over(c, []byte(`{"max_amount_per_op":"7"}`))
 	wantFaults(t, err, `limits.max_amount_per_op: 7 (from push) is over ceilings.max_amount_per_op, 6 (from SVC_WALLET_CEILINGS_MAX_AMOUNT_PER_OP)`, "-")
 	if describe(c) != before {
 		t.Errorf("the push changed the configuration to\n%s", describe(c))
@@ -84,11 +99,11 @@ func describeLimits(l *Limits) string {
 	if l.Shadow == nil {
 		return describe(c)
 	}
-	return describe(c) + "under watch\n" + describeLimits(l.Shadow)
+	return describe(c) + "shadow\n" + describeLimits(l.Shadow)
 }
 
-// TestParseLimitsFaults holds the exact text of every kind of fault in a push.
-func TestParseLimitsFaults(t *testing.T) {
+// TestPushFaults holds the exact text of every kind of fault in a push.
+func TestPushFaults(t *testing.T) {
 	const amounts = `is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455`
 	for _, v := range []struct{ raw, want string }{
 		{``, `push: is not a JSON object`},
@@ -100,7 +115,7 @@ func TestParseLimitsFaults(t *testing.T) {
 		{`{"queue":1`, `push: jsontext: unexpected EOF after offset 10`},
 		{`{"queue":[`, `push: jsontext: unexpected EOF within "/queue" after offset 10`},
 		{"{\"queue\":\"\xff\"}", `push: jsontext: invalid UTF-8 within "/queue" after offset 10`},
-		{`{"queue":1,"queue":2}`, `limits.queue: is there twice (from push)`},
+		{`{"queue":1,"queue":2}`, `push: jsontext: duplicate object member name "queue"`},
 		{`{"quue":1}`, `quue: unknown key (from push)`},
 		{`{"Queue":1}`, `Queue: unknown key (from push)`},
 		{`{"limits.queue":1}`, `limits.queue: unknown key (from push)`},
@@ -133,9 +148,9 @@ limits.queue: 8193 (from push) is over ceilings.queue, 8192 (from default)`},
 breaker.probes: 0 (from push) is not in 1…1000
 limits.queue: 0 (from push) is not in 1…65536
 limits.rate_burst: "a" (from push) is not an integer in 1…1000000000`},
-		{`{"queue":"` + strings.Repeat("x", maxFile) + `"}`, `push: is larger than 1MiB`},
+		{`{"queue":"` + strings.Repeat("x", maxDocument) + `"}`, `push: is larger than 1MiB`},
 	} {
-		_, err := ParseLimits([]byte(v.raw))
+		_, err := parseLimits([]byte(v.raw))
 		if err == nil {
 			t.Errorf("%.80s: no fault, want\n%s", v.raw, v.want)
 		} else if err.Error() != v.want {
@@ -147,11 +162,11 @@ limits.rate_burst: "a" (from push) is not an integer in 1…1000000000`},
 // TestNamesBound pushes as many names as a list may hold, and one more.
 func TestNamesBound(t *testing.T) {
 	list := slices.Repeat([]any{"a"}, maxNames)
-	n := names{new(map[string]struct{})}
-	if problem := n.set(list); problem != "" {
+	n := names()
+	if _, problem := n.read(list); problem != "" {
 		t.Error(problem)
 	}
-	if problem := n.set(append(list, "a")); problem == "" {
+	if _, problem := n.read(append(list, "a")); problem == "" {
 		t.Errorf("%d names are taken", len(list)+1)
 	}
 }

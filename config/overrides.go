@@ -13,8 +13,8 @@ type Caps struct {
 	MaxAccountTotal wallet.Amount
 }
 
-// Asker is what exceptions are chosen by. Fields that are not known yet stay zero: an exception
-// that names them is then passed over.
+// Asker is what overrides are chosen by. Fields that are not known yet stay zero: an override that
+// names them is then passed over.
 type Asker struct {
 	Route   Route
 	Token   string // id of the token, which its holder cannot change
@@ -23,8 +23,8 @@ type Asker struct {
 	Asset   wallet.Asset
 }
 
-// Overrides are exceptions from the limits, in order. For each limit the first exception that
-// fits and speaks of it counts.
+// Overrides are limits that hold instead of the general ones for some requests, in order. For each limit
+// the first override that fits and speaks of it counts.
 //
 // Those that name a subject are looked at by themselves, and only narrow what holds without them:
 // whoever holds a token without a `sub` caveat may add one, and so could take somebody else's wider
@@ -40,7 +40,7 @@ type Overrides struct {
 	text         string          // canonical JSON
 }
 
-// lookup is where in the list to look. Each exception stands in one of its lists, by the rarest thing
+// lookup is where in the list to look. Each override stands in one of its lists, by the rarest thing
 // that it names; none of them has more than maxAlike, which bounds what a look-up costs.
 type lookup struct {
 	bySubject map[string][]int
@@ -50,73 +50,73 @@ type lookup struct {
 	open      []int // those that name none of these
 }
 
-// Bounds of the exceptions.
+// Bounds of the overrides.
 const (
 	maxOverrides = 4096
 	maxAlike     = 256 // that a look-up may have to try because they name the same thing
 )
 
-// override is one exception: whom it fits, and what then holds.
+// override says whom it fits, and what then holds.
 type override struct {
-	token, subject string         // "" is any
-	account        wallet.Account // zero is any
-	accountPrefix  string         // "" is any
-	asset          wallet.Asset   // zero is any
-	route          Route          // RouteNone is any
+	token, subject string // "" is any
+	account        accounts
+	asset          wallet.Asset // zero is any
+	route          Route        // RouteNone is any
 	terms
+}
+
+// accounts are one account, or all that begin with prefix.
+type accounts struct {
+	one    wallet.Account // zero is any
+	prefix string         // "" is any
 }
 
 // terms are limits, of which has names those that count.
 type terms struct {
 	has         termSet
-	caps        Caps
+	caps        [numCaps]wallet.Amount
 	rate        rate
 	subjectRate rate
 }
 
+// The terms that are caps, in the order of Caps.
+const (
+	capAmount = iota
+	capDaily
+	capTotal
+	numCaps
+)
+
 type rate struct{ perSecond, burst uint64 }
 
+// termSet has a bit for each cap, and for each half of a rate.
 type termSet uint8
 
 const (
-	hasAmount termSet = 1 << iota
-	hasDaily
-	hasTotal
-	hasRate
+	hasCaps termSet = 1<<numCaps - 1
+	hasRate termSet = 1 << (numCaps + iota - 1)
 	hasBurst
 	hasSubjectRate
 	hasSubjectBurst
-
-	hasCaps = hasAmount | hasDaily | hasTotal
 )
 
 // CapsFor are the caps of one payment.
 func (l *Limits) CapsFor(who *Asker) Caps {
-	caps := Caps{l.MaxAmountPerOp, l.DailyCeiling, l.MaxAccountTotal}
 	if l.Overrides == nil {
-		return caps
+		return Caps{l.MaxAmountPerOp, l.DailyCeiling, l.MaxAccountTotal}
 	}
-	own := l.Overrides.find(&l.Overrides.caps, who, hasCaps)
-	if own.has&hasAmount != 0 {
-		caps.MaxAmountPerOp = own.caps.MaxAmountPerOp
+	caps := [numCaps]wallet.Amount{l.MaxAmountPerOp, l.DailyCeiling, l.MaxAccountTotal}
+	instead := l.Overrides.find(&l.Overrides.caps, who, hasCaps)
+	narrower := l.Overrides.findNarrower(&l.Overrides.caps, who, hasCaps)
+	for i := range caps {
+		if instead.has&(1<<i) != 0 {
+			caps[i] = instead.caps[i]
+		}
+		if narrower.has&(1<<i) != 0 {
+			caps[i] = caps[i].Min(narrower.caps[i])
+		}
 	}
-	if own.has&hasDaily != 0 {
-		caps.DailyCeiling = own.caps.DailyCeiling
-	}
-	if own.has&hasTotal != 0 {
-		caps.MaxAccountTotal = own.caps.MaxAccountTotal
-	}
-	own = l.Overrides.findNarrower(&l.Overrides.caps, who, hasCaps)
-	if own.has&hasAmount != 0 {
-		caps.MaxAmountPerOp = caps.MaxAmountPerOp.Min(own.caps.MaxAmountPerOp)
-	}
-	if own.has&hasDaily != 0 {
-		caps.DailyCeiling = caps.DailyCeiling.Min(own.caps.DailyCeiling)
-	}
-	if own.has&hasTotal != 0 {
-		caps.MaxAccountTotal = caps.MaxAccountTotal.Min(own.caps.MaxAccountTotal)
-	}
-	return caps
+	return Caps{caps[capAmount], caps[capDaily], caps[capTotal]}
 }
 
 // SubjectRateFor is the rate of one subject on one route; both zero where there is none.
@@ -148,17 +148,17 @@ func (l *Limits) RateFor(r Route) (perSecond, burst uint64, own bool) {
 	return l.RatePerSecond, l.RateBurst, false
 }
 
-// find returns what the exceptions that name no subject say of want.
+// find returns what the overrides that name no subject say of want.
 func (s *Overrides) find(x *lookup, who *Asker, want termSet) terms {
 	return s.first(who, want, [...][]int{x.byToken[who.Token], x.byAccount[who.Account], x.byAsset[who.Asset], x.open})
 }
 
-// findNarrower returns what the exceptions that name a subject say of want.
+// findNarrower returns what the overrides that name a subject say of want.
 func (s *Overrides) findNarrower(x *lookup, who *Asker, want termSet) terms {
 	return s.first(who, want, [...][]int{x.bySubject[who.Subject], nil, nil, nil})
 }
 
-// first takes each term of want from the first exception in the lists that fits and has it. It
+// first takes each term of want from the first override in the lists that fits and has it. It
 // goes through the lists, each of which is in order, in the order of all.
 func (s *Overrides) first(who *Asker, want termSet, lists [4][]int) (found terms) {
 	for found.has != want {
@@ -182,14 +182,10 @@ func (s *Overrides) first(who *Asker, want termSet, lists [4][]int) (found terms
 // take copies those terms of o that want names.
 func (t *terms) take(o *terms, want termSet) {
 	want &= o.has
-	if want&hasAmount != 0 {
-		t.caps.MaxAmountPerOp = o.caps.MaxAmountPerOp
-	}
-	if want&hasDaily != 0 {
-		t.caps.DailyCeiling = o.caps.DailyCeiling
-	}
-	if want&hasTotal != 0 {
-		t.caps.MaxAccountTotal = o.caps.MaxAccountTotal
+	for i := range t.caps {
+		if want&(1<<i) != 0 {
+			t.caps[i] = o.caps[i]
+		}
 	}
 	if want&hasSubjectRate != 0 {
 		t.subjectRate = o.subjectRate
@@ -202,6 +198,6 @@ func (o *override) fits(who *Asker) bool {
 		(o.subject == "" || o.subject == who.Subject) &&
 		(o.route == RouteNone || o.route == who.Route) &&
 		(o.asset.IsZero() || o.asset == who.Asset) &&
-		(o.account.IsZero() || o.account == who.Account) &&
-		who.Account.HasPrefix(o.accountPrefix)
+		(o.account.one.IsZero() || o.account.one == who.Account) &&
+		who.Account.HasPrefix(o.account.prefix)
 }

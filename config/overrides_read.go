@@ -3,54 +3,46 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
+	"svc-wallet/host"
 	"svc-wallet/wallet"
 )
 
-// overrides is a field that holds exceptions. As a word they stand as JSON.
-type overrides struct{ field **Overrides }
-
-func (v overrides) set(raw any) string {
-	if w, isWord := raw.(word); isWord {
-		parsed, err := readValue([]byte(cmp.Or(w, "[]")))
-		if err != nil {
-			return "is not " + v.allowed() + ": " + oneLine(err)
+// overrides is a list of overrides. As a word it stands as JSON.
+func overrides() kind[*Overrides] {
+	allowed := fmt.Sprintf("a list of at most %d overrides", maxOverrides)
+	read := func(raw any) (*Overrides, string) {
+		if w, isWord := raw.(word); isWord {
+			parsed, err := readValue([]byte(cmp.Or(w, "[]")))
+			if err != nil {
+				return nil, "is not " + allowed + ": " + oneLine(err)
+			}
+			raw = parsed
 		}
-		raw = parsed
+		items, ok := raw.([]any)
+		if !ok || len(items) > maxOverrides {
+			return nil, "is not " + allowed
+		}
+		return newOverrides(items)
 	}
-	items, ok := raw.([]any)
-	if !ok || len(items) > maxOverrides {
-		return "is not " + v.allowed()
+	print := func(o *Overrides) string {
+		if o == nil {
+			return ""
+		}
+		return o.text
 	}
-	s, problem := newOverrides(items)
-	if problem == "" {
-		*v.field = s
-	}
-	return problem
+	return kind[*Overrides]{name: "overrides", allowed: allowed, read: read, print: print}
 }
 
-func (v overrides) from(o value) { *v.field = *o.(overrides).field } //nolint:forcetypeassert // of the same row
-
-func (v overrides) String() string {
-	if *v.field == nil {
-		return ""
-	}
-	return (*v.field).text
-}
-
-func (overrides) kind() string { return "overrides" }
-
-func (overrides) allowed() string {
-	return fmt.Sprintf("a list of at most %d exceptions", maxOverrides)
-}
-
-// newOverrides reads exceptions; none at all are nil.
+// newOverrides reads overrides; none at all are nil.
 func newOverrides(items []any) (s *Overrides, problem string) {
 	if len(items) == 0 {
 		return nil, ""
 	}
-	s = &Overrides{caps: newLookup(), subjectRates: newLookup()}
+	s = new(Overrides)
 	var problems []string
 	for i, item := range items {
 		o, problem := readOverride(item)
@@ -69,16 +61,9 @@ func newOverrides(items []any) (s *Overrides, problem string) {
 }
 
 // several are problems in one line, cut where they are too many to be read.
-func several(problems []string) string { return cutText(strings.Join(problems, "; "), 2000) }
+func several(problems []string) string { return host.Cut(strings.Join(problems, "; "), 2000) }
 
-func newLookup() lookup {
-	return lookup{
-		bySubject: map[string][]int{}, byToken: map[string][]int{},
-		byAccount: map[wallet.Account][]int{}, byAsset: map[wallet.Asset][]int{},
-	}
-}
-
-// add takes one exception, and indexes it by what it changes.
+// add takes one override, and indexes it by what it changes.
 func (s *Overrides) add(o override) (problem string) {
 	at := len(s.list)
 	s.list = append(s.list, o)
@@ -97,19 +82,19 @@ func (s *Overrides) add(o override) (problem string) {
 	return problem
 }
 
-// add notes where an exception is, by the rarest thing that it names.
+// add notes where an override is, by the rarest thing that it names.
 func (x *lookup) add(o *override, at int) (problem string) {
 	var alike int
 	var what string
 	switch {
 	case o.subject != "":
-		alike, what = put(x.bySubject, o.subject, at), "the same subject"
+		alike, what = put(&x.bySubject, o.subject, at), "the same subject"
 	case o.token != "":
-		alike, what = put(x.byToken, o.token, at), "the same token"
-	case !o.account.IsZero():
-		alike, what = put(x.byAccount, o.account, at), "the same account"
+		alike, what = put(&x.byToken, o.token, at), "the same token"
+	case !o.account.one.IsZero():
+		alike, what = put(&x.byAccount, o.account.one, at), "the same account"
 	case !o.asset.IsZero():
-		alike, what = put(x.byAsset, o.asset, at), "the same asset, and neither token, subject nor whole account"
+		alike, what = put(&x.byAsset, o.asset, at), "the same asset, and neither token, subject nor whole account"
 	default:
 		x.open = append(x.open, at)
 		alike, what = len(x.open), "neither token, subject, whole account nor asset"
@@ -121,93 +106,95 @@ func (x *lookup) add(o *override, at int) (problem string) {
 }
 
 // put appends to the list of a key, and returns how long that is.
-func put[K comparable](index map[K][]int, key K, at int) int {
-	index[key] = append(index[key], at)
-	return len(index[key])
+func put[K comparable](index *map[K][]int, key K, at int) int {
+	if *index == nil {
+		*index = map[K][]int{}
+	}
+	(*index)[key] = append((*index)[key], at)
+	return len((*index)[key])
+}
+
+// part is a row of the table of what an override may say: whom it fits, and the limits that then hold.
+type part struct {
+	name, kind, allowed, help string
+	has                       termSet // of a limit
+	set                       func(o *override, raw any) (problem string)
+}
+
+// partOf is the row of a field.
+func partOf[T any](name string, has termSet, field func(*override) *T, k kind[T], help string) part {
+	return part{name, k.name, k.allowed, help, has, func(o *override, raw any) (problem string) {
+		*field(o), problem = k.read(raw)
+		return problem
+	}}
+}
+
+// parts is the table, made once.
+var parts = sync.OnceValue(func() []part { //nolint:gochecknoglobals // a table, never written
+	isToken := func(s string) bool { return s != "" && len(s) <= 64 && visible(s) }
+	isSubject := func(s string) bool { // as caveats are
+		return s != "" && len(s) <= 128 && visible(strings.ReplaceAll(s, " ", ""))
+	}
+	rates := natural(1, 1e9)
+	limit := func(name string, i int) part {
+		return partOf(name, 1<<i, func(o *override) *wallet.Amount { return &o.caps[i] }, amount(), "the limit of that name")
+	}
+	half := func(name string, has termSet, field func(*override) *uint64) part {
+		return partOf(name, has, field, rates, "the limit of that name")
+	}
+	return []part{
+		partOf("token", 0, func(o *override) *string { return &o.token }, text("name", "1 to 64 visible ASCII characters", isToken), "id of the token"),
+		partOf("subject", 0, func(o *override) *string { return &o.subject }, text("name", "1 to 128 printable ASCII characters", isSubject), "its `sub` caveat"),
+		partOf("account", 0, func(o *override) *accounts { return &o.account }, spelled("name", "an account, or the beginning of one and *", parseAccounts, nil), "the account that pays; of an issue, the one that is paid"),
+		partOf("asset", 0, func(o *override) *wallet.Asset { return &o.asset }, spelled("name", "an asset", parseAsset, nil), "what is paid"),
+		partOf("route", 0, func(o *override) *Route { return &o.route }, choice(routes(), Route.String), "the route"),
+		limit("max_amount_per_op", capAmount),
+		limit("daily_ceiling", capDaily),
+		limit("max_account_total", capTotal),
+		half("subject_rate_per_second", hasSubjectRate, func(o *override) *uint64 { return &o.subjectRate.perSecond }),
+		half("subject_burst", hasSubjectBurst, func(o *override) *uint64 { return &o.subjectRate.burst }),
+		half("rate_per_second", hasRate, func(o *override) *uint64 { return &o.rate.perSecond }),
+		half("rate_burst", hasBurst, func(o *override) *uint64 { return &o.rate.burst }),
+	}
+})
+
+func parseAccounts(s string) (accounts, bool) {
+	name, open := strings.CutSuffix(s, "*")
+	account, err := wallet.ParseAccount(name)
+	if open {
+		return accounts{prefix: name}, err == nil
+	}
+	return accounts{one: account}, err == nil
+}
+
+func parseAsset(s string) (wallet.Asset, bool) {
+	asset, err := wallet.ParseAsset(s)
+	return asset, err == nil
 }
 
 func readOverride(item any) (o override, problem string) {
-	members, ok := asObject(item)
+	members, ok := item.(object)
 	if !ok {
 		return o, shown(item) + " is not an object"
 	}
-	seen := map[string]bool{}
 	for _, m := range members {
-		if seen[m.name] {
-			return o, plain(m.name) + " is there twice"
+		i := slices.IndexFunc(parts(), func(p part) bool { return p.name == m.name })
+		if i < 0 {
+			return o, host.Plain(m.name) + ": " + shown(m.value) + " is unknown: an override names any of token, subject, account, asset and route, and the limits that it changes"
 		}
-		seen[m.name] = true
-		if problem := o.member(m); problem != "" {
-			return o, plain(m.name) + ": " + shown(m.value) + " " + problem
+		p := &parts()[i]
+		if problem := p.set(&o, m.value); problem != "" {
+			return o, m.name + ": " + shown(m.value) + " " + problem
 		}
+		o.has |= p.has
 	}
 	return o, o.unfit()
-}
-
-// limit is the member of an exception that changes the limit of that name, bound to o.
-func (o *override) limit(name string) (value, termSet) {
-	lowest, highest := wallet.Minor(1), wallet.MaxAmount()
-	switch name {
-	case "max_amount_per_op":
-		return amount(&o.caps.MaxAmountPerOp, lowest, highest), hasAmount
-	case "daily_ceiling":
-		return amount(&o.caps.DailyCeiling, lowest, highest), hasDaily
-	case "max_account_total":
-		return amount(&o.caps.MaxAccountTotal, lowest, highest), hasTotal
-	case "rate_per_second":
-		return natural(&o.rate.perSecond, 1, 1e9), hasRate
-	case "rate_burst":
-		return natural(&o.rate.burst, 1, 1e9), hasBurst
-	case "subject_rate_per_second":
-		return natural(&o.subjectRate.perSecond, 1, 1e9), hasSubjectRate
-	case "subject_burst":
-		return natural(&o.subjectRate.burst, 1, 1e9), hasSubjectBurst
-	default:
-		return nil, 0
-	}
-}
-
-// member reads one member of an exception.
-func (o *override) member(m member) (problem string) {
-	if v, has := o.limit(m.name); has != 0 {
-		o.has |= has
-		return v.set(m.value)
-	}
-	s, _ := m.value.(string)
-	var fits bool
-	switch m.name {
-	case "token":
-		o.token, fits = s, s != "" && len(s) <= 64 && visible(s)
-	case "subject": // as caveats are: printable ASCII
-		o.subject, fits = s, s != "" && len(s) <= 128 && visible(strings.ReplaceAll(s, " ", ""))
-	case "account":
-		name, open := strings.CutSuffix(s, "*")
-		account, err := wallet.ParseAccount(name)
-		if fits = err == nil; open {
-			o.accountPrefix = name
-		} else {
-			o.account = account
-		}
-	case "asset":
-		var err error
-		o.asset, err = wallet.ParseAsset(s)
-		fits = err == nil
-	case "route":
-		o.route = routeNamed(s)
-		fits = o.route != RouteNone
-	default:
-		return "is unknown: an exception names any of token, subject, account, asset and route, and the limits that it changes"
-	}
-	if !fits {
-		return "is no " + m.name
-	}
-	return ""
 }
 
 // unfit says what members do not go together.
 func (o *override) unfit() string {
 	byWho := o.token != "" || o.subject != ""
-	byWhat := !o.account.IsZero() || o.accountPrefix != "" || !o.asset.IsZero()
+	byWhat := !o.account.one.IsZero() || o.account.prefix != "" || !o.asset.IsZero()
 	both := func(a, b termSet) bool { return o.has&a != 0 == (o.has&b != 0) }
 	switch {
 	case o.has == 0:
@@ -238,9 +225,9 @@ func (s *Overrides) over(top *Limits) string {
 			over bool
 			name string
 		}{
-			{o.caps.MaxAmountPerOp.Cmp(top.MaxAmountPerOp) > 0, "max_amount_per_op"},
-			{o.caps.DailyCeiling.Cmp(top.DailyCeiling) > 0, "daily_ceiling"},
-			{o.caps.MaxAccountTotal.Cmp(top.MaxAccountTotal) > 0, "max_account_total"},
+			{o.caps[capAmount].Cmp(top.MaxAmountPerOp) > 0, "max_amount_per_op"},
+			{o.caps[capDaily].Cmp(top.DailyCeiling) > 0, "daily_ceiling"},
+			{o.caps[capTotal].Cmp(top.MaxAccountTotal) > 0, "max_account_total"},
 			{o.rate.perSecond > top.RatePerSecond, "rate_per_second"},
 			{o.rate.burst > top.RateBurst, "rate_burst"},
 			{o.subjectRate.perSecond > top.SubjectRate, "subject_rate_per_second"},

@@ -12,7 +12,7 @@ import (
 
 func mustLimits(t testing.TB, push string) *Limits {
 	t.Helper()
-	l, err := ParseLimits([]byte(push))
+	l, err := parseLimits([]byte(push))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func asker(t testing.TB, r Route, token, subject, account, asset string) *Asker 
 	return who
 }
 
-// TestOverrides asks one list of exceptions for the limits of many requests, by a table: amount,
+// TestOverrides asks one list of overrides for the limits of many requests, by a table: amount,
 // day and total as A/D/T where they are not the general 100/1000/10000, and the subject's rate.
 func TestOverrides(t *testing.T) {
 	l := mustLimits(t, `{"max_amount_per_op":"100","daily_ceiling":"1000","max_account_total":"10000","subject_rate_per_second":10,"subject_burst":20,"rate_per_second":5,"rate_burst":6,
@@ -98,7 +98,7 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-// TestOverridesWithoutRate checks a subject's rate where there is none in general: an exception by
+// TestOverridesWithoutRate checks a subject's rate where there is none in general: an override by
 // subject then sets one, for that narrows.
 func TestOverridesWithoutRate(t *testing.T) {
 	l := mustLimits(t, `{"overrides":[{"subject":"s","subject_rate_per_second":1,"subject_burst":2},{"token":"t","subject_rate_per_second":3,"subject_burst":1}]}`)
@@ -119,13 +119,13 @@ func TestOverridesWithoutRate(t *testing.T) {
 	}
 }
 
-// exception is one item of TestOverridesProperty's model, in the members of its JSON.
-type exception struct {
+// modelOverride is one item of TestOverridesProperty's model, in the members of its JSON.
+type modelOverride struct {
 	token, subject, account, asset, route string
 	terms                                 map[string]int
 }
 
-func (e *exception) json() string {
+func (e *modelOverride) json() string {
 	var members []string
 	for _, m := range []struct{ name, text string }{{"token", e.token}, {"subject", e.subject}, {"account", e.account}, {"asset", e.asset}, {"route", e.route}} {
 		if m.text != "" {
@@ -142,7 +142,7 @@ func (e *exception) json() string {
 	return "{" + strings.Join(members, ",") + "}"
 }
 
-func (e *exception) fits(who *Asker) bool {
+func (e *modelOverride) fits(who *Asker) bool {
 	same := func(wanted, is string) bool { return wanted == "" || wanted == is }
 	prefix, open := strings.CutSuffix(e.account, "*")
 	return same(e.token, who.Token) && same(e.subject, who.Subject) && same(e.asset, who.Asset.String()) && same(e.route, who.Route.String()) &&
@@ -151,7 +151,7 @@ func (e *exception) fits(who *Asker) bool {
 
 // model is what the list means, read line by line: the first fit one without a subject, narrowed by
 // the first fit one with a subject.
-func model(list []exception, who *Asker, term string, general int) int {
+func model(list []modelOverride, who *Asker, term string, general int) int {
 	first := func(withSubject bool) (n int, there bool) {
 		for _, e := range list {
 			if n, speaks := e.terms[term]; speaks && (e.subject != "") == withSubject && e.fits(who) {
@@ -176,9 +176,9 @@ func TestOverridesProperty(t *testing.T) {
 	accounts, assets := []string{"", "a", "ab", "abc", "b"}, []string{"", "ron", "eur"}
 	rapid.Check(t, func(r *rapid.T) {
 		pick := func(label string, among ...string) string { return rapid.SampledFrom(among).Draw(r, label) }
-		var list []exception
+		var list []modelOverride
 		for range rapid.IntRange(0, 12).Draw(r, "items") {
-			e := exception{token: pick("token", tokens...), subject: pick("subject", subjects...), route: pick("route", "", "", "issue", "burn"), terms: map[string]int{}}
+			e := modelOverride{token: pick("token", tokens...), subject: pick("subject", subjects...), route: pick("route", "", "", "issue", "burn"), terms: map[string]int{}}
 			if rapid.Bool().Draw(r, "rate") {
 				e.terms["subject_rate_per_second"], e.terms["subject_burst"] = rapid.IntRange(1, 9).Draw(r, "rate"), rapid.IntRange(1, 9).Draw(r, "burst")
 			} else {
@@ -224,7 +224,7 @@ func TestOverridesProperty(t *testing.T) {
 	})
 }
 
-// TestOverridesBounds gives as many exceptions as there may be, in all and of each kind that is looked
+// TestOverridesBounds gives as many overrides as there may be, in all and of each kind that is looked
 // at together, and one more.
 func TestOverridesBounds(t *testing.T) {
 	list := func(n int, item string) word {
@@ -240,27 +240,24 @@ func TestOverridesBounds(t *testing.T) {
 		item string
 		want string
 	}{
-		{maxOverrides, `{"token":"t#"` + term, "is not a list of at most 4096 exceptions"},
-		{maxOverrides, `{"account":"a#","asset":"ron"` + term, "is not a list of at most 4096 exceptions"},
+		{maxOverrides, `{"token":"t#"` + term, "is not a list of at most 4096 overrides"},
+		{maxOverrides, `{"account":"a#","asset":"ron"` + term, "is not a list of at most 4096 overrides"},
 		{maxAlike, `{"token":"t","account":"a#"` + term, "is wrong: item 257: is one of over 256 that name the same token"},
 		{maxAlike, `{"token":"t#","subject":"s"` + term, "is wrong: item 257: is one of over 256 that name the same subject"},
 		{maxAlike, `{"account":"a"` + term, "is wrong: item 257: is one of over 256 that name the same account"},
 		{maxAlike, `{"account":"a#*","asset":"ron"` + term, "is wrong: item 257: is one of over 256 that name the same asset, and neither token, subject nor whole account"},
 		{maxAlike, `{"account":"a#*"` + term, "is wrong: item 257: is one of over 256 that name neither token, subject, whole account nor asset"},
 	} {
-		var o *Overrides
-		field := overrides{&o}
-		if problem := field.set(list(v.most, v.item)); problem != "" {
+		if _, problem := overrides().read(list(v.most, v.item)); problem != "" {
 			t.Errorf("%d of %s: %s", v.most, v.item, problem)
 		}
-		before := o
-		if problem := field.set(list(v.most+1, v.item)); problem != v.want || o != before {
+		if _, problem := overrides().read(list(v.most+1, v.item)); problem != v.want {
 			t.Errorf("%d of %s: got %q, want %q", v.most+1, v.item, problem, v.want)
 		}
 	}
 }
 
-// TestOverridesForms reads the same exceptions from TOML, YAML, a variable and a push, prints them
+// TestOverridesForms reads the same overrides from TOML, YAML, a variable and a push, prints them
 // alike, and takes as many from a file as there may be.
 func TestOverridesForms(t *testing.T) {
 	const want = `[{"asset":"ron","max_amount_per_op":"5"},{"rate_burst":2,"rate_per_second":1,"route":"issue"},{"daily_ceiling":9223372036854775807,"token":"t"}]`
@@ -270,7 +267,7 @@ func TestOverridesForms(t *testing.T) {
 		"toml": {File: writeFile(t, ".toml", toml), Env: required()},
 		"yaml": {File: writeFile(t, ".yaml", yaml), Env: required()},
 	} {
-		if got := entry(mustLoad(t, from), "limits.overrides"); got != want+" from "+from.File {
+		if got := entry(mustLoad(t, from).Effective(), "limits.overrides"); got != want+" from "+from.File {
 			t.Errorf("%s gives %s", name, got)
 		}
 	}
@@ -284,25 +281,24 @@ func TestOverridesForms(t *testing.T) {
 		fmt.Fprintf(&many, "[[limits.overrides]]\nasset = 'ron'\naccount = 'a%d'\ndaily_ceiling = 1\n", i)
 	}
 	if c := mustLoad(t, Sources{File: writeFile(t, ".toml", many.String()), Env: required()}); len(c.Limits().Overrides.list) != maxOverrides {
-		t.Error("a file cannot hold all exceptions")
+		t.Error("a file cannot hold all overrides")
 	}
 	for raw, want := range map[word]string{
-		"[": "is not a list of at most 4096 exceptions: jsontext: unexpected EOF after offset 1",
-		"7": "is not a list of at most 4096 exceptions",
+		"[": "is not a list of at most 4096 overrides: jsontext: unexpected EOF after offset 1",
+		"7": "is not a list of at most 4096 overrides",
 	} {
-		o := new(Overrides)
-		if problem := (overrides{&o}).set(raw); problem != want {
+		if _, problem := overrides().read(raw); problem != want {
 			t.Errorf("%s: %s, want %s", raw, problem, want)
 		}
 	}
 }
 
-// TestOverridesAllocate asks for limits among 4096 exceptions: nothing is allocated.
+// TestOverridesAllocate asks for limits among 4096 overrides: nothing is allocated.
 func TestOverridesAllocate(t *testing.T) {
 	l := mustLimits(t, manyOverrides())
 	who := asker(t, RouteTransfer, strings.Repeat("t", 50)+"000007", "s", strings.Repeat("a", 41), strings.Repeat("r", 32))
 	if caps := l.CapsFor(who); caps.DailyCeiling != minor(6) {
-		t.Fatalf("the exception is not found: %+v", caps)
+		t.Fatalf("the override is not found: %+v", caps)
 	}
 	if n := testing.AllocsPerRun(100, func() {
 		l.CapsFor(who)
@@ -313,7 +309,7 @@ func TestOverridesAllocate(t *testing.T) {
 	}
 }
 
-// BenchmarkSubjectRateFor looks up the rate of a holder without an exception, among as many exceptions as
+// BenchmarkSubjectRateFor looks up the rate of a holder without an override, among as many overrides as
 // there may be: those of other holders, and those of caps, which are not his rate's.
 func BenchmarkSubjectRateFor(b *testing.B) {
 	var items []string
@@ -331,7 +327,7 @@ func BenchmarkSubjectRateFor(b *testing.B) {
 	}
 }
 
-// BenchmarkCapsFor looks up a payment that no exception fits, among none and among as many as may have
+// BenchmarkCapsFor looks up a payment that no override fits, among none and among as many as may have
 // to be tried.
 func BenchmarkCapsFor(b *testing.B) {
 	var items []string

@@ -3,30 +3,27 @@ package config
 import (
 	"bytes"
 	"strings"
+
+	"svc-wallet/host"
 )
 
-// Push is what a control plane says of the limits: a JSON object of the members that
-// docs/configuration.md lists. It is right by itself; whether it fits under a configuration's
+// Patch is what a control plane says of the limits, and only what it says: a JSON object of the members
+// that docs/configuration.md lists. It is right by itself; whether it fits under a configuration's
 // ceilings is for Stack to say. It is immutable.
-type Push struct {
-	said *Config         // the fields of keys count
-	keys map[string]bool // of the settings it speaks of
+type Patch struct {
+	said said
 	text []byte
 }
 
 // ParsePush reads a push: a JSON object (RFC 8259) of at most 1 MiB, its members in any order and
 // none twice. The error is Faults: everything that is wrong with it by itself.
-func ParsePush(raw []byte) (*Push, error) {
+func ParsePush(raw []byte) (*Patch, error) {
 	l, members, faults := pushLayer(raw)
-	p := &Push{said: defaults(), keys: map[string]bool{}}
-	faults = append(faults, p.said.apply(l)...)
-	faults = append(faults, pairs(l)...)
-	faults = append(faults, p.said.broken(p.said.pairRules(), faults)...)
+	p := &Patch{said: said{}}
+	faults = append(faults, l.read(func(s *setting, v any) { p.said[s.key] = v })...)
+	faults = append(faults, broken(p.said.pairs(), faults, p.said.text, l.source)...)
 	if len(faults) > 0 {
 		return nil, faults
-	}
-	for key := range l.values {
-		p.keys[key] = true
 	}
 	p.text = appendValue(nil, members)
 	return p, nil
@@ -34,85 +31,47 @@ func ParsePush(raw []byte) (*Push, error) {
 
 // JSON is the push in the form that ParsePush takes, without spaces and with its members by name,
 // so what is pushed again in another order has the same text.
-func (p *Push) JSON() []byte { return bytes.Clone(p.text) }
+func (p *Patch) JSON() []byte { return bytes.Clone(p.text) }
 
 // Len is how many settings the push speaks of.
-func (p *Push) Len() int { return len(p.keys) }
+func (p *Patch) Len() int { return len(p.said) }
 
-// takePush sets the fields that p speaks of.
-func (c *Config) takePush(p *Push, from Origin) {
-	source := from.String()
-	for key := range p.keys {
-		r := table().byKey[key]
-		r.bind(c).from(r.bind(p.said))
-		c.sources[key], c.origins[key] = source, from
-	}
+// unfit is what is wrong with p over c.
+func (p *Patch) unfit(c *Config, from Origin) Faults {
+	return broken(p.said.bounds(c), nil, p.said.text, func(string) string { return from.String() })
 }
 
-// shadowSection is the section of limits that are counted and not enforced.
-const shadowSection = "shadow"
-
-// pushLayer reads the JSON object of a push. It has faults of its own: only what may be pushed is a
-// member, and none comes twice.
-func pushLayer(raw []byte) (layer, object, Faults) {
-	l := layer{values: map[string]any{}, source: func(string) string { return "push" }}
-	whole := func(problem string) (layer, object, Faults) {
-		return layer{}, nil, Faults{{Key: "push", Problem: problem}}
-	}
-	if len(raw) > maxFile {
-		return whole("is larger than 1MiB")
+// pushLayer reads the JSON object of a push, of which only what may be pushed is a member.
+func pushLayer(raw []byte) (l layer, members object, faults Faults) {
+	const push = "push"
+	l = layer{map[string]any{}, func(string) string { return push }}
+	if len(raw) > maxDocument {
+		return l, nil, Faults{{Key: push, Problem: errLarge.Error()}}
 	}
 	members, err := readObject(raw)
 	if err != nil {
-		return whole(oneLine(err))
+		return l, nil, Faults{{Key: push, Problem: oneLine(err)}}
 	}
-	var faults Faults
-	fault := func(key, problem string) { faults = append(faults, Fault{Key: key, Source: "push", Problem: problem}) }
 	take := func(section string, m member) {
 		key, known := table().pushKey[section+m.name]
-		_, again := l.values[key]
-		switch {
-		case !known || strings.Contains(m.name, "."):
-			fault(plain(section+m.name), "unknown key")
-		case again:
-			fault(key, "is there twice")
-		default:
-			l.values[key] = m.value
+		if !known || strings.Contains(m.name, ".") {
+			faults = append(faults, Fault{Key: host.Plain(section + m.name), Source: push, Problem: "unknown key"})
+			return
 		}
+		l.said[key] = m.value
 	}
-	shadows := 0
 	for _, m := range members {
-		if m.name != shadowSection {
+		shadow, isObject := m.value.(object)
+		switch {
+		case m.name != shadowSection:
 			take("", m)
-			continue
-		}
-		inner, isObject := m.value.(object)
-		switch shadows++; {
-		case shadows > 1:
-			fault(shadowSection, "is there twice")
-		case !isObject:
-			faults = append(faults, Fault{shadowSection, shown(m.value), "push", "is not an object of limits"})
-		}
-		for _, m := range inner {
-			take(shadowSection+".", m)
+		case isObject:
+			for _, limit := range shadow {
+				take(shadowSection+".", limit)
+			}
+		default:
+			faults = append(faults, Fault{shadowSection, shown(m.value), push, "is not an object of limits"})
 		}
 	}
 	return l, members, faults
-}
-
-// pairs are the faults of limits that make sense only together. Were one alone in a layer, its
-// other half could be taken away with another layer.
-func pairs(l layer) (faults Faults) {
-	for _, section := range []string{"limits.", "shadow."} {
-		rate, burst := section+"subject_rate_per_second", section+"subject_burst"
-		_, hasRate := l.values[rate]
-		_, hasBurst := l.values[burst]
-		if hasRate && !hasBurst {
-			faults = append(faults, Fault{rate, shown(l.values[rate]), l.source(rate), "needs " + burst + " beside it"})
-		}
-		if hasBurst && !hasRate {
-			faults = append(faults, Fault{burst, shown(l.values[burst]), l.source(burst), "needs " + rate + " beside it"})
-		}
-	}
-	return faults
 }

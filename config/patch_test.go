@@ -9,7 +9,7 @@ import (
 )
 
 // TestParsePushFaults holds the exact text of what is wrong with the parts of a push that are no
-// plain limits: switches, exceptions, pairs and the limits under watch. TestParseLimitsFaults has
+// plain limits: switches, overrides, pairs and the shadow limits. TestPushFaults has
 // the rest.
 func TestParsePushFaults(t *testing.T) {
 	const (
@@ -39,36 +39,36 @@ shadow.subject_burst: 5 (from push) needs shadow.subject_rate_per_second beside 
 		{`{"shadow":{"queue":""}}`, `shadow.queue: "" (from push) is not an integer in 1…65536`},
 		{`{"shadow":{"max_amount_per_op":""}}`, `shadow.max_amount_per_op: "" (from push) ` + amounts},
 		{`{"shadow":{"max_amount_per_op":9007199254740993}}`, `shadow.max_amount_per_op: 9007199254740993 (from push) ` + amounts},
-		{`{"shadow":{"queue":1,"queue":1}}`, `shadow.queue: is there twice (from push)`},
-		{`{"shadow":{"queue":1},"shadow":{}}`, `shadow: is there twice (from push)`},
+		{`{"shadow":{"queue":1,"queue":1}}`, `push: jsontext: duplicate object member name "queue" within "/shadow"`},
+		{`{"shadow":{"queue":1},"shadow":{}}`, `push: jsontext: duplicate object member name "shadow"`},
 		{`{"shadow":{"batch_max":1}}`, `shadow.batch_max: unknown key (from push)`},
 		{`{"shadow":{"ledger_timeout":"1s"}}`, `shadow.ledger_timeout: unknown key (from push)`},
 		{`{"shadow":{"shadow":{}}}`, `shadow.shadow: unknown key (from push)`},
 		{`{"shadow.queue":1}`, `shadow.queue: unknown key (from push)`},
 		{`{"shadow_queue":1}`, `shadow_queue: unknown key (from push)`},
 
-		{`{"overrides":{}}`, `limits.overrides: a section (from push) is not a list of at most 4096 exceptions`},
-		{`{"overrides":"[]"}`, `limits.overrides: "[]" (from push) is not a list of at most 4096 exceptions`},
-		{`{"overrides":null}`, `limits.overrides: null (from push) is not a list of at most 4096 exceptions`},
+		{`{"overrides":{}}`, `limits.overrides: a section (from push) is not a list of at most 4096 overrides`},
+		{`{"overrides":"[]"}`, `limits.overrides: "[]" (from push) is not a list of at most 4096 overrides`},
+		{`{"overrides":null}`, `limits.overrides: null (from push) is not a list of at most 4096 overrides`},
 		{`{"overrides":[null]}`, list + `item 1: null is not an object`},
 		{`{"overrides":[{}]}`, list + `item 1: changes no limit`},
 		{`{"overrides":[{"asset":"ron"}]}`, list + `item 1: changes no limit`},
 		{`{"overrides":[{"daily_ceiling":"5"}]}`, list + `item 1: fits every request: change the limit itself`},
 		{`{"overrides":[{"asset":"ron","daily_ceiling":5}]}`, list + `item 1: daily_ceiling: 5 ` + amounts},
 		{`{"overrides":[{"asset":"ron","daily_ceiling":"0"}]}`, list + `item 1: daily_ceiling: "0" is not in 1…340282366920938463463374607431768211455`},
-		{`{"overrides":[{"asset":"ron","daily_ceiling":"1","daily_ceiling":"2"}]}`, list + `item 1: daily_ceiling is there twice`},
-		{`{"overrides":[{"asset":"ron","asset":"ron","daily_ceiling":"1"}]}`, list + `item 1: asset is there twice`},
+		{`{"overrides":[{"asset":"ron","daily_ceiling":"1","daily_ceiling":"2"}]}`, `push: jsontext: duplicate object member name "daily_ceiling" within "/overrides/0"`},
+		{`{"overrides":[{"asset":"ron","asset":"ron","daily_ceiling":"1"}]}`, `push: jsontext: duplicate object member name "asset" within "/overrides/0"`},
 		{
 			`{"overrides":[{"asset":"Ron","daily_ceiling":"1"},{"account":"*","daily_ceiling":"1"},{"account":"a*b","daily_ceiling":"1"},{"account":7,"daily_ceiling":"1"}]}`,
-			list + `item 1: asset: "Ron" is no asset; item 2: account: "*" is no account; item 3: account: "a*b" is no account; item 4: account: 7 is no account`,
+			list + `item 1: asset: "Ron" is not an asset; item 2: account: "*" is not an account, or the beginning of one and *; item 3: account: "a*b" is not an account, or the beginning of one and *; item 4: account: 7 is not an account, or the beginning of one and *`,
 		},
 		{
 			`{"overrides":[{"token":"","daily_ceiling":"1"},{"token":"a b","daily_ceiling":"1"},{"subject":"","daily_ceiling":"1"},{"subject":"ä","daily_ceiling":"1"},{"route":"","daily_ceiling":"1"},{"route":"Issue","daily_ceiling":"1"}]}`,
-			list + `item 1: token: "" is no token; item 2: token: "a b" is no token; item 3: subject: "" is no subject; item 4: subject: "ä" is no subject; item 5: route: "" is no route; item 6: route: "Issue" is no route`,
+			list + `item 1: token: "" is not 1 to 64 visible ASCII characters; item 2: token: "a b" is not 1 to 64 visible ASCII characters; item 3: subject: "" is not 1 to 128 printable ASCII characters; item 4: subject: "ä" is not 1 to 128 printable ASCII characters; item 5: route: "" is not one of balance, tx, issue, transfer, burn; item 6: route: "Issue" is not one of balance, tx, issue, transfer, burn`,
 		},
-		{`{"overrides":[{"subject":"` + strings.Repeat("s", 129) + `","daily_ceiling":"1"}]}`, list + `item 1: subject: "` + strings.Repeat("s", 80) + `…" is no subject`},
-		{`{"overrides":[{"queue":1,"asset":"ron"}]}`, list + `item 1: queue: 1 is unknown: an exception names any of token, subject, account, asset and route, and the limits that it changes`},
-		{`{"overrides":[{"a\nb":[],"asset":"ron"}]}`, list + `item 1: "a\nb": a list is unknown: an exception names any of token, subject, account, asset and route, and the limits that it changes`},
+		{`{"overrides":[{"subject":"` + strings.Repeat("s", 129) + `","daily_ceiling":"1"}]}`, list + `item 1: subject: "` + strings.Repeat("s", 80) + `…" is not 1 to 128 printable ASCII characters`},
+		{`{"overrides":[{"queue":1,"asset":"ron"}]}`, list + `item 1: queue: 1 is unknown: an override names any of token, subject, account, asset and route, and the limits that it changes`},
+		{`{"overrides":[{"a\nb":[],"asset":"ron"}]}`, list + `item 1: "a\nb": a list is unknown: an override names any of token, subject, account, asset and route, and the limits that it changes`},
 		{`{"overrides":[{"route":"tx","rate_per_second":5}]}`, list + `item 1: rate_per_second and rate_burst go together`},
 		{`{"overrides":[{"route":"tx","rate_per_second":0,"rate_burst":5}]}`, list + `item 1: rate_per_second: 0 is not in 1…1000000000`},
 		{`{"overrides":[{"token":"t","subject_burst":5}]}`, list + `item 1: subject_rate_per_second and subject_burst go together`},
@@ -91,22 +91,26 @@ shadow.subject_burst: 5 (from push) needs shadow.subject_rate_per_second beside 
 	}
 }
 
-// TestParsePushSize pushes as much as is taken, and one byte and one exception more; and what is
+// TestParsePushSize pushes as much as is taken, and one byte and one override more; and what is
 // wrong a hundred thousand times, of which the text stays short.
 func TestParsePushSize(t *testing.T) {
 	full := `{"queue":1}`
-	full += strings.Repeat(" ", maxFile-len(full))
+	full += strings.Repeat(" ", maxDocument-len(full))
 	if p := mustPush(t, full); p.Len() != 1 || string(p.JSON()) != `{"queue":1}` {
 		t.Errorf("1 MiB gives %d settings, %s", p.Len(), p.JSON())
 	}
 	if _, err := ParsePush([]byte(full + " ")); err == nil || err.Error() != "push: is larger than 1MiB" {
 		t.Errorf("a byte more: %v", err)
 	}
+	var many strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&many, `"%x":1,`, i)
+	}
 	for _, v := range []struct {
 		raw  string
 		want string // in the text
 	}{
-		{`{` + strings.Repeat(`"a":1,`, 100_000) + `"queue":1}`, "and 99900 more"},
+		{`{` + many.String() + `"queue":1}`, "and 99900 more"},
 		{`{"overrides":[` + strings.Repeat(`{},`, 4000) + `{}]}`, "item 1: changes no limit; item 2"},
 		{`{"queue":"` + strings.Repeat("x", 1<<19) + `"}`, `xxx…" (from push)`},
 	} {
@@ -145,7 +149,7 @@ func TestPushText(t *testing.T) {
 // as itself, and both put the same limits in force.
 func TestPushProperty(t *testing.T) {
 	var rows []setting
-	for _, s := range defaults().settings() {
+	for _, s := range table().rows {
 		if s.effect == onPush {
 			rows = append(rows, s)
 		}
@@ -157,14 +161,14 @@ func TestPushProperty(t *testing.T) {
 		if string(again.JSON()) != string(p.JSON()) || p.Len() != len(said) {
 			t.Fatalf("%s\nreads back as\n%s", p.JSON(), again.JSON())
 		}
-		a, b := defaults().under(pushed{push: p}), defaults().under(pushed{push: again})
-		if describe(a) != describe(b) {
+		a, b := defaults().under(pushed{patch: p}), defaults().under(pushed{patch: again})
+		if describeLimits(a) != describeLimits(b) {
 			t.Fatalf("%s\nand its text differ", p.JSON())
 		}
 	})
 }
 
-// manyOverrides is a push of 4096 exceptions that fills its 1 MiB well.
+// manyOverrides is a push of 4096 overrides that fills its 1 MiB well.
 func manyOverrides() string {
 	items := make([]string, maxOverrides)
 	for i := range items {
@@ -207,7 +211,7 @@ func TestPushAllocs(t *testing.T) {
 // BenchmarkPush reads a push, and puts one in force over a static configuration: a small one, and the
 // largest.
 func BenchmarkPush(b *testing.B) {
-	for _, size := range []struct{ name, raw string }{{"small", smallPush}, {"4096 exceptions", manyOverrides()}} {
+	for _, size := range []struct{ name, raw string }{{"small", smallPush}, {"4096 overrides", manyOverrides()}} {
 		raw := []byte(size.raw)
 		b.Run("parse/"+size.name, func(b *testing.B) {
 			b.SetBytes(int64(len(raw)))

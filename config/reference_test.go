@@ -34,10 +34,10 @@ func TestReference(t *testing.T) {
 	if describe(c) != describe(d) {
 		t.Errorf("the examples differ:\n%s\n%s", describe(c), describe(d))
 	}
-	if _, err := ParseLimits([]byte(examplePush)); err != nil {
+	if _, err := parseLimits([]byte(examplePush)); err != nil {
 		t.Error(err)
 	}
-	_, err = ParseLimits([]byte(examplePushWrong))
+	_, err = parseLimits([]byte(examplePushWrong))
 	wantFaults(t, err, examplePushFaults, "no file")
 	_, err = Load(Sources{File: "testdata/faults.toml"})
 	wantFaults(t, err, exampleFaults, "-")
@@ -47,7 +47,7 @@ func TestReference(t *testing.T) {
 func reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
-	section, rows := "-", defaults().settings()
+	section, rows := "-", table().rows
 	for _, s := range rows {
 		of, _, nested := strings.Cut(s.key, ".")
 		if !nested {
@@ -68,14 +68,13 @@ func reference() string {
 		if s.def == "" {
 			def = "none"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", key, s.value.kind(), def, s.value.allowed(), s.effect, s.help)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", key, s.kind, def, s.allowed, s.effect, s.help)
 	}
 	b.WriteString(referencePush)
 	pushTable(&b, rows)
 	b.WriteString(referenceOverrides)
-	for _, name := range strings.Fields("max_amount_per_op daily_ceiling max_account_total subject_rate_per_second subject_burst rate_per_second rate_burst") {
-		v, _ := new(override).limit(name)
-		fmt.Fprintf(&b, "| `%s` | %s | %s | the limit of that name |\n", name, jsonForm(v.kind()), v.allowed())
+	for _, p := range parts() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", p.name, jsonForm(p.kind), p.allowed, p.help)
 	}
 	b.WriteString(referenceShadow)
 	return b.String()
@@ -92,7 +91,7 @@ func pushTable(b *strings.Builder, rows []setting) {
 		if s.def == "" {
 			def = "none"
 		}
-		fmt.Fprintf(b, "| `%s` | `%s` | %s | %s | %s | %s |\n", s.pushName(), s.key, jsonForm(s.value.kind()), s.value.allowed(), def, s.help)
+		fmt.Fprintf(b, "| `%s` | `%s` | %s | %s | %s | %s |\n", s.pushName(), s.key, jsonForm(s.kind), s.allowed, def, s.help)
 	}
 }
 
@@ -195,14 +194,14 @@ At start the sidecar then does not run; at a reload (SIGHUP) the last good confi
 - **list**: names; in the environment with commas between them, and so is a list of addresses.
 - **file**: a path, from the working directory where it does not start with a slash.
 - **share**: which part of the requests: ` + "`true`, `false`" + `, or a percentage as text, such as ` + "`\"12.5%\"`" + `, of at most four decimals. Requests are drawn at random.
-- **overrides**: exceptions, as a list of sections (` + "`[[limits.overrides]]`" + ` in TOML); in the environment as JSON. [Below](#exceptions) is what they may say.
+- **overrides**: a list of sections (` + "`[[limits.overrides]]`" + ` in TOML); in the environment as JSON. [Below](#overrides) is what they may say.
 - **address**, **name**, **word**, **bool**: text as the column "allowed" says; bool is ` + "`true` or `false`" + `.
 
 ## Settings
 
 *Changes by* says how a setting may change while the sidecar runs: **push** by the control plane, **reload** by SIGHUP, **restart** not at all. A reload that changes a setting of the last kind applies the others and logs which keys wait for a restart. This is about names of files; the files of certificates and keys themselves, all of them, are read again within about a second of a change of theirs, without a signal.
 
-A ceiling is the hard upper bound of the limit of the same name: a file whose limit is above it is refused, and so is a push; that goes for exceptions and for limits under watch, too. Buffers and queues are sized by the ceilings, so these change by a restart only.
+A ceiling is the hard upper bound of the limit of the same name: a file whose limit is above it is refused, and so is a push; that goes for overrides and for shadow limits, too. Buffers and queues are sized by the ceilings, so these change by a restart only.
 `
 
 const referencePush = `
@@ -234,7 +233,7 @@ limits.queue: 0 (from push) is not in 1…65536`
 const examplePushWrong = `{"queue": 0, "quue": 1, "max_amount_per_op": 5}`
 
 const referenceOverrides = `
-Beside these stands ` + "`shadow`" + `, an object, see [limits under watch](#limits-under-watch).
+Beside these stands ` + "`shadow`" + `, an object, see [shadow limits](#shadow-limits).
 
 ### Revocation
 
@@ -244,25 +243,20 @@ A token whose id is in ` + "`revoked_tokens`" + `, or whose root key's id is in 
 
 A request that a switch keeps out gets 503 ` + "`RETRY_LATER`" + `; nothing was done. ` + "`writes_enabled`" + ` is for payments (issue, transfer, burn), ` + "`reads_enabled`" + ` for balance and tx, and each route has one of its own; of a share of a share, the product is let through.
 
-### Exceptions
+### Overrides
 
-` + "`overrides`" + ` is a list of at most 4096 objects. Each names whom it fits, by any of the first five members, and the limits that then hold. For each limit the first exception in the list that fits and speaks of it counts. At most 256 may name the same token, the same subject or the same whole account; of those that name none of these, at most 256 may name the same asset, and at most 256 none: they may all have to be tried for one payment. Those that change a cap and those that change a subject's rate are counted, and tried, by themselves.
+` + "`overrides`" + ` is a list of at most 4096 objects. Each names whom it fits, by any of the first five members, and the limits that then hold. For each limit the first override in the list that fits and speaks of it counts. At most 256 may name the same token, the same subject or the same whole account; of those that name none of these, at most 256 may name the same asset, and at most 256 none: they may all have to be tried for one payment. Those that change a cap and those that change a subject's rate are counted, and tried, by themselves.
 
-An exception may widen a limit, up to the ceiling, except by ` + "`subject`" + `: exceptions that name a subject are looked through by themselves, and the first one that fits only narrows what holds without it. Whoever holds a token without ` + "`sub`" + ` may add one, so a subject must not be worth having.
+An override may widen a limit, up to the ceiling, except by ` + "`subject`" + `: overrides that name a subject are looked through by themselves, and the first one that fits only narrows what holds without it. Whoever holds a token without ` + "`sub`" + ` may add one, so a subject must not be worth having.
 
 Rates go by what is known when they are judged: ` + "`rate_per_second` and `rate_burst`" + ` by ` + "`route`" + ` alone, in an object of their own, which gives the route a bucket of its own; ` + "`subject_rate_per_second` and `subject_burst`" + ` by token, subject and route.
 
 | member | JSON | allowed | meaning |
 |---|---|---|---|
-| ` + "`token`" + ` | string | 1 to 64 visible ASCII characters | id of the token |
-| ` + "`subject`" + ` | string | 1 to 128 printable ASCII characters | its ` + "`sub`" + ` caveat |
-| ` + "`account`" + ` | string | an account, or the beginning of one and ` + "`*`" + ` | the account that pays; of an issue, the one that is paid |
-| ` + "`asset`" + ` | string | an asset | what is paid |
-| ` + "`route`" + ` | string | balance, tx, issue, transfer or burn | the route |
 `
 
 const referenceShadow = `
-### Limits under watch
+### Shadow limits
 
-` + "`shadow`" + ` holds limits as they might become. They are not in force: a request that they would refuse, and the limits in force would not, is counted in ` + "`wallet_shadow_refusals_total{limit}`" + ` and goes on. What ` + "`shadow`" + ` leaves out is taken from the limits in force. Its members are the keys of [` + "`[shadow]`" + `](#shadow), without that word; an empty variable takes a limit from watch that a file put there.
+` + "`shadow`" + ` holds limits as they might become. They are not in force: a request that they would refuse, and the limits in force would not, is counted in ` + "`wallet_shadow_refusals_total{limit}`" + ` and goes on. What ` + "`shadow`" + ` leaves out is taken from the limits in force. Its members are the keys of [` + "`[shadow]`" + `](#shadow), without that word; an empty variable takes away a shadow limit that a file set.
 `

@@ -45,12 +45,12 @@ func (r *Reloader) Reload() (ignored []string, err error) {
 
 // keep takes back the changes that need a restart, and names them.
 func (c *Config) keep(old *Config) (ignored []string) {
-	before := old.settings()
-	for i, s := range c.settings() {
-		if s.effect != atRestart || s.value.String() == before[i].value.String() {
+	for i := range table().rows {
+		s := &table().rows[i]
+		if s.effect != atRestart || c.text(s.key) == old.text(s.key) {
 			continue
 		}
-		s.value.from(before[i].value)
+		s.put(c, s.get(old))
 		c.sources[s.key] = old.source(s.key)
 		ignored = append(ignored, s.key)
 	}

@@ -15,18 +15,18 @@ import (
 // TestPrecedence sets random keys in random layers (rapid; a failure prints its seed) and wants
 // each key to have the value and the source of the highest layer that sets it.
 func TestPrecedence(t *testing.T) {
-	rows := defaults().settings()
+	rows, scratch := table().rows, defaults()
 	rapid.Check(t, func(t *rapid.T) {
-		type said struct{ value, source string }
-		want := map[string]said{}
+		type value struct{ text, source string }
+		want := map[string]value{}
 		pick := func(label string, among []setting, put func(s setting, w word) (source string)) {
 			for _, s := range rapid.SliceOfDistinct(rapid.SampledFrom(among), func(s setting) string { return s.key }).Draw(t, label) {
 				w := rapid.SampledFrom(examples(s)).Draw(t, s.key)
 				source := put(s, w)
-				if problem := s.value.set(w); problem != "" {
+				if problem := set(scratch, s.key, w); problem != "" {
 					t.Fatalf("%s: %s %s", s.key, w, problem)
 				}
-				want[s.key] = said{s.value.String(), source}
+				want[s.key] = value{scratch.text(s.key), source}
 			}
 		}
 		toml := map[string]string{}
@@ -57,9 +57,9 @@ func TestPrecedence(t *testing.T) {
 		for i, e := range c.Effective() {
 			w, set := want[e.Key]
 			if !set {
-				w = said{untouched[i].Value, "default"}
+				w = value{untouched[i].Value, "default"}
 			}
-			if e.Value != w.value || e.Source != w.source {
+			if e.Value != w.text || e.Source != w.source {
 				t.Errorf("%s is %s from %s, want %+v", e.Key, e.Value, e.Source, w)
 			}
 		}
@@ -80,16 +80,16 @@ func examples(s setting) []word {
 	case "xds.spiffe_id":
 		return []word{"", "spiffe://a/b"}
 	}
-	switch s.value.kind() {
+	switch s.kind {
 	case "integer", "size", "duration", "amount":
-		lowest, highest, _ := strings.Cut(s.value.allowed(), "…")
+		lowest, highest, _ := strings.Cut(s.allowed, "…")
 		if s.def == "" { // absent, which a file says by leaving it out
 			return []word{word(lowest), word(highest)}
 		}
 		return []word{word(lowest), word(highest), word(s.def)}
 	case "word":
 		var all []word
-		for w := range strings.SplitSeq(strings.TrimPrefix(s.value.allowed(), "one of "), ", ") {
+		for w := range strings.SplitSeq(strings.TrimPrefix(s.allowed, "one of "), ", ") {
 			all = append(all, word(w))
 		}
 		return all
@@ -110,7 +110,7 @@ func examples(s setting) []word {
 
 // tomlText is w as TOML would write it.
 func tomlText(s setting, w word) string {
-	switch s.value.kind() {
+	switch s.kind {
 	case "integer", "bool":
 		return string(w)
 	case "share":
@@ -132,7 +132,7 @@ func tomlText(s setting, w word) string {
 
 // jsonText is w as JSON would write it.
 func jsonText(s setting, w word) string {
-	if s.value.kind() == "overrides" {
+	if s.kind == "overrides" {
 		return cmp.Or(string(w), "[]")
 	}
 	return tomlText(s, w)

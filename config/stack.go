@@ -1,9 +1,7 @@
 package config
 
 import (
-	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -38,14 +36,14 @@ func (o Origin) String() string {
 	}
 }
 
-// Stack is the static configuration with the pushed layers over it. It is the one writer of Live.
+// Stack is what is in force and why: the static configuration with the pushed layers over it. It is the
+// one writer of Live.
 //
 // A layer that is taken away uncovers what is below it, so removal falls back to the static
 // configuration and never to no limit at all. Nor is it ever refused: each layer is held against
 // the static configuration by itself, so nothing unfit waits below another (decision 015).
 type Stack struct {
-	live  *Live
-	force atomic.Pointer[Config]
+	live *Live
 
 	mu     sync.Mutex
 	static *Config
@@ -53,63 +51,66 @@ type Stack struct {
 }
 
 type pushed struct {
-	push *Push // nil: there is none
-	from Origin
-	fits *Config // the static configuration that it was last found fit for
+	patch *Patch // nil: there is none
+	from  Origin
+	fits  *Config // the static configuration that it was last found fit for
 }
 
 // NewStack puts the static configuration in force.
 func NewStack(static *Config, live *Live) *Stack {
-	s := &Stack{live: live, static: static}
-	s.force.Store(static)
 	live.Store(static.Limits())
-	return s
+	return &Stack{live: live, static: static}
 }
 
-// Config is what is in force; its Effective tells each setting's source.
-func (s *Stack) Config() *Config { return s.force.Load() }
-
-// Admit says whether Set would refuse p under the present configuration. It changes nothing.
-func (s *Stack) Admit(l Layer, p *Push) error {
+// Config is the static configuration below the layers. What Admit and Set say of a push depends on
+// nothing else.
+func (s *Stack) Config() *Config {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	layers := s.with(l, pushed{push: p})
-	_, err := merge(s.static, &layers)
+	return s.static
+}
+
+// Effective lists every setting as it is in force, in the order of docs/configuration.md.
+func (s *Stack) Effective() []Effective {
+	s.mu.Lock()
+	static, layers := s.static, s.layers
+	s.mu.Unlock()
+	all := static.Effective()
+	for _, l := range layers {
+		for i := range all {
+			if l.patch == nil {
+				break
+			}
+			key := all[i].Key
+			if _, there := l.patch.said[key]; there {
+				all[i] = Effective{key, l.patch.said.text(key), l.from.String(), l.from.Version, when(l.from.At)}
+			}
+		}
+	}
+	return all
+}
+
+// Admit says whether Set would refuse p under the present configuration. It changes nothing.
+func (s *Stack) Admit(l Layer, p *Patch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := fit(s.static, s.with(l, pushed{patch: p}))
 	return err
 }
 
 // Set puts a layer in force, or takes it away where p is nil. The error is Faults, and then all
 // stays as it was.
-func (s *Stack) Set(l Layer, p *Push, from Origin) error {
+func (s *Stack) Set(l Layer, p *Patch, from Origin) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	layers := s.with(l, pushed{push: p, from: from})
-	next, err := merge(s.static, &layers)
-	if err != nil {
-		return err
-	}
-	s.layers = layers
-	s.adopt(next)
-	return nil
+	return s.adopt(s.static, s.with(l, pushed{patch: p, from: from}))
 }
 
 // Rebase puts another static configuration below the layers.
 func (s *Stack) Rebase(static *Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	layers := s.layers
-	next, err := merge(static, &layers)
-	if err != nil {
-		return err
-	}
-	s.static, s.layers = static, layers
-	s.adopt(next)
-	return nil
-}
-
-func (s *Stack) adopt(next *Config) {
-	s.force.Store(next)
-	s.live.Store(next.Limits())
+	return s.adopt(static, s.layers)
 }
 
 func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
@@ -118,47 +119,45 @@ func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
 	return layers
 }
 
-// merge lays the layers over static. Each field is the topmost layer's that speaks of it. Any of
-// them may be over a ceiling, which is looked for in each by itself, and noted in it where it is not.
-func merge(static *Config, layers *[numLayers]pushed) (*Config, error) {
+func (s *Stack) adopt(static *Config, layers [numLayers]pushed) error {
+	layers, err := fit(static, layers)
+	if err != nil {
+		return err
+	}
+	s.static, s.layers = static, layers
+	s.live.Store(static.under(layers[:]...))
+	return nil
+}
+
+// fit holds each layer against static by itself, and notes where it fits.
+func fit(static *Config, layers [numLayers]pushed) ([numLayers]pushed, error) {
 	var faults Faults
-	var alone *Config // one layer over static, where there is no other
-	pushes := 0
 	for i := range layers {
-		l := &layers[i]
-		if l.push == nil {
-			continue
-		}
-		pushes++
-		if l.fits == static {
-			continue
-		}
-		one := static.under(*l)
-		unfit := one.broken(one.limitRules(), nil)
-		if faults = append(faults, unfit...); len(unfit) == 0 {
-			l.fits, alone = static, one
+		if l := &layers[i]; l.patch != nil && l.fits != static {
+			faults = append(faults, l.patch.unfit(static, l.from)...)
+			l.fits = static
 		}
 	}
 	if len(faults) > 0 {
-		return nil, faults
+		return layers, faults
 	}
-	if pushes == 1 && alone != nil {
-		return alone, nil
-	}
-	return static.under(layers[:]...), nil
+	return layers, nil
 }
 
-// under is c with layers over it, lowest first.
-func (c *Config) under(layers ...pushed) *Config {
+// under are c's limits with layers over them, lowest first. Each field is the topmost layer's that speaks
+// of it.
+func (c *Config) under(layers ...pushed) *Limits {
 	next := *c
-	next.sources, next.origins = maps.Clone(c.sources), map[string]Origin{}
 	for _, l := range layers {
-		if l.push != nil {
-			next.takePush(l.push, l.from)
+		if l.patch == nil {
+			continue
+		}
+		for key, v := range l.patch.said {
+			table().byKey[key].put(&next, v)
 		}
 	}
 	next.resolveShadow()
-	return &next
+	return &next.limits
 }
 
 // when is a time as /config shows it.

@@ -18,7 +18,7 @@ func mustPush(t interface {
 	Helper()
 	Fatalf(string, ...any)
 }, text string,
-) *Push {
+) *Patch {
 	t.Helper()
 	p, err := ParsePush([]byte(text))
 	if err != nil {
@@ -27,9 +27,9 @@ func mustPush(t interface {
 	return p
 }
 
-// entry is the line of one key in c's Effective.
-func entry(c *Config, key string) string {
-	for _, e := range c.Effective() {
+// entry is the line of one key among those in force.
+func entry(all []Effective, key string) string {
+	for _, e := range all {
 		if e.Key == key {
 			return strings.TrimSpace(fmt.Sprintf("%s from %s %s %s", e.Value, e.Source, e.Version, e.Time))
 		}
@@ -69,37 +69,46 @@ func TestStack(t *testing.T) {
 		{name: "the bottom goes", layer: LayerCluster, queue: "100 from SVC_WALLET_LIMITS_QUEUE", timeout: "1s from default", revoked: "pushed from xds limits svc-wallet.limits v1 2026-01-02T03:04:05.006Z"},
 		{name: "all gone", layer: LayerLimits, queue: "100 from SVC_WALLET_LIMITS_QUEUE", timeout: "1s from default", revoked: "static from SVC_WALLET_LIMITS_REVOKED_TOKENS"},
 	} {
-		before := s.Config()
-		var p *Push
+		before := snapshot(s)
+		var p *Patch
 		if step.push != "" {
 			p = mustPush(t, step.push)
 		}
 		if admitted := s.Admit(step.layer, p); (admitted != nil) != (step.fault != "") {
 			t.Errorf("%s: Admit says %v", step.name, admitted)
 		}
-		if s.Config() != before {
+		if snapshot(s) != before {
 			t.Errorf("%s: Admit has changed something", step.name)
 		}
 		err := s.Set(step.layer, p, step.from)
 		if step.fault != "" || err != nil {
 			wantFaults(t, err, step.fault, "no file")
-			if s.Config() != before {
+			if snapshot(s) != before {
 				t.Errorf("%s: what was refused has changed something", step.name)
 			}
 		}
 		for key, want := range map[string]string{"limits.queue": step.queue, "ledger.timeout": step.timeout, "limits.revoked_tokens": step.revoked} {
-			if got := entry(s.Config(), key); got != want {
+			if got := entry(s.Effective(), key); got != want {
 				t.Errorf("%s: %s is %s, want %s", step.name, key, got, want)
 			}
 		}
-		if live.Load() != s.Config().Limits() {
-			t.Errorf("%s: Live has other limits", step.name)
+		if got := describeLimits(live.Load()); step.fault == "" && !strings.Contains(got, "limits.queue "+strings.Fields(step.queue)[0]+"\n") {
+			t.Errorf("%s: Live has other limits:\n%s", step.name, got)
 		}
 	}
-	if s.Config().Limits().Shadow != nil || describe(s.Config()) != describe(static) {
+	if live.Load().Shadow != nil || !slices.Equal(s.Effective(), static.Effective()) || describeLimits(live.Load()) != describeLimits(static.Limits()) {
 		t.Error("something is left of what was pushed")
 	}
 }
+
+// inForce is all that a stack has in force: the limits, by their address, and why.
+type inForce struct {
+	limits *Limits
+	static *Config
+	why    string
+}
+
+func snapshot(s *Stack) inForce { return inForce{s.live.Load(), s.Config(), fmt.Sprint(s.Effective())} }
 
 // TestStackSwaps pushes a hundred versions while others look at the limits (the race detector looks
 // too): nobody ever sees two versions in one.
@@ -111,8 +120,10 @@ func TestStackSwaps(t *testing.T) {
 	for range 2 {
 		readers.Go(func() {
 			for {
-				l, c := live.Load(), s.Config().Limits()
-				if l.Queue != l.InFlight || (l.Shadow != nil && l.Shadow.Queue != l.Queue) || c.Queue != c.InFlight {
+				l, all := live.Load(), s.Effective()
+				queue, _, _ := strings.Cut(entry(all, "limits.queue"), " ")
+				inflight, _, _ := strings.Cut(entry(all, "limits.inflight"), " ")
+				if l.Queue != l.InFlight || (l.Shadow != nil && l.Shadow.Queue != l.Queue) || queue != inflight {
 					t.Errorf("a queue of %d with %d in flight", l.Queue, l.InFlight)
 					return
 				}
@@ -171,11 +182,11 @@ func TestRebase(t *testing.T) {
 	if l := live.Load(); l.Queue != 200 || l.InFlight != 8 || l.Overrides == nil {
 		t.Errorf("queue %d and inflight %d", l.Queue, l.InFlight)
 	}
-	before := s.Config()
+	before := snapshot(s)
 	err := s.Rebase(load("SVC_WALLET_CEILINGS_QUEUE=100", "SVC_WALLET_LIMITS_QUEUE=9", "SVC_WALLET_CEILINGS_DAILY_CEILING=40", "SVC_WALLET_LIMITS_DAILY_CEILING=1"))
 	wantFaults(t, err, `limits.overrides: "[{\"asset\":\"ron\",\"daily_ceiling\":\"50\"}]" (from xds limits l) is wrong: item 1: daily_ceiling is over ceilings.daily_ceiling
 limits.queue: 200 (from xds limits l) is over ceilings.queue, 100 (from SVC_WALLET_CEILINGS_QUEUE)`, "no file")
-	if s.Config() != before || live.Load() != before.Limits() {
+	if snapshot(s) != before {
 		t.Error("what was refused has changed something")
 	}
 	if err := s.Set(LayerLimits, nil, Origin{}); err != nil {
@@ -225,17 +236,17 @@ func TestReloadUnderPush(t *testing.T) {
 		if step.want != "" || err != nil {
 			wantFaults(t, err, step.want, file)
 		}
-		c := s.Config()
-		if !slices.Equal(ignored, step.ignored) || c.Limits().InFlight != step.inflight {
-			t.Errorf("%s: ignored %v, %d in flight", step.name, ignored, c.Limits().InFlight)
+		l := s.live.Load()
+		if !slices.Equal(ignored, step.ignored) || l.InFlight != step.inflight {
+			t.Errorf("%s: ignored %v, %d in flight", step.name, ignored, l.InFlight)
 		}
-		if got := entry(c, "limits.queue"); got != "200 from xds limits l" || c.Limits().Shadow.SubjectBurst != 6 {
+		if got := entry(s.Effective(), "limits.queue"); got != "200 from xds limits l" || l.Queue != 200 || l.Shadow.SubjectBurst != 6 {
 			t.Errorf("%s: the queue is %s", step.name, got)
 		}
 	}
 }
 
-// TestShadow checks that the limits under watch are the ones in force but for what is watched, also
+// TestShadow checks that the shadow limits are the ones in force but for what is set, also
 // after something else was pushed.
 func TestShadow(t *testing.T) {
 	static := mustLoad(t, Sources{File: writeFile(t, ".yaml", "shadow: {queue: 5, inflight: 6}"), Env: required("SVC_WALLET_SHADOW_INFLIGHT=")})
@@ -246,7 +257,7 @@ func TestShadow(t *testing.T) {
 	for _, step := range []struct {
 		layer Layer
 		push  string
-		want  Limits // of these fields; Queue 0: nothing is under watch
+		want  Limits // of these fields; Queue 0: there are no shadow limits
 	}{
 		{LayerLimits, `{"shadow":{"max_amount_per_op":"7"},"max_body_bytes":300}`, Limits{Queue: 5, MaxAmountPerOp: minor(7), MaxBodyBytes: 300}},
 		{LayerRuntime, `{"max_amount_per_op":"8","max_body_bytes":400,"queue":1}`, Limits{Queue: 5, MaxAmountPerOp: minor(7), MaxBodyBytes: 400}},
@@ -256,7 +267,7 @@ func TestShadow(t *testing.T) {
 		if err := s.Set(step.layer, mustPush(t, step.push), Origin{}); err != nil {
 			t.Fatal(err)
 		}
-		w := s.Config().Limits().Shadow
+		w := s.live.Load().Shadow
 		if got := (Limits{Queue: w.Queue, MaxAmountPerOp: w.MaxAmountPerOp, MaxBodyBytes: w.MaxBodyBytes}); describeLimits(&got) != describeLimits(&step.want) {
 			t.Errorf("%s: got %+v, want %+v", step.push, got, step.want)
 		}
@@ -264,18 +275,18 @@ func TestShadow(t *testing.T) {
 	if err := s.Rebase(mustLoad(t, Sources{Env: required()})); err != nil {
 		t.Fatal(err)
 	}
-	if s.Config().Limits().Shadow != nil {
-		t.Error("something is under watch that nobody named")
+	if s.live.Load().Shadow != nil {
+		t.Error("there are shadow limits that nobody set")
 	}
 }
 
 // TestStackProperty sets and removes random layers over changing static configurations (rapid; a
 // failure prints its seed). Each setting is the topmost layer's that speaks of it, else the static
-// one, with that one's source; Shadow is the limits in force but for what is watched; nothing is over
+// one, with that one's source; Shadow is the limits in force but for what is set; nothing is over
 // its ceiling; what is refused changes nothing; and a removal is never refused.
 func TestStackProperty(t *testing.T) {
 	var rows []setting
-	for _, s := range defaults().settings() {
+	for _, s := range table().rows {
 		if s.effect == onPush {
 			rows = append(rows, s)
 		}
@@ -286,7 +297,7 @@ func TestStackProperty(t *testing.T) {
 		s := NewStack(static, live)
 		model := [numLayers]map[string]word{}
 		for step := range rapid.IntRange(1, 8).Draw(t, "steps") {
-			before := s.Config()
+			before := snapshot(s)
 			layer := rapid.SampledFrom([]Layer{LayerCluster, LayerLimits, LayerRuntime}).Draw(t, "layer")
 			switch rapid.SampledFrom([]string{"set", "set", "set", "remove", "rebase", "unfit"}).Draw(t, "do") {
 			case "set":
@@ -308,7 +319,7 @@ func TestStackProperty(t *testing.T) {
 			default:
 				said := drawPush(t, rows)
 				said[rapid.SampledFrom([]string{"limits.queue", "shadow.queue"}).Draw(t, "unfit")] = "8193"
-				if s.Set(layer, mustPush(t, pushOf(rows, said)), Origin{}) == nil || s.Config() != before {
+				if s.Set(layer, mustPush(t, pushOf(rows, said)), Origin{}) == nil || snapshot(s) != before {
 					t.Fatalf("%v over a ceiling is taken, or changes something", said)
 				}
 			}
@@ -318,50 +329,55 @@ func TestStackProperty(t *testing.T) {
 }
 
 func checkStack(t *rapid.T, s *Stack, live *Live, static *Config, model [numLayers]map[string]word) {
-	c := s.Config()
-	scratch, want := map[string]value{}, map[string]Effective{}
-	for _, row := range defaults().settings() {
-		scratch[row.key] = row.value
-	}
+	want := map[string]Effective{}
 	for _, e := range static.Effective() {
 		want[e.Key] = e
 		for layer, said := range model {
 			if w, there := said[e.Key]; there {
-				if problem := scratch[e.Key].set(w); problem != "" {
+				scratch := defaults()
+				if problem := set(scratch, e.Key, w); problem != "" {
 					t.Fatal(problem)
 				}
-				want[e.Key] = Effective{Key: e.Key, Value: scratch[e.Key].String(), Source: fmt.Sprintf("xds layer %d", layer)}
+				want[e.Key] = Effective{Key: e.Key, Value: scratch.text(e.Key), Source: fmt.Sprintf("xds layer %d", layer)}
 			}
 		}
 	}
 	got := map[string]string{}
-	for _, e := range c.Effective() {
+	for _, e := range s.Effective() {
 		got[e.Key] = e.Value
 		if w := want[e.Key]; e.Value != w.Value || e.Source != w.Source || (e.Version != "") != strings.HasPrefix(e.Source, "xds ") {
 			t.Fatalf("%+v, want %+v", e, w)
 		}
 	}
-	l := c.Limits()
-	if live.Load() != l {
-		t.Fatal("Live has other limits")
-	}
-	if faults := c.conflicts(nil); len(faults) > 0 {
+	l := live.Load()
+	inForce, shadow := *static, *static
+	inForce.limits = *l
+	if faults := inForce.conflicts(nil); len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	if (l.Shadow != nil) != slices.Contains(c.watched[:], true) {
-		t.Fatalf("watched are %v, shadow is %v", c.watched, l.Shadow)
+	if l.Shadow != nil {
+		shadow.limits = *l.Shadow
 	}
-	if l.Shadow == nil {
-		return
+	shadows := 0
+	for _, row := range table().rows {
+		if row.effect == onPush && row.shadow == nil && row.print(row.get(&inForce)) != got[row.key] {
+			t.Fatalf("%s is %s in Live, want %s", row.key, row.print(row.get(&inForce)), got[row.key])
+		}
+		if row.shadow == nil || l.Shadow == nil {
+			continue
+		}
+		of := table().byKey["limits."+strings.TrimPrefix(row.key, "shadow.")]
+		source := of.key
+		if row.get(static) != nil || strings.HasPrefix(want[row.key].Source, "xds ") {
+			source = row.key
+			shadows++
+		}
+		if v := of.print(of.get(&shadow)); v != got[source] {
+			t.Fatalf("%s is %s in Shadow, want that of %s, %s", of.key, v, source, got[source])
+		}
 	}
-	for i, row := range watchable {
-		key := "shadow." + row.name
-		if !c.watched[i] {
-			key = "limits." + row.name
-		}
-		if v := row.bind(l.Shadow).String(); v != got[key] {
-			t.Fatalf("%s is %s in Shadow, want that of %s, %s", row.name, v, key, got[key])
-		}
+	if l.Shadow != nil && shadows == 0 {
+		t.Fatal("there are shadow limits that nobody set")
 	}
 }
 
@@ -397,7 +413,7 @@ func drawPush(t *rapid.T, rows []setting) map[string]word {
 
 // fitExamples are words for a setting that lie under every default ceiling.
 func fitExamples(s setting) []word {
-	switch s.name() {
+	switch s.key[strings.LastIndexByte(s.key, '.')+1:] {
 	case "max_amount_per_op", "daily_ceiling", "max_account_total":
 		return []word{"1", "5", "1000000000000000000000000"}
 	case "rate_per_second", "rate_burst", "inflight", "queue", "batch_max":

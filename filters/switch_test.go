@@ -10,11 +10,19 @@ import (
 // pushed are limits as a control plane pushes them over the defaults.
 func pushed(t testing.TB, text string) *config.Limits {
 	t.Helper()
-	l, err := config.ParseLimits([]byte(text))
+	push, err := config.ParsePush([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	static, err := config.Load(config.Sources{CPUs: 1, Env: []string{"SVC_WALLET_TLS_CERT_FILE=c", "SVC_WALLET_TLS_KEY_FILE=k", "SVC_WALLET_AUTH_ROOT_KEYS_FILE=r"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := new(config.Live)
+	if err := config.NewStack(static, live).Set(config.LayerLimits, push, config.Origin{}); err != nil {
+		t.Fatal(err)
+	}
+	return live.Load()
 }
 
 // TestSwitch: a switch keeps out its own routes and no others, with the reason for the client, and

@@ -125,7 +125,7 @@ func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {
 // adminConfig shows every setting in force with its source, and what the control plane sent. None of
 // it is a secret: keys and certificates are named by file or resource.
 func (s *Server) adminConfig(w http.ResponseWriter, _ *http.Request) {
-	all := map[string]any{"settings": s.deps.Stack.Config().Effective()}
+	all := map[string]any{"settings": s.deps.Stack.Effective()}
 	if s.deps.ControlPlane != nil {
 		all["resources"] = s.deps.ControlPlane.Status()
 	}

@@ -54,6 +54,9 @@ const txPrefix = "/v1/tx/"
 func (id routeID) path() string   { return table[id].path }
 func (id routeID) method() string { return table[id].method }
 
+// noncesUnderWay bounds the nonces that are reserved at once; more are refused with 429.
+const noncesUnderWay = 65536
+
 // route is a route at work: who judges its requests, and what is done with them at last.
 type route struct {
 	id    routeID
@@ -93,7 +96,7 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		}
 		// The key before the nonce: a replay holds the very nonce that its first request spent.
 		idempotency = s.idempotency
-		nonce       = filters.NewNonce(cfg.Wallet.Shards, cfg.Wallet.NonceEntries)
+		nonce       = filters.NewNonce(cfg.Wallet.Shards, noncesUnderWay)
 
 		// Before a body is waited for, or has memory. What waits holds no place in flight and has spent
 		// no token of a bucket.

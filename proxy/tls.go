@@ -245,12 +245,15 @@ func buildTLS(set config.TLS, p pems) (*tls.Config, error) {
 	return next, nil
 }
 
+// ticketRotation is how long a session ticket key seals new tickets.
+const ticketRotation = time.Hour
+
 // rotate seals new tickets with a new key once the last one is old enough. tls.Config allows
 // that while connections use it.
 func (c *certs) rotate() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.now()-c.rotated < int64(c.set.TicketRotation) {
+	if c.now()-c.rotated < int64(ticketRotation) {
 		return nil
 	}
 	var key [32]byte

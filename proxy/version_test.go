@@ -22,7 +22,7 @@ const (
 )
 
 // pushes parses both.
-func (r *rig) pushes() (both [2]*config.Push) {
+func (r *rig) pushes() (both [2]*config.Patch) {
 	r.t.Helper()
 	for i, text := range []string{versionA, versionB} {
 		p, err := config.ParsePush([]byte(text))
@@ -34,7 +34,7 @@ func (r *rig) pushes() (both [2]*config.Push) {
 	return both
 }
 
-func (r *rig) push(p *config.Push, version int) {
+func (r *rig) push(p *config.Patch, version int) {
 	r.t.Helper()
 	if err := r.stack.Set(config.LayerLimits, p, config.Origin{Resource: "limits test", Version: fmt.Sprint(version)}); err != nil {
 		r.t.Error(err)

@@ -254,7 +254,8 @@ func TestRefusedLoop(t *testing.T) {
 		// A reload that changes what the response is judged by has it judged anew.
 		decodes := 0
 		w.locked(func() { w.topics[0].blank = counted(w.topics[0].kind, &decodes) })
-		if err := w.stack.Rebase(w.cfg); err != nil {
+		reloaded := *w.cfg
+		if err := w.stack.Rebase(&reloaded); err != nil {
 			t.Fatal(err)
 		}
 		l.answer(l.push(extensionURL, "bad", limits(`{"queue": 0}`)))

@@ -31,7 +31,7 @@ const (
 
 // backend is what is taken of a cluster.
 type backend struct {
-	push    *config.Push
+	push    *config.Patch
 	addrs   []string // inline endpoints; nil: it tells of none, empty: it tells that there are none
 	service string   // whose endpoints to ask for; "" unless it is of type EDS
 }
@@ -191,7 +191,7 @@ func (c *Client) putClusters(next map[string]*held, endpoints *topic) error {
 		assigned = endpoints.held
 	}
 	addrs, speaks := resolve(next, assigned)
-	var push *config.Push
+	var push *config.Patch
 	var origin config.Origin
 	if h := next[ledgerCluster]; h != nil {
 		push, origin = h.value.(*backend).push, h.origin("cluster "+ledgerCluster) //nolint:forcetypeassert // read makes it

@@ -270,8 +270,8 @@ func BenchmarkPush(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		now := int64(1)
-		c, err := New(cfg, Targets{Stack: config.NewStack(cfg, new(config.Live))}, Options{Now: func() int64 { now += 1e9; return now }, Log: discardLogger()})
+		now, live := int64(1), new(config.Live)
+		c, err := New(cfg, Targets{Stack: config.NewStack(cfg, live)}, Options{Now: func() int64 { now += 1e9; return now }, Log: discardLogger()})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -283,7 +283,7 @@ func BenchmarkPush(b *testing.B) {
 		if err := n.run(ctx, cancel); !errors.Is(err, io.EOF) {
 			b.Fatal(err)
 		}
-		if got := c.Updates("limits", "accepted"); got != uint64(b.N) || c.to.Stack.Config().Limits().RateBurst > 7 || len(stream.sent) == 0 {
+		if got := c.Updates("limits", "accepted"); got != uint64(b.N) || live.Load().RateBurst > 7 || len(stream.sent) == 0 {
 			b.Fatalf("%d of %d pushes accepted", got, b.N)
 		}
 	})

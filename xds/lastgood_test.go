@@ -42,7 +42,7 @@ func TestLastGood(t *testing.T) {
 		l.asks(endpointURL)
 		l.acked(l.push(endpointURL, "e1", []named{assignment("ledger", "/1")}))
 		l.acked(l.push(secretURL, "s1", []named{textSecret("keys", "2024 00112233445566778899")}))
-		before := w.stack.Config().Effective()
+		before := w.stack.Effective()
 		w.stop()
 		file := filepath.Join(w.dir, "last-good.json")
 		text := readText(t, file)
@@ -58,7 +58,7 @@ func TestLastGood(t *testing.T) {
 
 		flags["xds.last_good_file"] = file
 		again := newSidecar(t, setup{flags: flags, idle: true})
-		after := again.stack.Config().Effective()
+		after := again.stack.Effective()
 		for i := range before {
 			if strings.HasPrefix(before[i].Source, "xds ") {
 				before[i].Source = "last good " + strings.TrimPrefix(before[i].Source, "xds ")

@@ -24,7 +24,7 @@ const (
 	extensionURL = typePrefix + "envoy.config.core.v3.TypedExtensionConfig"
 )
 
-// limitsKind is ECDS: every limit in one resource. Its value is a *config.Push.
+// limitsKind is ECDS: every limit in one resource. Its value is a *config.Patch.
 func limitsKind() kind {
 	return kind{
 		name:   config.XDSLimits,
@@ -49,7 +49,7 @@ func (c *Client) putLimits(next map[string]*held) error {
 	if h == nil {
 		return c.to.Stack.Set(config.LayerLimits, nil, config.Origin{})
 	}
-	return c.to.Stack.Set(config.LayerLimits, h.value.(*config.Push), h.origin("limits "+c.cfg.XDS.LimitsName)) //nolint:forcetypeassert // read makes it
+	return c.to.Stack.Set(config.LayerLimits, h.value.(*config.Patch), h.origin("limits "+c.cfg.XDS.LimitsName)) //nolint:forcetypeassert // read makes it
 }
 
 // parsePush is config.ParsePush as kinds want it.
@@ -67,7 +67,7 @@ type packed []byte
 // MarshalJSON implements json.Marshaler.
 func (p packed) MarshalJSON() ([]byte, error) { return p, nil }
 
-func packPush(value any) any { return packed(value.(*config.Push).JSON()) } //nolint:forcetypeassert // read makes it
+func packPush(value any) any { return packed(value.(*config.Patch).JSON()) } //nolint:forcetypeassert // read makes it
 
 // limitsJSON is the push that a resource holds, as JSON.
 func limitsJSON(m *core.TypedExtensionConfig) ([]byte, error) {

@@ -26,8 +26,8 @@ func nodeOf(cfg *config.Config, opts Options) (*core.Node, error) {
 		UserAgentName:        "svc-wallet",
 		UserAgentVersionType: &core.Node_UserAgentVersion{UserAgentVersion: opts.Version},
 	}
-	if x.Region+x.Zone+x.SubZone != "" {
-		n.Locality = &core.Locality{Region: x.Region, Zone: x.Zone, SubZone: x.SubZone}
+	if x.Region+x.Zone != "" {
+		n.Locality = &core.Locality{Region: x.Region, Zone: x.Zone}
 	}
 	if x.MetadataFile == "" {
 		return n, nil

@@ -75,7 +75,7 @@ func (c *Client) putRuntime(next map[string]*held) error {
 }
 
 // push is the layer as the push that it stands for.
-func (k knobs) push() (*config.Push, error) {
+func (k knobs) push() (*config.Patch, error) {
 	top, shadow := []byte{'{'}, []byte{'{'}
 	add := func(dst []byte, name, text string) []byte {
 		if len(dst) > 1 {

@@ -458,7 +458,7 @@ func TestAuthorityRotates(t *testing.T) {
 
 // TestTLSNeedsCertificates: a configuration with TLS is not obeyed in plain text.
 func TestTLSNeedsCertificates(t *testing.T) {
-	cfg := &config.Config{XDS: config.XDS{TLSCAFile: "ca"}}
+	cfg := &config.Config{XDS: config.XDS{ClientTLS: config.ClientTLS{TLSCAFile: "ca"}}}
 	if _, err := New(cfg, Targets{}, Options{Now: func() int64 { return 0 }}); err == nil {
 		t.Error("it would be reached in plain text")
 	}

@@ -91,7 +91,11 @@ func TestPageIstio(t *testing.T) {
 	if filter.Kind != "EnvoyFilter" || len(patches) != 1 || patches[0].ApplyTo != "EXTENSION_CONFIG" || patches[0].Patch.Operation != "ADD" {
 		t.Fatalf("%+v", filter)
 	}
-	text, err := appendYAML(nil, &patches[0].Patch.Value, 0)
+	value, err := yaml.Marshal(&patches[0].Patch.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := config.ToJSON(".yaml", value)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -151,7 +151,7 @@ func (p *parser) fault(path, problem string) {
 }
 
 // push holds members against what config takes from a control plane; nil where it refuses them.
-func (p *parser) push(prefix string, members []member) *config.Push {
+func (p *parser) push(prefix string, members []member) *config.Patch {
 	raw := []byte{'{'}
 	for i, m := range members {
 		if i > 0 {

@@ -26,6 +26,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+
+	"svc-wallet/config"
 )
 
 // Options say what is served, and where. Source and Listen must be set.
@@ -277,7 +279,7 @@ func (p *Plane) Run(ctx context.Context) error {
 
 // parse reads a document in the form that path's extension names. The error is Faults.
 func (p *Plane) parse(path string, raw []byte) (*document, error) {
-	text, err := toJSON(filepath.Ext(path), raw)
+	text, err := config.ToJSON(filepath.Ext(path), raw)
 	if err != nil {
 		return nil, Faults{err.Error()}
 	}
