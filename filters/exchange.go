@@ -76,7 +76,7 @@ type Answer struct {
 	Limit     LimitHit // with LimitsExceeded
 	Outran    bool     // with RetryLater: Seq is the ledger's version, below MinSeq
 	RateLimit RateState
-	Detail    string // why, for the client; a constant text that holds no secret
+	Detail    string // why, for the client; holds no secret and no control character
 
 	told toldLimit // what the ledger said of a limit that refused the payment
 }

@@ -165,8 +165,7 @@ func memberNamed(name []byte) member {
 	}
 }
 
-// fault is what is wrong with a body. The texts are constant: they name the rule and never
-// repeat what was sent.
+// fault is what is wrong with a body. The texts name the rule. All but unknownMember's are constant.
 type fault string
 
 // Error implements error.
@@ -182,6 +181,7 @@ const (
 	errObject    = fault("body must be one JSON object of strings and integers, without nesting, null or floats")
 	errTrailing  = fault("body must end with its JSON object")
 	errUnknown   = fault("body has a member that this operation does not take")
+	errNotTaken  = fault(" is not a member that this operation takes")
 	errTwice     = fault("body has a member twice")
 	errTo        = fault("to must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 	errFrom      = fault("from must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
@@ -213,6 +213,15 @@ func decodeBody(t *wallet.Transfer, body []byte) error {
 	}
 	t.Fingerprint = t.Hash()
 	return nil
+}
+
+// unknownMember names the member if it looks like a name, which is short and has nothing that a log or a
+// terminal could take for something else.
+func unknownMember(name []byte) error {
+	if !isID(name) {
+		return errUnknown
+	}
+	return fault(name) + errNotTaken
 }
 
 // missing names the first member of a set.
@@ -257,7 +266,7 @@ func (s *scanner) object(t *wallet.Transfer, want member) (seen member, err erro
 		case name == nil || !s.eat(':'):
 			return seen, errObject
 		case m&want == 0:
-			return seen, errUnknown
+			return seen, unknownMember(name)
 		case m&seen != 0:
 			return seen, errTwice
 		}
