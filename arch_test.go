@@ -31,6 +31,7 @@ var imports = map[string]string{
 	"xds/xdspb":        "",
 	"xds":              "wallet host config xds/xdspb",
 	"xds/control":      "wallet host config xds xds/xdspb",
+	"docs":             "",
 	"bench/apicheck":   "",
 	"bench/pki":        "",
 	"bench/hostile":    "",
@@ -38,7 +39,7 @@ var imports = map[string]string{
 	"bench/rig":        "",
 	"bench/compare":    "bench/rig",
 	"bench/refusals":   "filters bench/hostile bench/rig",
-	"cmd/svc-wallet":   "wallet host config filters ledger ledger/node proxy xds xds/control",
+	"cmd/svc-wallet":   "wallet host config filters ledger ledger/node proxy xds xds/control docs",
 }
 
 // homes names the one package (or file) that may import a dependency, so that it can be replaced
@@ -112,7 +113,9 @@ func productImports(t *testing.T) map[string][]string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != "." && strings.HasPrefix(d.Name(), "."):
+		case d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules"):
+			return filepath.SkipDir
+		case d.Name() == "go.mod" && path != "go.mod": // a module of its own
 			return filepath.SkipDir
 		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil

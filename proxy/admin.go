@@ -47,6 +47,7 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, map[string]string{"status": "ok"}) })
 	mux.HandleFunc("GET /readyz", s.adminReady)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.deps.Build) })
+	mux.HandleFunc("GET /openapi.yaml", s.adminOpenAPI)
 	mux.HandleFunc("GET /config", s.adminConfig)
 	mux.HandleFunc("POST /drain", s.adminDrain)
 	mux.HandleFunc("POST /ledger/accept", s.adminAccept)
@@ -120,6 +121,13 @@ func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	_, _ = w.Write(st.appendJSON(nil))
+}
+
+// adminOpenAPI serves the document of the wallet routes.
+func (s *Server) adminOpenAPI(w http.ResponseWriter, _ *http.Request) {
+	setAdminHeaders(w)
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(s.deps.OpenAPI)
 }
 
 // adminConfig shows every setting in force with its source, and what the control plane sent. None of

@@ -21,6 +21,7 @@ func TestAdmin(t *testing.T) {
 		{"GET", "/readyz", "", nil, 200, `"ready":true`},
 		{"GET", "/version", "", nil, 200, `"version":"test"`},
 		{"GET", "/config", "", nil, 200, `{"key":"tls.cert_file","value":"` + r.path("tls.crt") + `","source":`},
+		{"GET", "/openapi.yaml", "", nil, 200, "openapi: 3.1.0"},
 		{"GET", "/metrics", "", nil, 200, "go_goroutines"},
 		{"GET", "/metrics", "", nil, 200, "process_open_fds"},
 		{"GET", "/debug/pprof/", "", nil, 200, "goroutine"},

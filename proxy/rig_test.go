@@ -217,7 +217,7 @@ func (r *rig) start(o rigOptions) {
 
 	r.deps = proxy.Deps{
 		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Files: host.NewFiles(r.log), Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
-		Log: r.log, Now: r.clock.now, Clock: r.clock, Entropy: rand.Reader, Build: proxy.Build{Version: "test"},
+		Log: r.log, Now: r.clock.now, Clock: r.clock, Entropy: rand.Reader, Build: proxy.Build{Version: "test"}, OpenAPI: []byte("openapi: 3.1.0\n"),
 	}
 	if r.server, err = proxy.New(r.cfg, r.deps); err != nil {
 		t.Fatal(err)

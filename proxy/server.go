@@ -57,6 +57,7 @@ type Deps struct {
 	Clock        Clock        // nil: the time of day is Now
 	Entropy      io.Reader
 	Build        Build
+	OpenAPI      []byte // the document of the wallet routes, which the admin listener shows
 }
 
 // Clock knows how the time of day, which may be set wrong and back, differs from Now.

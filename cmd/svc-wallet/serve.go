@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"svc-wallet/config"
+	"svc-wallet/docs"
 	"svc-wallet/filters"
 	"svc-wallet/host"
 	"svc-wallet/ledger"
@@ -136,7 +137,7 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Files: s.files, Committer: s.committer, Reader: s.reader, Breaker: breaker,
 		Endpoints: s.client, Standing: s.client,
 		Metrics: metrics, Log: s.log, Now: clock.Now, Clock: clock, Entropy: rand.Reader,
-		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features},
+		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features}, OpenAPI: docs.OpenAPI,
 	}
 	if cfg.XDS.On() {
 		if s.plane, err = s.follow(cfg, clock); err != nil {
