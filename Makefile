@@ -15,7 +15,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live bench bench-xds bench-compare bench-refusals help
+.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ build: ## bin/svc-wallet, static
 test: ## every test, with the race detector; lint runs vet
 	$(RACE) -vet=off -timeout 30m $(PACKAGES)
 
-check: lint generated cover test live ## what CI runs: lint, generated files, coverage, tests
+check: lint generated cover test live clients ## what CI runs: lint, generated files, coverage, tests
 
 lint: ## formatting, vet, linters
 	$(TOOL) golangci-lint run
@@ -53,6 +53,12 @@ fuzz: ## every fuzz target, FUZZTIME each
 
 live: ## limits pushed at full load, go-control-plane's own test server, strangers in 256 MiB; without the race detector
 	$(GO) test -vet=off -count=1 -tags interop -run 'TestPushesUnderLoad|TestInterop|TestMemoryOfStrangers' ./e2e
+
+clients: ## clients that are generated from docs/openapi.yaml pay, and other libraries mint tokens; needs node and npm
+	cd e2e/clients/go && mkdir -p wallet && $(GO) tool oapi-codegen -generate types,client -package wallet -o wallet/wallet.gen.go ../../../docs/openapi.yaml \
+	  && $(GO) build -o ../../../bin/clients/ ./pay ./mint
+	cd e2e/clients/ts && npm ci --silent --no-audit --no-fund && npm run --silent build
+	$(GO) test -vet=off -count=1 -tags clients -run 'TestClients' ./e2e
 
 bench-xds: build ## push to enforced, on 10, 100 and 1,000 sidecars
 	@$(GO) run ./bench/xds -bin bin/svc-wallet

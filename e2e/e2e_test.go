@@ -340,12 +340,13 @@ type devProcess struct {
 	env map[string]string
 }
 
-func startDev(t testing.TB, dir string) *devProcess {
+// startDev starts it with more settings in its environment, as NAME=value.
+func startDev(t testing.TB, dir string, env ...string) *devProcess {
 	t.Helper()
-	p := start(t, "dev", "--dir", dir, "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	p := startWith(t, env, "dev", "--dir", dir, "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
 	p.until("Ctrl-C drains and stops") // the banner's last line
-	env := readEnv(t, filepath.Join(dir, "dev.env"))
-	return &devProcess{p, newClient(t, env["WALLET_URL"], env["ADMIN_URL"], env["CA_FILE"], env["TOKEN"]), env}
+	made := readEnv(t, filepath.Join(dir, "dev.env"))
+	return &devProcess{p, newClient(t, made["WALLET_URL"], made["ADMIN_URL"], made["CA_FILE"], made["TOKEN"]), made}
 }
 
 func readEnv(t testing.TB, file string) map[string]string {

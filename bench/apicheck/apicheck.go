@@ -146,8 +146,7 @@ func (c *Checker) addOperation(path, method string, op *openapi3.Operation) erro
 
 func (a *answer) name() string { return fmt.Sprintf("%s %s %d", a.method, a.path, a.status) }
 
-// read compiles the headers and the schemas of the answer's JSON body: the branches of oneOf, or the
-// one schema. The response stands at the place, unless it refers to another.
+// read compiles the headers and the schemas of the answer's JSON body, one for each meaning. The response stands at the place, unless it refers to another.
 func (c *Checker) read(a *answer, response *openapi3.ResponseRef, place string) error {
 	place = cmp.Or(response.Ref, place)
 	for name, h := range response.Value.Headers {
@@ -165,11 +164,7 @@ func (c *Checker) read(a *answer, response *openapi3.ResponseRef, place string) 
 	if err != nil {
 		return err
 	}
-	all := target(schema).OneOf
-	if all == nil {
-		all = []*jsonschema.Schema{schema}
-	}
-	for _, s := range all {
+	for _, s := range branches(schema) {
 		text := a.name()
 		if code := constant(s, "code"); code != "" {
 			text += " " + code
@@ -177,6 +172,17 @@ func (c *Checker) read(a *answer, response *openapi3.ResponseRef, place string) 
 		a.meanings = append(a.meanings, &meaning{text: text + " " + path.Base(target(s).Location), schema: s})
 	}
 	return nil
+}
+
+// branches are the schemas that a value may have: those of oneOf, and of theirs, or the one.
+func branches(s *jsonschema.Schema) (all []*jsonschema.Schema) {
+	for _, branch := range target(s).OneOf {
+		all = append(all, branches(branch)...)
+	}
+	if all == nil {
+		return []*jsonschema.Schema{s}
+	}
+	return all
 }
 
 // resource is the document's own name among the schemas.
