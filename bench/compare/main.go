@@ -1,10 +1,12 @@
 // Command compare runs two builds of svc-wallet in turn on one machine, each as a sidecar and a node
 // with TLS and a durable store, and prints what the second does against the first: requests a
 // second and CPU a request, as ratios. Machines are noisy, so each figure is the median of rounds
-// that alternate, and only ratios of one run count.
+// that alternate, and only ratios of one run count. With -starve it counts instead what a healthy ledger
+// is taken for where CPUs are short.
 //
 //	git worktree add /tmp/before REVISION && make -C /tmp/before build
 //	go run ./bench/compare -before /tmp/before/bin/svc-wallet -after bin/svc-wallet
+//	taskset -c 0 go run ./bench/compare -before /tmp/before/bin/svc-wallet -after bin/svc-wallet -starve 2
 package main
 
 import (
@@ -38,10 +40,23 @@ func main() {
 	rounds := flag.Int("rounds", 5, "of each program")
 	span := flag.Duration("span", 5*time.Second, "of one measurement")
 	clients := flag.Int("connections", 64, "each with one request at a time")
+	burners := flag.Int("starve", 0, "count refusals by a healthy node beside so many busy processes instead; for taskset -c 0")
+	burning := flag.Duration("burn", 0, "only keep a CPU busy for so long")
 	flag.Parse()
+	if *burning > 0 {
+		busy(*burning)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := compare(ctx, [2]string{*before, *after}, *rounds, *span, *clients); err != nil {
+	builds := [2]string{*before, *after}
+	err := error(nil)
+	if *burners > 0 {
+		err = starve(ctx, builds, *rounds, *span, *clients, *burners)
+	} else {
+		err = compare(ctx, builds, *rounds, *span, *clients)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench compare:", err)
 		os.Exit(1)
 	}
@@ -204,16 +219,22 @@ func (c *client) fund(token string) error {
 
 // do sends a request and demands 200.
 func (c *client) do(request string) error {
+	status, body, err := c.ask(request)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%d: %s", status, body)
+	}
+	return err
+}
+
+// ask sends a request and returns what it was answered.
+func (c *client) ask(request string) (status int, body []byte, err error) {
 	if _, err := io.WriteString(c.conn, request); err != nil {
-		return err
+		return 0, nil, err
 	}
 	res, err := http.ReadResponse(c.in, nil) //nolint:bodyclose // is read to its end, and the connection goes on
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	body, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", res.Status, body)
-	}
-	return err
+	body, err = io.ReadAll(res.Body)
+	return res.StatusCode, body, err
 }

@@ -261,3 +261,25 @@ func (p *Process) CPU() (time.Duration, error) {
 	_, err = fmt.Sscan(fields, &state, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
 	return time.Duration(user+system) * 10 * time.Millisecond, err
 }
+
+// Waited is how long the process's threads have waited for a CPU, together. A thread that ends takes
+// its time along, and few do.
+func (p *Process) Waited() (sum time.Duration, err error) {
+	tasks := fmt.Sprintf("/proc/%d/task", p.cmd.Process.Pid)
+	threads, err := os.ReadDir(tasks)
+	for _, thread := range threads {
+		text, err := os.ReadFile(filepath.Join(tasks, thread.Name(), "schedstat"))
+		if err != nil {
+			continue // it has ended
+		}
+		var ran, waited time.Duration
+		if _, err := fmt.Sscan(string(text), (*int64)(&ran), (*int64)(&waited)); err != nil {
+			return 0, err
+		}
+		sum += waited
+	}
+	return sum, err
+}
+
+// Signal sends the process a signal.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
