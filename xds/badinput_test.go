@@ -351,15 +351,20 @@ func TestSilentStream(t *testing.T) {
 			flags:  map[string]string{"xds.addr": silent.addr + "," + p.addr, "xds.protocol": protocol, "xds.types": "limits", "xds.resource_timeout": "100ms"},
 			timing: func(tm *timing) { tm.preferred = time.Hour },
 		})
-		silent.stream(t).asks(extensionURL)
-		l := p.stream(t)
-		l.asks(extensionURL)
-		if w.Connected() {
-			t.Error("connected to a silent control plane")
-		}
-		l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)))
-		if !w.Connected() || w.amount() != "7" || w.VersionAge() != 0 {
-			t.Errorf("connected %v, %s in force, age %s", w.Connected(), w.amount(), w.VersionAge())
+		silent.until(t, func(l *line) bool { return l.asksFor(extensionURL) })
+		spoken := false
+		p.until(t, func(l *line) bool {
+			if !l.asksFor(extensionURL) {
+				return false
+			}
+			if w.Connected() && !spoken {
+				t.Error("connected to a silent control plane")
+			}
+			spoken = true
+			return l.acks(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)) && w.Connected()
+		})
+		if w.amount() != "7" || w.VersionAge() != 0 {
+			t.Errorf("%s in force, age %s", w.amount(), w.VersionAge())
 		}
 		if st := w.status().Sources[0]; st.Addr != p.addr || !st.Connected {
 			t.Errorf("status %+v", st)

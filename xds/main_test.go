@@ -213,6 +213,46 @@ func (p *plane) stream(t *testing.T) *line {
 	return l
 }
 
+// until gives do one stream after the other until it is content with one: a sidecar that is starved gives
+// streams up when its time-out is short, and comes again.
+func (p *plane) until(t *testing.T, do func(*line) bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !do(p.stream(t)); {
+		if time.Now().After(end) {
+			t.Fatalf("no stream did in %s", patience)
+		}
+	}
+}
+
+// asksFor waits for the first request about a type. It is false where the stream ends before.
+func (l *line) asksFor(url string) bool {
+	for r := range l.reqs {
+		if r.url == url {
+			return true
+		}
+	}
+	return false
+}
+
+// acks sends a response and waits for its ACK. It is false where the stream ends before.
+func (l *line) acks(url, version string, resources []named) bool {
+	l.t.Helper()
+	l.nonce++
+	nonce := fmt.Sprint("n", l.nonce)
+	if l.send(l.message(url, version, nonce, resources, nil)) != nil {
+		return false
+	}
+	for r := range l.reqs {
+		if r.nonce == nonce {
+			if r.reason != "" {
+				l.t.Errorf("%s: NACK: %s", nonce, r.reason)
+			}
+			return true
+		}
+	}
+	return false
+}
+
 // named is a resource with its name, in a delta with its version.
 type named struct {
 	name string

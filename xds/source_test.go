@@ -156,15 +156,21 @@ func TestRemoval(t *testing.T) {
 func TestTimedOut(t *testing.T) {
 	protocols(t, func(t *testing.T, protocol string) {
 		p := startPlane(t)
-		w := newSidecar(t, setup{flags: map[string]string{
-			"xds.addr": p.addr, "xds.protocol": protocol, "xds.types": "limits,runtime,cluster", "xds.resource_timeout": "100ms",
-		}})
+		var ahead atomic.Int64 // of the sidecar's clock, by which resources time out
+		w := newSidecar(t, setup{
+			flags: map[string]string{
+				"xds.addr": p.addr, "xds.protocol": protocol, "xds.types": "limits,runtime,cluster", "xds.resource_timeout": "5m",
+			},
+			opts: func(o *Options) { o.Now = func() int64 { return time.Now().UnixNano() + ahead.Load() } },
+		})
 		l := p.stream(t)
 		l.asks(extensionURL)
 		if st := w.status().Resources[0]; st.State != "waiting" {
 			t.Errorf("%+v", st)
 		}
-		l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "7"}`)))
+		l.acked(l.push(extensionURL, "1", limits(`{"max_amount_per_op": "6"}`)))
+		ahead.Store(int64(5 * time.Minute))
+		l.acked(l.push(extensionURL, "2", limits(`{"max_amount_per_op": "7"}`))) // wakes who waits
 		await(t, "the time-outs", func() bool {
 			return w.Updates("runtime", "timed_out") == 1 && w.Updates("cluster", "timed_out") == 1
 		})
