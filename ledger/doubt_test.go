@@ -117,9 +117,12 @@ func TestLedgerThatWentBack(t *testing.T) {
 			if went.Seq() != version+1 {
 				t.Errorf("version %d after a payment, %d before", went.Seq(), version)
 			}
+			broke := m.reader.Reconnects()
 			stop() // and what was accepted is the one from now on
 			serveBooks(t, went, at)
-			until(t, "the accepted one is back", func() bool { return m.reader.Healthy() && m.barred(m.link.Load()) == nil })
+			until(t, "the accepted one is back", func() bool {
+				return m.reader.Reconnects() > broke && m.reader.Healthy() && m.barred(m.link.Load()) == nil
+			})
 			pays(t, m, 3, 2)
 		})
 	}
