@@ -58,21 +58,18 @@ func (f *flood) start(n int, addr, target string, attacks ...func(net.Conn)) {
 	for i := range n {
 		attack := attacks[i%len(attacks)]
 		f.wg.Go(func() {
-			for first := true; ; first = false {
-				select {
-				case <-f.done:
-					return
-				case f.dialing <- struct{}{}:
-				}
+			for first := true; !f.over(); {
+				f.dialing <- struct{}{}
 				c, err := from(addr).Dial("tcp", target)
 				<-f.dialing
 				if err != nil {
-					continue
+					continue // a starved listener may not have taken it up in time
 				}
 				f.mu.Lock()
 				f.open[c] = struct{}{}
 				f.mu.Unlock()
 				if first {
+					first = false
 					arrived.Done()
 				}
 				attack(c)
@@ -84,6 +81,15 @@ func (f *flood) start(n int, addr, target string, attacks ...func(net.Conn)) {
 		})
 	}
 	arrived.Wait()
+}
+
+func (f *flood) over() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // end closes what is open and waits for all. Who was just dialling is closed at a later look.
