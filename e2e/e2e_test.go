@@ -408,6 +408,7 @@ func newPair(t testing.TB, serveArgs ...string) *pair {
 		serveArgs: append([]string{
 			"serve", "--bind", wallet, "--metrics", admin, "--tls-cert", cert, "--tls-key", key,
 			"--root-keys", keys, "--ledger", ledger, "--log-level", "warning",
+			"--read-timeout", "1m", "--write-timeout", "1m", // no test asks for a pace of clients
 		}, serveArgs...),
 		client: newClient(t, "https://"+wallet, "http://"+admin, ca, mint(t, keys)),
 	}
