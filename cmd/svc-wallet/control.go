@@ -22,7 +22,8 @@ func controlCommand(hup <-chan os.Signal) *cobra.Command {
 		Short: "Run a control plane that pushes limits to sidecars",
 		Long: `Runs a control plane. --limits is a file, which is the group "default", or a folder of
 GROUP.json, .yaml, .yml or .toml. Files are watched; SIGHUP reads them again at once. A file that
-cannot be read as it should is refused, and what it said before stays in force.`,
+cannot be read as it should is refused, and what it said before stays in force; so it does where a
+file is gone.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if err := required(cmd, "limits", "listen"); err != nil {
@@ -72,6 +73,7 @@ cannot be read as it should is refused, and what it said before stays in force.`
 	f.StringVar(&o.Names.Limits, "limits-name", "svc-wallet.limits", "name of the resource of limits")
 	f.StringVar(&o.Names.Runtime, "runtime-name", "svc-wallet.runtime", "name of the runtime layer")
 	f.IntVar(&o.MaxSidecars, "max-sidecars", 10_000, "sidecars that are known at once; those that left longest ago are forgotten first")
+	f.BoolVar(&o.AllowEmpty, "allow-empty", false, "start on a folder without a document, which lifts what was pushed before")
 	f.StringVar(&format, "log-format", "json", "json or text")
 	f.StringVar(&level, "log-level", "info", "debug, info, warning or error")
 	return cmd

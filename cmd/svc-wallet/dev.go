@@ -111,7 +111,7 @@ func (d devFolder) controlPlane(cfg *config.Config, log *logrus.Logger, now func
 		return nil, err
 	}
 	plane, err := control.New(control.Options{
-		Source: groups, Listen: cfg.XDS.Addrs[0], API: "127.0.0.1:0", Log: log, Now: now,
+		Source: groups, Listen: cfg.XDS.Addrs[0], API: "127.0.0.1:0", AllowEmpty: true, Log: log, Now: now,
 	})
 	if err != nil {
 		return nil, err
@@ -269,12 +269,12 @@ Paste into another terminal:
   curl -sS --cacert "$CA_FILE" "$WALLET_URL/v1/balance?account=bob&asset=ron"; echo
 
   echo '-- a lower cap and a kill switch, pushed by the control plane; then back'
-  limit() { curl -sS -X PUT "$CONTROL_URL/limits/default?wait=5s" -d "$1"; }
+  limit() { curl -sS -X PATCH "$CONTROL_URL/limits/default?wait=5s" -d "$1"; }
   limit '{"max_amount_per_op":"100"}'
   pay transfer demo-6 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"101","nonce":2}'
   limit '{"writes_enabled":false}'
   pay transfer demo-6 '{"from":"alice","to":"bob","asset":"ron","amount_minor":"1","nonce":2}'
-  limit '{}'
+  limit '{"max_amount_per_op":null,"writes_enabled":null}'
 
   curl -sS "$ADMIN_URL/readyz"; echo; curl -sS "$ADMIN_URL/metrics" | grep '^wallet_.* [1-9]'
 

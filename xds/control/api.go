@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -54,11 +56,12 @@ func (p *Plane) serveAPI(ctx context.Context) error {
 
 func (p *Plane) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /limits", p.getGroups)
-	mux.HandleFunc("GET /limits/{group}", p.getGroup)
-	mux.HandleFunc("PUT /limits/{group}", p.putGroup)
-	mux.HandleFunc("DELETE /limits/{group}", p.deleteGroup)
-	mux.HandleFunc("GET /sidecars", p.getSidecars)
+	mux.HandleFunc("GET /limits", taking(p.getGroups))
+	mux.HandleFunc("GET /limits/{group}", taking(p.getGroup))
+	mux.HandleFunc("PUT /limits/{group}", taking(p.putGroup, "dry_run", "wait"))
+	mux.HandleFunc("PATCH /limits/{group}", taking(p.patchGroup, "dry_run", "wait"))
+	mux.HandleFunc("DELETE /limits/{group}", taking(p.deleteGroup))
+	mux.HandleFunc("GET /sidecars", taking(p.getSidecars, "group"))
 	mux.Handle("GET /metrics", p.metrics.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -66,6 +69,25 @@ func (p *Plane) handler() http.Handler {
 	// A web page in an operator's browser must not be able to change or to read: the first refuses
 	// what comes from another origin, the second a name that was rebound to loopback.
 	return refuseCrossOrigin(p.refuseRebound(mux))
+}
+
+// taking refuses a query with anything but these parameters, each once: one that is mistyped, such as
+// dryrun, would else do what was only to be tried.
+func taking(handle http.HandlerFunc, params ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			refuse(w, badRequest, "the query is malformed", nil)
+			return
+		}
+		for name, values := range query {
+			if !slices.Contains(params, name) || len(values) > 1 {
+				refuse(w, badRequest, "the query may have only, and each once: "+cmp.Or(strings.Join(params, ", "), "nothing"), nil)
+				return
+			}
+		}
+		handle(w, r)
+	}
 }
 
 // refuseCrossOrigin refuses what a browser sends for a page of another origin, whatever the method:
@@ -108,15 +130,19 @@ func (p *Plane) mayChange(r *http.Request) bool {
 	if p.opts.TLS == nil {
 		return true
 	}
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return false
-	}
-	for _, uri := range r.TLS.PeerCertificates[0].URIs {
-		if slices.ContainsFunc(p.opts.ClientIDs, func(id string) bool { return newGlob(id).matches(uri.String()) }) {
-			return true
+	return slices.ContainsFunc(clientIDs(r), func(client string) bool {
+		return slices.ContainsFunc(p.opts.ClientIDs, func(id string) bool { return newGlob(id).matches(client) })
+	})
+}
+
+// clientIDs are the URI SANs of a client's certificate.
+func clientIDs(r *http.Request) (ids []string) {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		for _, uri := range r.TLS.PeerCertificates[0].URIs {
+			ids = append(ids, uri.String())
 		}
 	}
-	return false
+	return ids
 }
 
 // code is what kind of error it is.
@@ -129,6 +155,7 @@ const (
 	conflict        code = "CONFLICT"
 	failedCondition code = "PRECONDITION_FAILED"
 	tooLarge        code = "TOO_LARGE"
+	unsupported     code = "UNSUPPORTED_MEDIA_TYPE"
 	internal        code = "INTERNAL_ERROR"
 )
 
@@ -146,6 +173,8 @@ func (c code) http() int {
 		return http.StatusPreconditionFailed
 	case tooLarge:
 		return http.StatusRequestEntityTooLarge
+	case unsupported:
+		return http.StatusUnsupportedMediaType
 	default:
 		return http.StatusInternalServerError
 	}

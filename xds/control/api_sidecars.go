@@ -33,11 +33,14 @@ type refusedView struct {
 	At      string `json:"at"`
 }
 
-func (p *Plane) getSidecars(w http.ResponseWriter, _ *http.Request) {
-	route, now := p.state.Load().served.route, p.opts.Now()
+// getSidecars lists the sidecars, or those of a group.
+func (p *Plane) getSidecars(w http.ResponseWriter, r *http.Request) {
+	route, now, group := p.state.Load().served.route, p.opts.Now(), r.URL.Query().Get("group")
 	list := []sidecarView{}
 	for _, row := range p.fleet.list() {
-		list = append(list, row.view(route, now))
+		if v := row.view(route, now); group == "" || v.Group == group {
+			list = append(list, v)
+		}
 	}
 	writeJSON(w, http.StatusOK, map[string][]sidecarView{"sidecars": list})
 }

@@ -57,6 +57,24 @@ func TestAPI(t *testing.T) {
 		{name: "delete", method: "DELETE", path: "/limits/default", status: 204, after: "-"},
 		{name: "delete nothing", method: "DELETE", path: "/limits/nope", status: 404},
 		{name: "delete another", method: "DELETE", path: "/limits/default", header: func(*rig) []string { return []string{"If-Match", `"other"`} }, status: 412},
+		{name: "a parameter of another name", method: "PUT", path: "/limits/default?dryrun=true", body: `{}`, status: 400, want: "dry_run, wait"},
+		{name: "a parameter twice", method: "PUT", path: "/limits/default?dry_run=true&dry_run=false", body: `{}`, status: 400},
+		{name: "a malformed query", method: "PUT", path: "/limits/default?dry_run=%zz", body: `{}`, status: 400},
+		{name: "delete knows no dry run", method: "DELETE", path: "/limits/default?dry_run=true", status: 400, want: "nothing"},
+		{name: "a parameter of a read", method: "GET", path: "/limits?group=default", status: 400},
+		{name: "sidecars of a group", method: "GET", path: "/sidecars?group=default", status: 200, want: `{"sidecars":[]}`},
+		{name: "patch", method: "PATCH", path: "/limits/default", body: `{"inflight":9}`, status: 200, want: `"changes":[{"member":"inflight","from":null,"to":9}]`, after: "{\n  \"inflight\": 9,\n  \"queue\": 5\n}\n"},
+		{name: "patch away", method: "PATCH", path: "/limits/default", body: `{"queue":null}`, status: 200, want: `"to":null`, after: "{}\n"},
+		{name: "patch nothing", method: "PATCH", path: "/limits/default", body: `{}`, status: 200, want: `"changes":[]`, after: "{\n  \"queue\": 5\n}\n"},
+		{name: "patch within", method: "PATCH", path: "/limits/default", body: `{"runtime":{"svc-wallet.queue":9}}`, status: 200, want: `"member":"runtime"`, after: "{\n  \"queue\": 5,\n  \"runtime\": {\n    \"svc-wallet.queue\": 9\n  }\n}\n"},
+		{name: "patch a new group", method: "PATCH", path: "/limits/new", body: `{"writes_enabled":false}`, status: 201, want: `"group":"new"`},
+		{name: "patch, dry run", method: "PATCH", path: "/limits/default?dry_run=true", body: `{"queue":7}`, status: 200, want: `"dry_run":true`},
+		{name: "patch to what is refused", method: "PATCH", path: "/limits/default", body: `{"queue":0}`, status: 400, want: "limits.queue: 0"},
+		{name: "patch that is none", method: "PATCH", path: "/limits/default", body: `[]`, status: 400, want: "not a JSON object"},
+		{name: "patch, too deep", method: "PATCH", path: "/limits/default", body: strings.Repeat(`{"a":`, 9) + `{}` + strings.Repeat(`}`, 9), status: 400, want: "more than 8 deep"},
+		{name: "patch of another kind", method: "PATCH", path: "/limits/default", body: `[]`, header: func(*rig) []string { return []string{"Content-Type", "application/json-patch+json"} }, status: 415, want: "merge-patch"},
+		{name: "patch, lost update", method: "PATCH", path: "/limits/default", body: `{"queue":7}`, header: func(*rig) []string { return []string{"If-Match", `"other"`} }, status: 412},
+		{name: "patch by hand", method: "PATCH", path: "/limits/hand", body: `{}`, status: 409, want: "hand.yaml"},
 		{name: "cross-origin", method: "PUT", path: "/limits/default", body: `{}`, header: func(*rig) []string { return []string{"Origin", "https://evil.example"} }, status: 403},
 		{name: "cross-site", method: "DELETE", path: "/limits/default", header: func(*rig) []string { return []string{"Sec-Fetch-Site", "cross-site"} }, status: 403},
 		{name: "cross-origin read", method: "GET", path: "/limits", header: func(*rig) []string { return []string{"Origin", "https://evil.example"} }, status: 403},
@@ -152,8 +170,11 @@ func TestOneFile(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("gone", func() bool { return r.call("GET", "/limits/default", "").status == 404 })
-	if got := r.call("PUT", "/limits/default", `{"queue":7}`); got.status != 201 {
+	r.eventually("gone", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, goneFault) })
+	if got := r.call("GET", "/limits/default", ""); got.status != 200 || got.body != "{\n  \"queue\": 6\n}\n" {
+		t.Errorf("without its file: %d %s", got.status, got.body)
+	}
+	if got := r.call("PUT", "/limits/default", `{"queue":7}`); got.status != 200 {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 	by := filepath.Join(t.TempDir(), "limits.toml")

@@ -152,15 +152,7 @@ func (p *parser) fault(path, problem string) {
 
 // push holds members against what config takes from a control plane; nil where it refuses them.
 func (p *parser) push(prefix string, members []member) *config.Patch {
-	raw := []byte{'{'}
-	for i, m := range members {
-		if i > 0 {
-			raw = append(raw, ',')
-		}
-		raw, _ = jsontext.AppendQuote(raw, m.name) // it was decoded: it is UTF-8
-		raw = append(append(raw, ':'), m.value...)
-	}
-	push, err := config.ParsePush(append(raw, '}'))
+	push, err := config.ParsePush(appendObject(nil, members))
 	var faults config.Faults
 	if errors.As(err, &faults) {
 		for _, f := range faults {

@@ -38,7 +38,8 @@ type Options struct {
 	TLS         func() *tls.Config // of both listeners, for each handshake a new one; without, they must be Unix sockets or on loopback
 	ClientIDs   []string           // URI SANs, or globs of them, that may change limits where TLS is spoken
 	Names       Names
-	MaxSidecars int // that are known at once; 10,000 by default
+	MaxSidecars int  // that are known at once; 10,000 by default
+	AllowEmpty  bool // a folder without a document is meant
 	Log         *logrus.Logger
 	Now         func() int64 // Unix nanoseconds; by default the wall clock
 }
@@ -81,6 +82,7 @@ type group struct {
 	doc     *document // in force; nil: there was no good one yet
 	refused Faults    // of raw
 	twins   bool      // there are two files
+	gone    bool      // there is none any more; doc stays in force
 }
 
 // New reads the source. It refuses one with anything wrong in it: there is no last good yet. The
@@ -113,7 +115,13 @@ func New(opts Options) (*Plane, error) {
 	p.metrics.sidecarsFn = func() float64 { return float64(p.fleet.size()) }
 	p.metrics.groupsFn = func() float64 { return float64(len(p.state.Load().served.docs)) }
 	p.Reload()
-	return p, p.state.Load().faults()
+	if err := p.state.Load().faults(); err != nil {
+		return p, err
+	}
+	if len(p.state.Load().groups) == 0 && !opts.AllowEmpty {
+		return p, Faults{fmt.Sprintf("%s: there is no document, which lifts every limit: put {} into default.json there if that is meant, or allow it to be empty", p.source.path)}
+	}
+	return p, nil
 }
 
 // faults are nil where there are none.
@@ -156,7 +164,24 @@ func (p *Plane) reload() {
 	for name, f := range files {
 		next[name] = p.judge(before.groups[name], f)
 	}
+	for name, g := range before.groups {
+		if _, there := files[name]; !there && g.doc != nil {
+			g.gone, g.raw, g.refused = true, nil, Faults{goneFault}
+			next[name] = g
+		}
+	}
 	p.adopt(next)
+}
+
+// goneFault is said of a file that vanished. A folder that is not mounted, or was emptied by mistake,
+// must not lift limits, kill switches and revocations.
+const goneFault = "the file is gone; its last document stays in force until DELETE takes the group away, or PUT writes another one"
+
+// forget takes a group away for good. It is called under p.mu.
+func (p *Plane) forget(name string) {
+	groups := maps.Clone(p.state.Load().groups)
+	delete(groups, name)
+	p.adopt(groups)
 }
 
 // reloadGroup is reload after the file of one group was written, where all have just been read: to

@@ -60,7 +60,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	log := logrus.New()
 	log.SetOutput(r.log)
-	opts := Options{Source: r.dir, Listen: "127.0.0.1:0", API: "127.0.0.1:0", Log: log}
+	opts := Options{Source: r.dir, Listen: "127.0.0.1:0", API: "127.0.0.1:0", AllowEmpty: len(o.files) == 0, Log: log}
 	if o.change != nil {
 		o.change(&opts)
 	}

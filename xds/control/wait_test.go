@@ -154,7 +154,7 @@ func TestClose(t *testing.T) {
 	defer os.RemoveAll(dir)
 	for _, api := range []string{"", "unix:" + filepath.Join(dir, "api")} {
 		for range 2 {
-			p, err := New(Options{Source: t.TempDir(), Listen: "unix:" + filepath.Join(dir, "xds"), API: api})
+			p, err := New(Options{Source: t.TempDir(), Listen: "unix:" + filepath.Join(dir, "xds"), API: api, AllowEmpty: true})
 			if err != nil {
 				t.Fatal(err)
 			}

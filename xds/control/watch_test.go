@@ -51,6 +51,11 @@ func TestWatch(t *testing.T) {
 	if err := os.Remove(r.path("payments.toml")); err != nil {
 		t.Fatal(err)
 	}
+	r.eventually("gone", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, goneFault) })
+	comes("payments", "5") // still
+	if got := r.call("DELETE", "/limits/payments", ""); got.status != 204 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
 	r.eventually("removed", func() bool { return r.call("GET", "/limits/payments", "").status == 404 })
 	r.write("bad.json", `{`)
 	r.eventually("a new bad one", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, `"group":"bad"`) })
@@ -197,7 +202,7 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	plane := func(listen, api string) error {
-		p, err := New(Options{Source: dir, Listen: listen, API: api})
+		p, err := New(Options{Source: dir, Listen: listen, API: api, AllowEmpty: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,5 +246,39 @@ func TestListen(t *testing.T) {
 	}
 	if err := plane("unix:"+stale, ""); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNothingVanishes: a folder that is emptied while it is served lifts nothing, says so once, and DELETE
+// makes it so; one that is empty at a start is refused unless it is meant. Method: a folder with a kill
+// switch, whose files go.
+func TestNothingVanishes(t *testing.T) {
+	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"writes_enabled":false}`, "payments.yaml": "queue: 5\n"}})
+	for _, name := range []string{"default.json", "payments.yaml"} {
+		if err := os.Remove(r.path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.eventually("noticed", func() bool {
+		return strings.Count(r.call("GET", "/limits", "").body, goneFault) == 2 && r.log.has("limits_refused")
+	})
+	if got := r.call("GET", "/limits/default", ""); !strings.Contains(got.body, `"writes_enabled": false`) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if _, err := New(Options{Source: r.dir, Listen: "127.0.0.1:0"}); err == nil || !strings.Contains(err.Error(), "there is no document") {
+		t.Errorf("an empty folder: %v", err)
+	}
+	r.write("default.json", `{"writes_enabled":false}`) // mounted again
+	r.eventually("back", func() bool { return strings.Count(r.call("GET", "/limits", "").body, goneFault) == 1 })
+	for _, name := range []string{"default", "payments"} {
+		if got := r.call("DELETE", "/limits/"+name, ""); got.status != 204 {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+	}
+	if got := r.call("GET", "/limits", ""); !strings.Contains(got.body, `"groups":[]`) {
+		t.Error(got.body)
+	}
+	if !r.log.has("limits_deleted") {
+		t.Error(r.log)
 	}
 }
