@@ -33,7 +33,7 @@ func newChecker(f folder, spend func(bytes int64) error) *checker {
 // to version upTo.
 func (c *checker) journal(db pebble.Reader, segments []segment, upTo, last uint64) error {
 	c.upTo = upTo
-	c.report.First, c.report.Last = c.kept, upTo
+	c.report.First, c.report.Last, c.report.StateSeq = c.kept, last, upTo
 	for i := range segments {
 		end := last
 		if i+1 < len(segments) {
@@ -304,9 +304,10 @@ func (a *auditor) add(key, value []byte) error {
 type Report struct {
 	Ledger       string   `json:"ledger"`
 	First        uint64   `json:"first_payment"` // of those that are kept
-	Last         uint64   `json:"last_payment"`
+	Last         uint64   `json:"last_payment"`  // of the journal
 	Payments     uint64   `json:"payments_read"`
 	JournalBytes int64    `json:"journal_bytes"`
+	StateSeq     uint64   `json:"state_payment"` // the last payment that the state has; after a kill a start does the rest again
 	StateRows    uint64   `json:"state_rows"`
 	Faults       uint64   `json:"faults"`
 	Unread       uint64   `json:"payments_unread"` // lie where the journal is damaged

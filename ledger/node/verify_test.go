@@ -59,6 +59,16 @@ func TestVerifySound(t *testing.T) {
 	}
 }
 
+// TestVerifyTellsJournalFromState: of a killed store the last payment is the journal's, and how far the
+// state is stands apart.
+func TestVerifyTellsJournalFromState(t *testing.T) {
+	d := newDamaged(t, false)
+	r, err := d.verified(t)
+	if err != nil || r.Last != d.seen || r.Payments != d.seen || r.StateSeq >= d.seen {
+		t.Errorf("%d payments were made: %v, %+v", d.seen, err, r)
+	}
+}
+
 // TestVerifyRefuses: what is no store, or is in use, is no sound one.
 func TestVerifyRefuses(t *testing.T) {
 	fs := vfs.NewMem()
