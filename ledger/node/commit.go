@@ -256,6 +256,9 @@ func (p *pebbleEngine) persist(g *group) error {
 }
 
 func (p *pebbleEngine) appendRecord(g *group) error {
+	if err := p.writer.inPlace(g.opens != nil); err != nil {
+		return err
+	}
 	if g.opens != nil {
 		if err := p.writer.begin(g.opens); err != nil {
 			return err

@@ -408,34 +408,43 @@ func TestDurableIsLost(t *testing.T) {
 
 // TestDurableIsMissed: with no word of how far the journal was acknowledged, a cut end would pass for
 // one that was never written. So verify calls it a fault and a start tells of it, once: it makes the
-// file anew.
+// file anew. So they do where one of its two marks is damaged.
 func TestDurableIsMissed(t *testing.T) {
 	d := newDamaged(t, false)
 	for what, missed := range map[string]struct {
 		change func([]byte) []byte
-		told   bool
+		told   string
 	}{
-		"whole":              {func(b []byte) []byte { return b }, false},
-		"one slot is bad":    {func(b []byte) []byte { b[10] ^= 1; return b }, false},
-		"removed":            {func([]byte) []byte { return nil }, true},
-		"empty":              {func([]byte) []byte { return []byte{} }, true},
-		"both slots are bad": {func(b []byte) []byte { b[10] ^= 1; b[durableApart+10] ^= 1; return b }, true},
+		"whole":              {func(b []byte) []byte { return b }, ""},
+		"both slots are bad": {func(b []byte) []byte { b[10] ^= 1; b[durableApart+10] ^= 1; return b }, "durable_lost"},
+		"removed":            {func([]byte) []byte { return nil }, "durable_lost"},
+		"empty":              {func([]byte) []byte { return []byte{} }, "durable_lost"},
+		"one slot is bad":    {func(b []byte) []byte { b[10] ^= 1; return b }, "durable_damaged"},
+		"the other is bad":   {func(b []byte) []byte { b[durableApart+10] ^= 1; return b }, "durable_damaged"},
+		"cut behind a slot":  {func(b []byte) []byte { return b[:durableSize] }, "durable_damaged"},
+		"cut before a slot":  {func(b []byte) []byte { return b[:durableApart] }, "durable_damaged"},
 	} {
 		fs := vfs.NewMem()
 		d.spoiled(durableName, missed.change).put(t, fs)
 		r, err := verifyPebble(context.Background(), "db", fs, func(int64, int64) {})
-		if err != nil || (r.Faults > 0) != missed.told {
+		if err != nil || (r.Faults > 0) != (missed.told != "") {
 			t.Errorf("%s: verify says %+v, %v", what, r, err)
 		}
-		for _, told := range []bool{missed.told, false} {
+		for _, told := range []string{missed.told, ""} {
 			log, hook := logrustest.NewNullLogger()
 			e, err := openPebble("db", small(Options{Log: log}), fs)
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
 			mustClose(t, e)
-			if events := hook.AllEntries(); slices.ContainsFunc(events, func(l *logrus.Entry) bool { return l.Message == "durable_lost" }) != told {
-				t.Errorf("%s: told is not %v", what, told)
+			said := ""
+			for _, l := range hook.AllEntries() {
+				if l.Level <= logrus.WarnLevel {
+					said += l.Message
+				}
+			}
+			if said != told {
+				t.Errorf("%s: it said %q, want %q", what, said, told)
 			}
 		}
 	}
@@ -453,9 +462,7 @@ func TestTornEnd(t *testing.T) {
 		last = ends[len(ends)-2]
 	}
 	before := d.seen - 4 // the last group
-	stale := binary.BigEndian.AppendUint64([]byte(durableMagic), before)
-	stale = binary.BigEndian.AppendUint32(stale, checksum(stale))
-	told := d.spoiled(durableName, func([]byte) []byte { return stale })
+	told := d.vouchedUpTo(before)
 	for torn := last + 1; torn < end; torn += 1 + (end-last)/trials(60) {
 		for what, change := range map[string]func([]byte) []byte{
 			"cut":   func(b []byte) []byte { return b[:torn] },
@@ -477,6 +484,65 @@ func TestTornEnd(t *testing.T) {
 			}
 			mustClose(t, again)
 		}
+	}
+}
+
+// vouchedUpTo is a copy in which the file durable says that payment seq was made durable last.
+func (d *damaged) vouchedUpTo(seq uint64) *damaged {
+	return d.spoiled(durableName, func([]byte) []byte {
+		slot := binary.BigEndian.AppendUint64([]byte(durableMagic), seq)
+		slot = binary.BigEndian.AppendUint32(slot, checksum(slot))
+		return append(append(slot, make([]byte, durableApart-durableSize)...), slot...)
+	})
+}
+
+// TestNothingIsCutUnvouched: where the file durable is lost, or has lost the mark that would tell, a start
+// does not cut off what may be payments that were acknowledged and then damaged: it refuses, changes
+// nothing and says how to go on, and that way leads to a store that starts without them. Method: flipped
+// bits in the last records of a killed store, and in the header and the record of a segment that has only one.
+func TestNothingIsCutUnvouched(t *testing.T) {
+	d := newDamaged(t, false)
+	names := d.segmentsOf()
+	newest := names[len(names)-1]
+	lost := func(d *damaged) *damaged { return d.spoiled(durableName, func([]byte) []byte { return nil }) }
+	half := func(d *damaged) *damaged {
+		return d.spoiled(durableName, func(b []byte) []byte { b[10] ^= 1; return b })
+	}
+	flipped := func(from int) *damaged { // in every record from that one on, by its number from the end
+		return d.spoiled(newest, func(b []byte) []byte {
+			ends := append([]int{headerSize}, borders(t, b)...)
+			for _, at := range ends[max(0, len(ends)-1-from) : len(ends)-1] {
+				b[at+recordHead+9] ^= 4
+			}
+			return b
+		})
+	}
+	headless := func(b []byte) []byte { b[20] ^= 1; return b }
+	for what, c := range map[string]*damaged{
+		"lost, one record":               lost(flipped(1)),
+		"lost, all records of a segment": lost(flipped(100)),
+		"lost, and the header too":       lost(flipped(100).spoiled(newest, headless)),
+		"half lost, one record":          half(flipped(1).vouchedUpTo(d.seen - 4)),
+	} {
+		e, err := c.open(t)
+		if err == nil {
+			t.Errorf("%s: it opened at %d of %d", what, e.Seq(), d.seen)
+			mustClose(t, e)
+			continue
+		}
+		var cut int
+		_, how, ok := strings.Cut(err.Error(), "run truncate -s ")
+		if _, scan := fmt.Sscan(how, &cut); !ok || scan != nil {
+			t.Fatalf("%s: it says only %v", what, err)
+		}
+		if r, err := c.verified(t); err != nil || r.Faults == 0 {
+			t.Errorf("%s: verify says %+v, %v", what, r, err)
+		}
+		if e, err = c.spoiled(newest, func(b []byte) []byte { return b[:cut] }).open(t); err != nil {
+			t.Errorf("%s: cut at %d as it says: %v", what, cut, err)
+			continue
+		}
+		mustClose(t, e)
 	}
 }
 

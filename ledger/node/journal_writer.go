@@ -2,27 +2,35 @@ package node
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"io"
+	"fmt"
+	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // journalWriter writes records, one after the other. It is one goroutine's.
 type journalWriter struct {
-	fs     vfs.FS
-	dir    string
-	fill   int64
-	file   vfs.File // the newest segment
-	filled int64    // bytes of it that are there, zeros included
+	fs      vfs.FS
+	dir     string
+	fill    int64
+	elapsed func() time.Duration
+	name    string        // the newest segment's
+	file    vfs.File      // the newest segment
+	filled  int64         // bytes of it that are there, zeros included
+	looked  time.Duration // when inPlace last looked
 }
+
+// lookEvery is the time between two looks at whether the journal is still where a start will look for
+// it. A look costs two calls of stat.
+const lookEvery = 100 * time.Millisecond
 
 // open goes on in a segment that is there, behind end. What a crash left there is wiped first, lest
 // a shorter record leave the rest of it behind. A crash here leaves some of it, and it is wiped then.
 func (w *journalWriter) open(end place) (err error) {
-	name := w.fs.PathJoin(w.dir, segmentName(end.segment))
-	if w.file, err = w.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified); err != nil {
+	w.name = w.fs.PathJoin(w.dir, segmentName(end.segment))
+	if w.file, err = w.fs.OpenReadWrite(w.name, vfs.WriteCategoryUnspecified); err != nil {
 		return err
 	}
 	rest, err := readFrom(w.file, end.offset)
@@ -48,7 +56,8 @@ func (w *journalWriter) begin(h *header) error {
 		}
 	}
 	var err error
-	if w.file, err = w.fs.OpenReadWrite(w.fs.PathJoin(w.dir, segmentName(h.first)), vfs.WriteCategoryUnspecified); err != nil {
+	w.name = w.fs.PathJoin(w.dir, segmentName(h.first))
+	if w.file, err = w.fs.OpenReadWrite(w.name, vfs.WriteCategoryUnspecified); err != nil {
 		return err
 	}
 	w.filled = w.fill
@@ -78,59 +87,38 @@ func (w *journalWriter) append(record []byte, offset int64) error {
 	return w.file.SyncData()
 }
 
+// inPlace fails where what is appended would not be found by a start: the segment was removed, or its
+// folder was renamed, or another file or a shorter one is in its place. It looks every lookEvery, or at
+// once.
+func (w *journalWriter) inPlace(atOnce bool) error {
+	now := w.elapsed()
+	if !atOnce && now-w.looked < lookEvery {
+		return nil
+	}
+	w.looked = now
+	open, err := w.file.Stat()
+	if err != nil {
+		return err
+	}
+	found, err := w.fs.Stat(w.name)
+	if err != nil {
+		return fmt.Errorf("it was removed or renamed under the node: %w", err)
+	}
+	if a, ok := open.Sys().(*syscall.Stat_t); ok {
+		if b, ok := found.Sys().(*syscall.Stat_t); !ok || a.Dev != b.Dev || a.Ino != b.Ino {
+			return fmt.Errorf("another file was put in the place of %s under the node", w.name)
+		}
+	}
+	if found.Size() < w.filled {
+		return fmt.Errorf("%s was cut under the node, from %d bytes to %d", w.name, w.filled, found.Size())
+	}
+	return nil
+}
+
 func syncFolder(fs vfs.FS, dir string) error {
 	f, err := fs.OpenDir(dir)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
-}
-
-// durableFile says which version was durable, apart from the journal that it vouches for: after a
-// crash of the process the version that was acknowledged, after a power cut that or an earlier one.
-// It is written after each sync of the journal, and itself synced only where a segment begins and at
-// each start, so that it is always there. Of its two slots one is always whole.
-type durableFile struct {
-	file vfs.File
-	next int64 // slot
-}
-
-const (
-	durableName  = "durable"
-	durableMagic = "\xb6durable"
-	durableSize  = 8 + 8 + 4
-	durableApart = 4096 // two slots never share a sector
-)
-
-func openDurable(fs vfs.FS, dir string) (*durableFile, error) {
-	f, err := fs.OpenReadWrite(fs.PathJoin(dir, durableName), vfs.WriteCategoryUnspecified)
-	return &durableFile{file: f}, err
-}
-
-func (d *durableFile) write(seq uint64) error {
-	b := binary.BigEndian.AppendUint64([]byte(durableMagic), seq)
-	b = binary.BigEndian.AppendUint32(b, checksum(b))
-	_, err := d.file.WriteAt(b, d.next*durableApart)
-	d.next = 1 - d.next
-	return err
-}
-
-// readDurable is the version that the file vouches for; without ok there is no such file, or neither
-// slot checks.
-func readDurable(fs vfs.FS, dir string) (seq uint64, ok bool, err error) {
-	f, err := fs.Open(fs.PathJoin(dir, durableName))
-	if isAbsent(err) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, durableApart+durableSize))
-	for at := 0; at+durableSize <= len(b); at += durableApart {
-		slot := b[at : at+durableSize]
-		if string(slot[:8]) == durableMagic && checksum(slot[:16]) == binary.BigEndian.Uint32(slot[16:]) {
-			seq, ok = max(seq, binary.BigEndian.Uint64(slot[8:])), true
-		}
-	}
-	return seq, ok, errors.Join(err, f.Close())
 }

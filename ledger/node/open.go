@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/sirupsen/logrus"
 )
 
 // Names in the store's folder.
@@ -45,14 +46,27 @@ func (p *pebbleEngine) openStore() error {
 	if err := p.untilFailure(func() error { return p.takeOver(s) }); err != nil {
 		return p.refuse("cannot open the store", errors.Join(err, p.letGo()))
 	}
-	if !s.vouched {
-		p.opts.Log.WithField("reason", errUnvouched.Error()).Error("durable_lost")
-	}
+	p.tell(&s)
 	p.opened.Store(true) // first, so that a failure of this very moment is told by one of the two
 	if failure := p.failure.Load(); failure != nil {
 		return p.refuse("cannot open the store", errors.Join(*failure, p.letGo()))
 	}
 	return nil
+}
+
+// tell logs what was amiss and is mended now.
+func (p *pebbleEngine) tell(s *survey) {
+	if err := s.vouched(); err != nil {
+		line := p.opts.Log.WithFields(logrus.Fields{"reason": err.Error(), "durable": s.durable.seq, "journal": s.seq})
+		if s.durable.whole == 0 {
+			line.Error("durable_lost")
+		} else {
+			line.Error("durable_damaged")
+		}
+	}
+	if s.torn > 0 {
+		p.opts.Log.WithFields(logrus.Fields{"file": s.tornIn, "offset": s.tornAt, "bytes": s.torn, "payments": s.seq}).Warn("torn_record_cut")
+	}
 }
 
 // letGo closes what takeOver opened. Where Pebble failed, that may take until its disk is well again,
@@ -145,7 +159,7 @@ func (p *pebbleEngine) takeOver(s survey) error {
 			return err
 		}
 	}
-	p.writer = journalWriter{fs: p.fs, dir: p.journal(), fill: p.opts.fill}
+	p.writer = journalWriter{fs: p.fs, dir: p.journal(), fill: p.opts.fill, elapsed: p.opts.Elapsed}
 	if fresh {
 		p.out.end = place{1, headerSize}
 		err = p.writer.begin(&header{ledger: s.ledger, first: 1})
@@ -156,13 +170,8 @@ func (p *pebbleEngine) takeOver(s survey) error {
 		return err
 	}
 	p.id = Identity{s.ledger, newName()}
-	if p.durable, err = openDurable(p.fs, p.dir); err != nil {
-		return err
-	}
-	if err := p.durable.write(s.seq); err != nil {
-		return err
-	}
-	return errors.Join(p.durable.file.Sync(), syncFolder(p.fs, p.dir))
+	p.durable, err = openDurable(p.fs, p.dir, s.durable, s.seq)
+	return err
 }
 
 // catchUp does the tail again.
@@ -231,10 +240,6 @@ func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
 	p.out.rows(b, p.books, entries)
 	return errors.Join(p.db.Apply(b, pebble.NoSync), b.Close())
 }
-
-// errUnvouched is no reason to refuse a store: what the journal holds is whole. But had its end been
-// cut off as well, nobody would know.
-var errUnvouched = errors.New("the file " + durableName + " is missing or damaged, so that nothing tells whether the journal has lost its end")
 
 // makeFolder makes a folder that is there after a crash, too.
 func makeFolder(fs vfs.FS, dir string) error {

@@ -27,7 +27,10 @@ type survey struct {
 	end      place
 	chain    uint64
 	tail     int64 // bytes of the journal that the state has not
-	vouched  bool  // the file durable says how far the journal went
+	durable  durableMarks
+	torn     int64  // bytes behind the last whole record that are not zeros
+	tornIn   string // the file that they are in
+	tornAt   int64  // where they may be cut off
 }
 
 // segment is a file of the journal. end is where its records end; 0 for the newest, which knows it not.
@@ -47,8 +50,7 @@ func (f folder) survey() (s survey, err error) {
 	if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "MANIFEST-") }) {
 		return s, errors.New("the store has format 1, which had no journal and is not read any more; start with a new folder")
 	}
-	durable, vouched, err := readDurable(f.fs, f.dir)
-	if err != nil {
+	if s.durable, err = readDurable(f.fs, f.dir); err != nil {
 		return s, err
 	}
 	if err := s.readState(); err != nil {
@@ -60,11 +62,10 @@ func (f folder) survey() (s survey, err error) {
 	if err := s.followTail(); err != nil {
 		return s, err
 	}
-	if durable > s.seq {
-		return s, damagef(journalDir, "payments are missing: %d had been made durable, it ends at %d", durable, s.seq)
+	if s.durable.seq > s.seq {
+		return s, damagef(journalDir, "payments are missing: %d had been made durable, it ends at %d", s.durable.seq, s.seq)
 	}
-	s.vouched = vouched || s.seq == 0
-	return s, nil
+	return s, s.mayCut()
 }
 
 // readState opens Pebble read-only: what it takes for leftovers it would delete.
@@ -130,7 +131,7 @@ func (s *survey) listSegments() error {
 		}
 	}
 	if s.leftover != "" {
-		return noRecords(s.fs, s.leftover)
+		return s.lookAtLeftover()
 	}
 	return nil
 }
@@ -157,15 +158,18 @@ func readHeader(fs vfs.FS, name string) (g segment, err error) {
 	return g, g.decode(b)
 }
 
-// noRecords refuses a file that is no torn beginning, because there is something in it.
-func noRecords(fs vfs.FS, name string) error {
-	f, err := fs.Open(name)
+// lookAtLeftover refuses a file that is no torn beginning, because there is something in it.
+func (s *survey) lookAtLeftover() error {
+	f, err := s.fs.Open(s.leftover)
 	if err != nil {
 		return err
 	}
 	rest, err := readFrom(f, 0)
 	if err = errors.Join(err, f.Close()); err == nil && goodRecord(rest) {
-		return damagef(name, "its header does not check")
+		return damagef(s.leftover, "its header does not check")
+	}
+	if len(rest) > headerSize { // a header may be torn, but behind it there are only zeros then
+		s.noteTorn(s.leftover, 0, rest[headerSize:])
 	}
 	return err
 }
@@ -268,6 +272,7 @@ func (s *survey) follow(g *segment) error {
 	if err == nil && goodRecord(rest) {
 		return damagef(g.name, "at %d there is no whole record, but behind it there are some", r.at)
 	}
+	s.noteTorn(g.name, r.at, rest)
 	return err // zeros, or the torn end of a crash
 }
 

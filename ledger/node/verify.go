@@ -71,8 +71,8 @@ func (f folder) verify(ctx context.Context, progress func(done, total int64)) (*
 	if err != nil {
 		return nil, f.refuse("cannot open the store", err)
 	}
-	if !s.vouched {
-		c.report.fault("%s", errUnvouched)
+	if err := s.vouched(); err != nil {
+		c.report.fault("%s", err)
 	}
 	if len(s.segments) == 0 {
 		return nil, f.refuse("there is no store", errors.New("the folder is empty"))
