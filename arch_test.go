@@ -56,7 +56,7 @@ var homes = map[string][]string{
 	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb", "xds", "xds/control", "xds/xdspb"},
 	"github.com/cockroachdb/pebble":          {"ledger/node"},
 	"github.com/pelletier/go-toml":           {"config"},
-	"go.yaml.in/yaml":                        {"config"},
+	"go.yaml.in/yaml":                        {"config", "bench/apicheck"},
 	"github.com/spf13/cobra":                 {"cmd/svc-wallet"},
 	"lukechampine.com/uint128":               {"wallet/amount.go"},
 	"github.com/getkin/kin-openapi":          {"bench/apicheck"},
