@@ -417,7 +417,11 @@ type hungEngine struct {
 	hangs atomic.Bool
 }
 
-func (e *hungEngine) Stalled() bool { return e.hangs.Load() }
+func (e *hungEngine) Stats() node.Stats {
+	s := e.Engine.Stats()
+	s.Stalled = e.hangs.Load()
+	return s
+}
 
 // heldEngine is a real engine whose commits wait at a gate.
 type heldEngine struct {

@@ -42,7 +42,7 @@ func newControlPlane(t testing.TB) *controlPlane {
 
 func (c *controlPlane) start(t testing.TB) {
 	t.Helper()
-	c.program = start(t, "control", "--limits", c.limits, "--listen", c.xds, "--api", c.api, "--log-level", "warning")
+	c.program = start(t, "control", "--limits", c.limits, "--allow-empty", "--listen", c.xds, "--api", c.api, "--log-level", "warning")
 	eventually(t, "the control plane answers", func() bool {
 		resp, err := http.Get("http://" + c.api + "/healthz")
 		if err != nil {

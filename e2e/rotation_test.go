@@ -101,7 +101,7 @@ func newMesh(t *testing.T, ca *pki.Authority, known ...*pki.Authority) *mesh {
 	m.serveArgs = append(m.serveArgs, "--ledger", m.ledgerAddr)
 	m.ledgerArgs = append([]string{"ledger", "--data", t.TempDir(), "--listen", m.ledgerAddr},
 		m.mounts["node"].flags("--tls-cert", "--tls-key", "--client-ca")...)
-	m.control = append([]string{"control", "--limits", t.TempDir(), "--listen", xdsAddr, "--api", ""},
+	m.control = append([]string{"control", "--limits", t.TempDir(), "--allow-empty", "--listen", xdsAddr, "--api", ""},
 		m.mounts["control"].flags("--tls-cert", "--tls-key", "--tls-ca")...)
 
 	bundle := filepath.Join(t.TempDir(), "bundle")

@@ -214,7 +214,7 @@ func startPlane(ctx context.Context, binary, dir string) (*plane, error) {
 	if err := ln.Close(); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.CommandContext(ctx, binary, "control", "--limits", limits, "--listen", p.addr, "--api", p.api, "--log-level", "error") //nolint:gosec // the person who runs it names it
+	p.cmd = exec.CommandContext(ctx, binary, "control", "--limits", limits, "--allow-empty", "--listen", p.addr, "--api", p.api, "--log-level", "error") //nolint:gosec // the person who runs it names it
 	p.cmd.Stderr = os.Stderr
 	if err := p.cmd.Start(); err != nil {
 		return nil, err

@@ -35,8 +35,9 @@ func TestControlUsage(t *testing.T) {
 		{"--limits " + empty + " --listen 127.0.0.1:0 --tls-cert a", exitUsage, "go together"},
 		{"--limits " + empty + " --listen 127.0.0.1:0 --client-id a", exitUsage, "means nothing without --tls-ca"},
 		{"--limits " + empty + "/none --listen 127.0.0.1:0", exitError, "no such file"},
-		{"--limits " + empty + " --listen 0.0.0.0:0", exitError, "only loopback may be served without TLS"},
-		{"--limits " + empty + " --listen nowhere", exitError, "want unix:PATH or HOST:PORT"},
+		{"--limits " + empty + " --listen 127.0.0.1:0", exitError, "there is no document"},
+		{"--limits " + empty + " --allow-empty --listen 0.0.0.0:0", exitError, "only loopback may be served without TLS"},
+		{"--limits " + empty + " --allow-empty --listen nowhere", exitError, "want unix:PATH or HOST:PORT"},
 		{"--limits " + dir + " --listen 127.0.0.1:0", exitError, "quue: unknown key (from push); "},
 	} {
 		var out bytes.Buffer
@@ -62,7 +63,7 @@ func TestControlRuns(t *testing.T) {
 	}
 	hup := make(chan os.Signal, 1)
 	root := newRoot(hup)
-	root.SetArgs([]string{"control", "--limits", limits, "--listen", "unix:" + sock("xds"), "--api", "unix:" + sock("api")})
+	root.SetArgs([]string{"control", "--limits", limits, "--allow-empty", "--listen", "unix:" + sock("xds"), "--api", "unix:" + sock("api")})
 	root.SetErr(io.Discard)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -85,7 +86,14 @@ func TestControlRuns(t *testing.T) {
 		text, _ := io.ReadAll(resp.Body)
 		return string(text)
 	}
-	eventually(t, func() bool { return strings.Contains(call("GET", "/healthz", ""), `"ok"`) })
+	eventually(t, func() bool {
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		default:
+		}
+		return strings.Contains(call("GET", "/healthz", ""), `"ok"`)
+	})
 	if got := call("PUT", "/limits/default", `{"queue":5}`); !strings.Contains(got, `"version"`) {
 		t.Error(got)
 	}

@@ -39,10 +39,10 @@ func blocks(t *testing.T, language string, count int) (found []string) {
 }
 
 // TestPageDocuments: each JSON document of the page is one that this control plane takes, and what it
-// makes of it a sidecar would take. So are the bodies of the page's PUTs.
+// makes of it a sidecar would take. So are the bodies that the page sends.
 func TestPageDocuments(t *testing.T) {
 	docs := blocks(t, "json", 4)
-	for _, m := range regexp.MustCompile(`-X PUT \S+ -d '([^']*)'`).FindAllStringSubmatch(strings.Join(blocks(t, "sh", 2), ""), -1) {
+	for _, m := range regexp.MustCompile(`-X (?:PUT|PATCH) \S+ -d '([^']*)'`).FindAllStringSubmatch(strings.Join(blocks(t, "sh", 2), ""), -1) {
 		docs = append(docs, m[1])
 	}
 	if len(docs) != 7 {
