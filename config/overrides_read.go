@@ -193,8 +193,7 @@ func readOverride(item any) (o override, problem string) {
 
 // unfit says what members do not go together.
 func (o *override) unfit() string {
-	byWho := o.token != "" || o.subject != ""
-	byWhat := !o.account.one.IsZero() || o.account.prefix != "" || !o.asset.IsZero()
+	byWho, byWhat := o.byWho(), o.byWhat()
 	both := func(a, b termSet) bool { return o.has&a != 0 == (o.has&b != 0) }
 	switch {
 	case o.has == 0:
@@ -211,6 +210,14 @@ func (o *override) unfit() string {
 		return "subject_rate_per_second is judged before the request is decoded: it goes by token, subject and route only"
 	}
 	return ""
+}
+
+// byWho reports whether the override goes by who asks.
+func (o *override) byWho() bool { return o.token != "" || o.subject != "" }
+
+// byWhat reports whether it goes by what a payment moves.
+func (o *override) byWhat() bool {
+	return !o.account.one.IsZero() || o.account.prefix != "" || !o.asset.IsZero()
 }
 
 // over says what is above the ceilings, and "" where nothing is.

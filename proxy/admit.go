@@ -160,8 +160,7 @@ func bearer(value []byte) []byte {
 
 // framing says why the message could be read in two ways, or nothing.
 func (v *visit) framing(ctx *fasthttp.RequestCtx) string {
-	h, get := &v.header, ctx.IsGet() || ctx.IsHead()
-	length, transfer := h.values[hContentLength], h.values[hTransferEncoding]
+	h := &v.header
 	version := string(ctx.Request.Header.Protocol())
 	h.old = version == "HTTP/1.0"
 	switch {
@@ -173,6 +172,25 @@ func (v *visit) framing(ctx *fasthttp.RequestCtx) string {
 		return doubtVersion
 	case !isHost(h.values[hHost]) && (h.values[hHost] != nil || !h.old):
 		return doubtHost
+	}
+	if doubt := v.bodyFraming(ctx.IsGet() || ctx.IsHead()); doubt != "" {
+		return doubt
+	}
+	switch {
+	case h.values[hExpect] != nil && !bytes.EqualFold(h.values[hExpect], []byte("100-continue")):
+		return doubtExpect
+	case !v.conn.heads.ends(headLength(&ctx.Request.Header)):
+		return doubtHead
+	default:
+		return ""
+	}
+}
+
+// bodyFraming says why where the body ends could be read in two ways.
+func (v *visit) bodyFraming(get bool) string {
+	h := &v.header
+	length, transfer := h.values[hContentLength], h.values[hTransferEncoding]
+	switch {
 	case transfer != nil && h.old:
 		return doubtOld
 	case length != nil && transfer != nil:
@@ -185,10 +203,6 @@ func (v *visit) framing(ctx *fasthttp.RequestCtx) string {
 		return doubtBody
 	case v.conn.body.chunks.at == chunksBad:
 		return doubtChunks
-	case h.values[hExpect] != nil && !bytes.EqualFold(h.values[hExpect], []byte("100-continue")):
-		return doubtExpect
-	case !v.conn.heads.ends(headLength(&ctx.Request.Header)):
-		return doubtHead
 	default:
 		return ""
 	}

@@ -135,6 +135,10 @@ func isHost(s []byte) bool {
 		addr, err := netip.ParseAddr(string(name[1 : len(name)-1]))
 		return err == nil && addr.Is6() && addr.Zone() == ""
 	}
+	return isHostName(name)
+}
+
+func isHostName(name []byte) bool {
 	for _, c := range name {
 		letter := c | 0x20
 		if (letter < 'a' || letter > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {

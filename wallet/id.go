@@ -1,6 +1,7 @@
 package wallet
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -133,31 +134,17 @@ type Trace struct {
 // that are not all zero. https://www.w3.org/TR/trace-context/#traceparent-header
 func ParseTrace[T ~string | ~[]byte](s T) (Trace, error) {
 	var t Trace
-	if len(s) != len(t.b) || s[0] != '0' || s[1] != '0' {
+	if copy(t.b[:], s) != len(s) || len(s) != len(t.b) || string(t.b[:3]) != "00-" || t.b[35] != '-' || t.b[52] != '-' ||
+		!isTraceID(t.b[3:35]) || !isTraceID(t.b[36:52]) || !isHex(t.b[53:]) {
 		return Trace{}, ErrTrace
 	}
-	var trace, parent byte
-	for i := 2; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case i == 2 || i == 35 || i == 52:
-			if c != '-' {
-				return Trace{}, ErrTrace
-			}
-		case (c < '0' || c > '9') && (c < 'a' || c > 'f'):
-			return Trace{}, ErrTrace
-		case i < 35:
-			trace |= c ^ '0'
-		case i < 52:
-			parent |= c ^ '0'
-		}
-	}
-	if trace == 0 || parent == 0 {
-		return Trace{}, ErrTrace
-	}
-	copy(t.b[:], s)
 	return t, nil
 }
+
+// isTraceID takes digits that are not all zero.
+func isTraceID(s []byte) bool { return isHex(s) && len(bytes.Trim(s, "0")) > 0 }
+
+func isHex(s []byte) bool { return len(bytes.Trim(s, "0123456789abcdef")) == 0 }
 
 // IsZero reports that there is no trace.
 func (t Trace) IsZero() bool { return t.b[0] == 0 }

@@ -87,12 +87,16 @@ func Decode(data []byte) (View, error) {
 		v.caveats[v.count] = c
 		v.count++
 	}
-	// The trailer has one form only, and nothing may follow it.
-	if len(rest) != trailerLen || rest[0] != fieldEnd || rest[1] != fieldSig || rest[2] != sigLen {
+	if !isTrailer(rest) {
 		return View{}, ErrFormat
 	}
 	v.Signature = rest[3:]
 	return v, nil
+}
+
+// isTrailer: the trailer has one form only, and nothing may follow it.
+func isTrailer(b []byte) bool {
+	return len(b) == trailerLen && b[0] == fieldEnd && b[1] == fieldSig && b[2] == sigLen
 }
 
 // Caveats are the caveats in order. They are the view's own: not to be changed.
