@@ -14,10 +14,10 @@ import (
 	"svc-wallet/filters"
 )
 
-// TestExceptions pushes an exception of each kind on `dev`, and asks over HTTP what each token may
+// TestOverrides pushes an override of each kind on `dev`, and asks over HTTP what each token may
 // do: a token's may widen, a subject's narrows, and those of accounts, assets and routes hold for
 // whom they name only.
-func TestExceptions(t *testing.T) {
+func TestOverrides(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, t.TempDir())
 	plane := controlOf(d)

@@ -102,7 +102,7 @@ func (w *client) once(t testing.TB, path, key, body string) answer {
 }
 
 // TestLiveLimits tells the issue's story on `dev`: a lower cap, a kill switch, a revoked token and
-// a limit under watch are in force for the very next request; what is taken away falls back; what
+// a shadow limit are in force for the very next request; what is taken away falls back; what
 // is over a ceiling is refused with the reason, and /config tells where each value is from.
 func TestLiveLimits(t *testing.T) {
 	t.Parallel()

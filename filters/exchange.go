@@ -98,7 +98,7 @@ func (x *Exchange) Reset() {
 	*x = Exchange{Answer: Answer{Reply: x.Reply[:0]}}
 }
 
-// asker is what exceptions from the limits are chosen by, as far as it is known before the request
+// asker is what overrides of the limits are chosen by, as far as it is known before the request
 // is decoded.
 func (x *Exchange) asker() config.Asker {
 	return config.Asker{Route: x.Route, Token: x.Grant.TokenID, Subject: x.Grant.subject}

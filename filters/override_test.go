@@ -69,10 +69,10 @@ func TestRouteRates(t *testing.T) {
 	}
 }
 
-// TestSubjectExceptions: the rate of an exception holds for whom it names, in the one bucket that
+// TestSubjectOverrides: the rate of an override holds for whom it names, in the one bucket that
 // the subject has, or in one of the route's own where it names a route; nobody else's changes, and
 // pushes refill nothing. Method: a script.
-func TestSubjectExceptions(t *testing.T) {
+func TestSubjectOverrides(t *testing.T) {
 	const general = `"subject_rate_per_second":10,"subject_burst":20`
 	plain := pushed(t, `{`+general+`}`)
 	none := pushed(t, `{"overrides":[{"token":"only","subject_rate_per_second":1,"subject_burst":2}]}`)
@@ -172,9 +172,9 @@ func TestNarrowingGivesNothing(t *testing.T) {
 	})
 }
 
-// TestExceptionsFlood: exceptions leave the table bounded, with a route's own buckets counted in.
+// TestOverridesFlood: overrides leave the table bounded, with a route's own buckets counted in.
 // Method: ten times as many holders as there is room for, on two routes, twice.
-func TestExceptionsFlood(t *testing.T) {
+func TestOverridesFlood(t *testing.T) {
 	const entries = 1000
 	l := pushed(t, `{"subject_rate_per_second":1,"subject_burst":10,"overrides":[
 		{"route":"issue","subject_rate_per_second":1,"subject_burst":5},
@@ -199,10 +199,10 @@ func TestExceptionsFlood(t *testing.T) {
 	}
 }
 
-// TestCapsExceptions: the caps of an exception hold for the payment that it fits, also those that
+// TestCapsOverrides: the caps of an override hold for the payment that it fits, also those that
 // the ledger checks, and the capability's own caps still bound them. Method: a table of payments
 // under one push.
-func TestCapsExceptions(t *testing.T) {
+func TestCapsOverrides(t *testing.T) {
 	l := pushed(t, `{"max_amount_per_op":"100","daily_ceiling":"1000","max_account_total":"5000","overrides":[
 		{"token":"big","max_amount_per_op":"900"},
 		{"subject":"small","max_amount_per_op":"10"},
@@ -220,8 +220,8 @@ func TestCapsExceptions(t *testing.T) {
 		want           wallet.Code
 		daily, total   wallet.Amount // in the rules, if it passes
 	}{
-		{"no exception", "t", "", wallet.Pay, "acc_2", "ron", 100, wallet.Pass, m(1000), m(5000)},
-		{"no exception, over", "t", "", wallet.Pay, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
+		{"no override", "t", "", wallet.Pay, "acc_2", "ron", 100, wallet.Pass, m(1000), m(5000)},
+		{"no override, over", "t", "", wallet.Pay, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
 		{"wider by token", "big", "", wallet.Pay, "acc_2", "ron", 900, wallet.Pass, m(1000), m(5000)},
 		{"wider by token, over", "big", "", wallet.Pay, "acc_2", "ron", 901, wallet.LimitsExceeded, m(0), m(0)},
 		{"narrower by subject", "t", "small", wallet.Pay, "acc_2", "ron", 11, wallet.LimitsExceeded, m(0), m(0)},
@@ -233,7 +233,7 @@ func TestCapsExceptions(t *testing.T) {
 		{"whole name, over", "t", "", wallet.Issue, "acc_1", "ron", 81, wallet.LimitsExceeded, m(0), m(0)},
 		{"a name that begins alike", "t", "", wallet.Issue, "acc_11", "ron", 81, wallet.Pass, m(1000), m(5000)},
 		{"route", "t", "", wallet.Burn, "acc_2", "ron", 21, wallet.LimitsExceeded, m(0), m(0)},
-		{"the capability's cap bounds the exception", "big", "", wallet.Pay, "acc_2", "ron", 601, wallet.LimitsExceeded, m(0), m(0)},
+		{"the capability's cap bounds the override", "big", "", wallet.Pay, "acc_2", "ron", 601, wallet.LimitsExceeded, m(0), m(0)},
 	} {
 		route := map[wallet.Op]config.Route{wallet.Issue: config.RouteIssue, wallet.Pay: config.RouteTransfer, wallet.Burn: config.RouteBurn}[c.op]
 		x := holder(l, c.token, c.sub, route, second)
@@ -251,8 +251,8 @@ func TestCapsExceptions(t *testing.T) {
 	}
 }
 
-// manyExceptions is a push of as many exceptions as there may be.
-func manyExceptions(members string) string {
+// manyOverrides is a push of as many overrides as there may be.
+func manyOverrides(members string) string {
 	var b strings.Builder
 	b.WriteString(`{"overrides":[{"route":"issue","rate_per_second":1,"rate_burst":1}`)
 	for i := range 255 { // fit every payment of some other account, so they are all looked at
@@ -264,13 +264,13 @@ func manyExceptions(members string) string {
 	return b.String() + `]` + members + `}`
 }
 
-// TestExceptionAllocations: as many exceptions as there may be cost a known holder no allocation.
+// TestOverrideAllocations: as many overrides as there may be cost a known holder no allocation.
 // Method: testing.AllocsPerRun.
-func TestExceptionAllocations(t *testing.T) {
+func TestOverrideAllocations(t *testing.T) {
 	if underRace {
 		t.Skip("the race detector allocates")
 	}
-	x := holder(pushed(t, manyExceptions("")), "token7", "", config.RouteTransfer, second)
+	x := holder(pushed(t, manyOverrides("")), "token7", "", config.RouteTransfer, second)
 	x.Op = wallet.Pay
 	x.Transfer = wallet.Transfer{
 		Op: wallet.Pay, Amount: wallet.Minor(1), Asset: wallet.Must(wallet.ParseAsset("ron")),

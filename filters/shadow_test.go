@@ -31,8 +31,8 @@ func paying(l *config.Limits, op wallet.Op) *Exchange {
 	return x
 }
 
-// TestShadow: a limit under watch that alone would refuse lets the exchange through and is named,
-// and none is named that would let it through too, is not under watch, or was preceded by a
+// TestShadow: a shadow limit that alone would refuse lets the exchange through and is named,
+// and none is named that would let it through too, is no shadow limit, or was preceded by a
 // refusal. Method: for each limit, a filter and a table of pushes.
 func TestShadow(t *testing.T) {
 	caps := func(op wallet.Op) func(*testing.T, *config.Limits) (*Exchange, wallet.Code) {
@@ -85,12 +85,12 @@ func TestShadow(t *testing.T) {
 		want string
 		code wallet.Code
 	}{
-		{"nothing under watch", `{}`, caps(wallet.Pay), "", wallet.Pass},
+		{"no shadow limit", `{}`, caps(wallet.Pay), "", wallet.Pass},
 		{"amount", `{"shadow":{"max_amount_per_op":"99"}}`, caps(wallet.Pay), "max_amount_per_op", wallet.Pass},
 		{"amount, at the cap", `{"shadow":{"max_amount_per_op":"100"}}`, caps(wallet.Pay), "", wallet.Pass},
 		{"amount, refused in earnest", `{"max_amount_per_op":"99","shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.LimitsExceeded},
 		{"amount, wider", `{"max_amount_per_op":"100","shadow":{"max_amount_per_op":"1000"}}`, caps(wallet.Pay), "", wallet.Pass},
-		{"amount of an exception is not under watch", `{"overrides":[{"token":"t","max_amount_per_op":"100"}],"shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.Pass},
+		{"amount of an override is no shadow limit", `{"overrides":[{"token":"t","max_amount_per_op":"100"}],"shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.Pass},
 		{"daily ceiling by one amount", `{"shadow":{"daily_ceiling":"99"}}`, caps(wallet.Burn), "daily_ceiling", wallet.Pass},
 		{"account total by one amount", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Issue), "max_account_total", wallet.Pass},
 		{"a burn credits nobody", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Burn), "", wallet.Pass},
@@ -99,10 +99,10 @@ func TestShadow(t *testing.T) {
 		{"rate", `{"shadow":{"rate_per_second":1,"rate_burst":1}}`, rate, "rate_per_second", wallet.Pass},
 		{"rate, enough", `{"shadow":{"rate_per_second":1,"rate_burst":2}}`, rate, "", wallet.Pass},
 		{"rate, refused in earnest", `{"rate_burst":1,"shadow":{"rate_burst":1,"rate_per_second":1}}`, rate, "", wallet.RateLimited},
-		{"rate of a route is not under watch", `{"overrides":[{"route":"transfer","rate_per_second":1,"rate_burst":2}],"shadow":{"rate_burst":1}}`, rate, "", wallet.Pass},
+		{"rate of a route is no shadow limit", `{"overrides":[{"route":"transfer","rate_per_second":1,"rate_burst":2}],"shadow":{"rate_burst":1}}`, rate, "", wallet.Pass},
 		{"subject rate", `{"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "subject_rate_per_second", wallet.Pass},
 		{"subject rate, refused in earnest", `{"subject_rate_per_second":2,"subject_burst":1,"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "", wallet.RateLimited},
-		{"subject rate of an exception is not under watch", `{"overrides":[{"token":"t","subject_rate_per_second":1,"subject_burst":2}],"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "", wallet.Pass},
+		{"subject rate of an override is no shadow limit", `{"overrides":[{"token":"t","subject_rate_per_second":1,"subject_burst":2}],"shadow":{"subject_rate_per_second":1,"subject_burst":1}}`, subject, "", wallet.Pass},
 		{"in flight", `{"shadow":{"inflight":1}}`, inFlight, "inflight", wallet.Pass},
 		{"in flight, room", `{"shadow":{"inflight":2}}`, inFlight, "", wallet.Pass},
 		{"in flight, refused in earnest", `{"inflight":1,"shadow":{"inflight":1}}`, inFlight, "", wallet.Busy},
@@ -153,13 +153,13 @@ func TestShadowTotals(t *testing.T) {
 		{"over both", "t", wallet.Issue, l, result(wallet.OK, 501, 0, 701), 0, "daily_ceiling,max_account_total"},
 		{"a rich payer", "t", wallet.Pay, l, result(wallet.OK, 0, 9000, 0), 0, ""},
 		{"a burn", "t", wallet.Burn, l, result(wallet.OK, 501, 9000, 0), 0, "daily_ceiling"},
-		{"an exception's own", "free", wallet.Pay, l, result(wallet.OK, 501, 0, 701), 0, ""},
+		{"an override's own", "free", wallet.Pay, l, result(wallet.OK, 501, 0, 701), 0, ""},
 		{"within the capability's", "t", wallet.Pay, l, result(wallet.OK, 400, 0, 0), 400, ""},
 		{"the ledger does not tell", "t", wallet.Pay, l, result(wallet.OK, 0, 0, 0), 0, ""},
 		{"a replay", "t", wallet.Pay, l, result(wallet.Replayed, 501, 0, 701), 0, ""},
 		{"a refusal", "t", wallet.Pay, l, result(wallet.LimitsExceeded, 501, 0, 701), 0, ""},
 		{"unknown", "t", wallet.Pay, l, result(wallet.Uncertain, 501, 0, 701), 0, ""},
-		{"nothing under watch", "t", wallet.Pay, pushed(t, `{}`), result(wallet.OK, 501, 0, 701), 0, ""},
+		{"no shadow limit", "t", wallet.Pay, pushed(t, `{}`), result(wallet.OK, 501, 0, 701), 0, ""},
 	} {
 		x := paying(c.limits, c.op)
 		x.Grant.TokenID = c.token
@@ -173,7 +173,7 @@ func TestShadowTotals(t *testing.T) {
 	}
 }
 
-// TestShadowRatesFollow: rates under watch change nothing about the ones in force, and refuse what
+// TestShadowRatesFollow: shadow rates change nothing about the ones in force, and refuse what
 // they would refuse by themselves of what those let through. Method: random times against two
 // filters without a watch, one in force and one as it might become.
 func TestShadowRatesFollow(t *testing.T) {
@@ -213,7 +213,7 @@ func TestShadowAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	for _, burst := range []string{"1", "1000000"} {
-		l := pushed(t, manyExceptions(`,"shadow":{"rate_per_second":1,"rate_burst":`+burst+`,"subject_rate_per_second":1,"subject_burst":`+burst+`,
+		l := pushed(t, manyOverrides(`,"shadow":{"rate_per_second":1,"rate_burst":`+burst+`,"subject_rate_per_second":1,"subject_burst":`+burst+`,
 			"inflight":1,"max_amount_per_op":"1","daily_ceiling":"1","max_account_total":"1","revoked_tokens":["t"],"max_body_bytes":256}`))
 		x := paying(l, wallet.Pay)
 		rate, subject, inFlight, caps, auth := NewRate(), NewSubjectRate(10), NewInFlight(), Filter(Caps{}), (*Auth)(nil)

@@ -13,7 +13,7 @@ import (
 )
 
 // SubjectRate is the filter "subject_rate": a token bucket for each Grant.RateKey, the part of a
-// capability that its holder cannot change. An exception that names a route gives the subject a
+// capability that its holder cannot change. An override that names a route gives the subject a
 // bucket of its own there. The filter is off where the rate and the burst that hold for the
 // subject are both zero, and denies where one of them is.
 //
@@ -64,7 +64,7 @@ type subjectTable struct {
 // setting is what buckets are shaped by, and since when. It is immutable.
 type setting struct {
 	rate, burst uint64
-	exceptions  *config.Overrides
+	overrides  *config.Overrides
 	since       int64 // when it was first seen, Unix nanoseconds
 }
 
@@ -78,10 +78,10 @@ type subjectShard struct {
 // subjectKey names a bucket.
 type subjectKey struct {
 	name  string       // Grant.RateKey
-	route config.Route // RouteNone: of all routes without an exception
+	route config.Route // RouteNone: of all routes without an override
 }
 
-// subject is a bucket. Its shape is its own, because exceptions give subjects different ones.
+// subject is a bucket. Its shape is its own, because overrides give subjects different ones.
 type subject struct {
 	shape  shape
 	fullAt int64 // Unix nanoseconds
@@ -89,7 +89,7 @@ type subject struct {
 }
 
 // subjectsPerShard bounds what a sweep looks at under the lock: some microseconds' worth, or some
-// hundred where exceptions are many.
+// hundred where overrides are many.
 const subjectsPerShard = 256
 
 func newSubjectTable(entries int) *subjectTable {
@@ -108,7 +108,7 @@ type subjectRate struct {
 }
 
 // rateOf finds the rate that holds for x under the limits l. Its bucket is one of the route's own
-// where an exception makes the rate there another one than elsewhere.
+// where an override makes the rate there another one than elsewhere.
 func rateOf(x *Exchange, l *config.Limits) subjectRate {
 	who := x.asker()
 	r := subjectRate{key: subjectKey{name: x.Grant.RateKey()}}
@@ -146,7 +146,7 @@ func (t *subjectTable) take(r *subjectRate, l *config.Limits, now int64) (RateSt
 // settingOf is what l says of subjects. It allocates only after a push.
 func (t *subjectTable) settingOf(l *config.Limits, now int64) *setting {
 	s := t.setting.Load()
-	if s == nil || s.rate != l.SubjectRate || s.burst != l.SubjectBurst || s.exceptions != l.Overrides {
+	if s == nil || s.rate != l.SubjectRate || s.burst != l.SubjectBurst || s.overrides != l.Overrides {
 		s = &setting{l.SubjectRate, l.SubjectBurst, l.Overrides, now}
 		t.setting.Store(s)
 	}

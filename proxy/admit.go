@@ -277,7 +277,7 @@ func (v *visit) writeRequest(query []byte) wallet.Code {
 	if v.isOver(v.Limits.MaxBodyBytes) {
 		return wallet.BodyTooLarge
 	}
-	if watched := v.Limits.Shadow; watched != nil && v.isOver(watched.MaxBodyBytes) {
+	if shadow := v.Limits.Shadow; shadow != nil && v.isOver(shadow.MaxBodyBytes) {
 		v.Shadowed.Add(filters.ShadowBody)
 	}
 	if !isJSON(v.header.values[hContentType]) {

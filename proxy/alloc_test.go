@@ -44,8 +44,8 @@ func TestReadAllocations(t *testing.T) {
 	}
 }
 
-// everything is a push with as many exceptions as there may be, none of them for this holder but by
-// its route, and with every limit that a read passes under watch. Each of these refuses.
+// everything is a push with as many overrides as there may be, none of them for this holder but by
+// its route, and with every limit that a read passes as a shadow limit. Each of these refuses.
 func everything() string {
 	var b strings.Builder
 	b.WriteString(`{"subject_rate_per_second":1000000,"subject_burst":1000000,"reads_enabled":true,
@@ -63,8 +63,8 @@ func everything() string {
 	return b.String() + `]}`
 }
 
-// TestReadAllocationsUnderPush serves the same balance with switches, 4,096 exceptions and limits
-// under watch: there must be no allocation either.
+// TestReadAllocationsUnderPush serves the same balance with switches, 4,096 overrides and shadow
+// limits: there must be no allocation either.
 func TestReadAllocationsUnderPush(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")

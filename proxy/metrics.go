@@ -110,10 +110,10 @@ func (m *Metrics) makeRequests() {
 	}
 }
 
-// The series of limits under watch; the queue's comes from the committer.
+// The series of shadow limits; the queue's comes from the committer.
 const (
 	shadowSeries = "wallet_shadow_refusals_total"
-	shadowHelp   = "Requests that a limit under watch would have refused, and the one in force did not."
+	shadowHelp   = "Requests that a shadow limit would have refused, and the one in force did not."
 )
 
 // reason is a code as a label: its name in lower case, but an unknown outcome is told apart from
@@ -293,7 +293,7 @@ func (m *Metrics) done(id routeID, op wallet.Op, code wallet.Code, nanos int64) 
 	}
 }
 
-// shadowed counts what the limits under watch would have refused.
+// shadowed counts what the shadow limits would have refused.
 func (m *Metrics) shadowed(set filters.ShadowSet) {
 	for w := range filters.NumShadows {
 		if set.Has(w) {

@@ -8,16 +8,16 @@ import (
 	"svc-wallet/wallet"
 )
 
-// watch puts limits under watch for the rest of the test, or until the next call.
+// watch sets shadow limits for the rest of the test, or until the next call.
 func (r *rig) watch(f func(*config.Limits)) {
 	r.limit(func(l *config.Limits) {
-		watched := *l
-		f(&watched)
-		l.Shadow = &watched
+		shadow := *l
+		f(&shadow)
+		l.Shadow = &shadow
 	})
 }
 
-// TestShadowed: a request over a limit under watch is served as if there were none, is counted once
+// TestShadowed: a request over a shadow limit is served as if there were none, is counted once
 // by each such limit, whatever becomes of it later, and its line in the log names them. Method:
 // one watch at a time over TLS, by what the series say before and after.
 func TestShadowed(t *testing.T) {
