@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math"
+
 	"svc-wallet/wallet"
 )
 

@@ -64,7 +64,7 @@ type subjectTable struct {
 // setting is what buckets are shaped by, and since when. It is immutable.
 type setting struct {
 	rate, burst uint64
-	overrides  *config.Overrides
+	overrides   *config.Overrides
 	since       int64 // when it was first seen, Unix nanoseconds
 }
 

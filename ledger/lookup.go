@@ -57,7 +57,7 @@ func (r *Reader) lookup(
 // refused, not uncertain. lost was taken before the lookup was begun. Where it ends, nothing more is
 // hoped for that could be answered from memory, or of a ledger that is silent; one that is gone may
 // still answer a lookup, so the others wait a little.
-func (r *Reader) await(lost context.Context, p *pendingLookup, minSeq uint64, deadline int64) wallet.Code { //nolint:contextcheck // lost is none of a call
+func (r *Reader) await(lost context.Context, p *pendingLookup, minSeq uint64, deadline int64) wallet.Code {
 	for {
 		t := time.NewTimer(time.Duration(deadline - r.opts.Now()))
 		select {

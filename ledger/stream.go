@@ -29,11 +29,11 @@ func (r *Reader) Run(ctx context.Context) error {
 		moved, refused = errors.Is(err, errMoved), stale
 		failed := !moved && !startOver
 		if ctx.Err() != nil {
-			r.turn(ledgerLost, cause(err)) //nolint:contextcheck // reads wait on it, which are not Run's
+			r.turn(ledgerLost, cause(err))
 			return nil
 		}
 		if failed {
-			r.away(ledgerLost, cause(err)) //nolint:contextcheck // reads wait on it, which are not Run's
+			r.away(ledgerLost, cause(err))
 		}
 		if errors.Is(err, wire.ErrLagged) {
 			r.lagged.Add(1)

@@ -268,7 +268,7 @@ func (p *Process) Waited() (sum time.Duration, err error) {
 	tasks := fmt.Sprintf("/proc/%d/task", p.cmd.Process.Pid)
 	threads, err := os.ReadDir(tasks)
 	for _, thread := range threads {
-		text, err := os.ReadFile(filepath.Join(tasks, thread.Name(), "schedstat"))
+		text, err := os.ReadFile(filepath.Join(tasks, thread.Name(), "schedstat")) //nolint:gosec // a file of the kernel's
 		if err != nil {
 			continue // it has ended
 		}

@@ -83,7 +83,7 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 	if err != nil {
 		return join(err, plane.Close())
 	}
-	side, err := newSidecar(cfg, log, clock) //nolint:contextcheck // what reads wait on lives as long as the sidecar
+	side, err := newSidecar(cfg, log, clock)
 	if err != nil {
 		return join(err, node.close(), plane.Close())
 	}

@@ -233,7 +233,7 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 }
 
 func (p *pebbleEngine) Stats() Stats {
-	s, now := p.opening.stats(), p.opts.Now()
+	s, now := p.stats(), p.opts.Now()
 	s.Stalled = p.disk.stuck(now) || p.stateDisk.stuck(now)
 	s.Damaged, s.StoreOK, s.StoreFailed = p.hits.Load(), p.sound.Load(), p.unsound.Load()
 	return s

@@ -29,7 +29,8 @@ func EncodeLookup(keys []wallet.BalanceKey) *ledgerpb.LookupRequest {
 func DecodeKey(m interface {
 	GetAccount() string
 	GetAsset() string
-}) (key wallet.BalanceKey, ok bool) {
+},
+) (key wallet.BalanceKey, ok bool) {
 	var err1, err2 error
 	key.Account, err1 = wallet.ParseAccount(m.GetAccount())
 	key.Asset, err2 = wallet.ParseAsset(m.GetAsset())

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"clients/wallet"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,8 +10,6 @@ import (
 	"log"
 	"net/http"
 	"os"
-
-	"clients/wallet"
 )
 
 func main() {
