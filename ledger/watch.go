@@ -119,15 +119,16 @@ func (c *Client) receive(
 			newest = max(newest, change.Balances[i].Seq)
 		}
 		h := m.GetHeartbeat()
-		if h != nil && newest > at {
+		if h == nil {
+			on(change)
+			continue
+		}
+		if newest > at {
 			// Such a figure would never be replaced, so the copy must go.
 			return fmt.Errorf("%w: a figure of version %d in a stream at %d", wire.ErrBacklog, newest, at)
 		}
-		if len(change.Balances) > 0 || h == nil {
+		if len(change.Balances) > 0 {
 			on(change)
-		}
-		if h == nil {
-			continue
 		}
 		asOf, ok := t.answered(h.GetTick())
 		if !ok {

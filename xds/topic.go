@@ -167,21 +167,12 @@ func (t *topic) read(r *response, now int64) (change, error) {
 			err = fault(name, errors.New("is there twice"))
 		}
 		seen[name] = true
-		switch {
-		case err != nil:
+		if err != nil {
 			faults = append(faults, err)
-		case !wanted[name]:
-			if !t.wild {
-				ch.unexpected++
-			}
-		case h == nil: // it lives on
-			if t.held[name] != nil {
-				ch.next[name] = t.held[name]
-			}
-		default:
-			h.at = now
-			ch.rolledBack = ch.rolledBack || t.back(name, h.version)
-			ch.next[name] = h
+		} else if wanted[name] {
+			t.take(&ch, name, h, now)
+		} else if !t.wild {
+			ch.unexpected++
 		}
 		if len(faults) > maxFaults {
 			break // a NACK holds no more
@@ -200,6 +191,19 @@ func (t *topic) read(r *response, now int64) (change, error) {
 	}
 	slices.Sort(ch.removed)
 	return ch, errors.Join(faults...)
+}
+
+// take puts a resource into the change; one without a value lives on.
+func (t *topic) take(ch *change, name string, h *held, now int64) {
+	if h == nil {
+		if t.held[name] != nil {
+			ch.next[name] = t.held[name]
+		}
+		return
+	}
+	h.at = now
+	ch.rolledBack = ch.rolledBack || t.back(name, h.version)
+	ch.next[name] = h
 }
 
 // maxFaults bounds the faults that are gathered of one response.

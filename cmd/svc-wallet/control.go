@@ -47,19 +47,7 @@ file is gone.`,
 				}
 				o.TLS = current.Server
 			}
-			plane, err := control.New(o)
-			if err != nil {
-				return join(err)
-			}
-			if err := plane.Listen(); err != nil {
-				return join(err)
-			}
-			log := o.Log.WithField("addr", plane.Addr())
-			if addr := plane.APIAddr(); addr != nil {
-				log = log.WithField("api", addr.String())
-			}
-			log.Info("listening")
-			return runControl(cmd.Context(), plane, files, hup)
+			return runControl(cmd.Context(), o, files, hup)
 		},
 	}
 	f := cmd.Flags()
@@ -80,7 +68,19 @@ file is gone.`,
 }
 
 // runControl serves until ctx ends, and reads everything again on each SIGHUP.
-func runControl(ctx context.Context, plane *control.Plane, files *host.Files, hup <-chan os.Signal) error {
+func runControl(ctx context.Context, o control.Options, files *host.Files, hup <-chan os.Signal) error {
+	plane, err := control.New(o)
+	if err != nil {
+		return join(err)
+	}
+	if err := plane.Listen(); err != nil {
+		return join(err)
+	}
+	log := o.Log.WithField("addr", plane.Addr())
+	if addr := plane.APIAddr(); addr != nil {
+		log = log.WithField("api", addr.String())
+	}
+	log.Info("listening")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var g errgroup.Group

@@ -230,17 +230,16 @@ func (p *Plane) mayReplace(r *http.Request, name string) (group, *problem) {
 	if g.doc != nil {
 		tag = g.doc.etag()
 	}
-	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
 	switch {
 	case s.failed != nil:
 		return g, &problem{internal, s.failed.Error(), nil}
 	case !p.source.dir && name != defaultGroup:
 		return g, &problem{conflict, "the limits are one file, which is the group " + defaultGroup, nil}
-	case match != "" && (!exists || !listed(match, tag)), none != "" && exists && listed(none, tag):
+	case !conditionsHold(r.Header, exists, tag):
 		return g, &problem{failedCondition, "the document is another one by now, see its ETag", nil}
 	case g.twins:
 		return g, &problem{conflict, "the group has two files: remove one of them", nil}
-	case exists && !g.gone && g.file != p.source.file(name), !p.source.dir && !strings.HasSuffix(p.source.path, ".json"):
+	case exists && !g.gone && g.file != p.source.file(name), p.source.byHand():
 		return g, &problem{conflict, "the group is kept in a file that is written by hand: change " + g.file, nil}
 	case !exists && len(s.groups) >= maxGroups:
 		return g, &problem{conflict, fmt.Sprintf("there are %d groups already", maxGroups), nil}

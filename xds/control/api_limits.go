@@ -76,6 +76,12 @@ func (d *document) readable() []byte {
 	return append(text, '\n')
 }
 
+// conditionsHold judges If-Match and If-None-Match.
+func conditionsHold(h http.Header, exists bool, tag string) bool {
+	match, none := h.Get("If-Match"), h.Get("If-None-Match")
+	return (match == "" || (exists && listed(match, tag))) && (none == "" || !exists || !listed(none, tag))
+}
+
 // listed says whether an If-Match or If-None-Match names tag.
 func listed(header, tag string) bool {
 	for one := range strings.SplitSeq(header, ",") {

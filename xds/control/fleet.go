@@ -277,17 +277,7 @@ func (f *fleet) answers(g *groups, group string) (a answers) {
 		if row.delta {
 			kinds = &serves.delta
 		}
-		waiting, refused := false, false
-		for k := range numKinds {
-			p := &row.kinds[k]
-			waiting = waiting || p.queued || p.settling
-			if p.served == "" { // it does not ask for these, or not yet
-				continue
-			}
-			waiting = waiting || p.waiting || (k != kindEndpoint && p.served != kinds[k].version)
-			refused = refused || (p.refuses && p.refused.version == p.served)
-		}
-		switch {
+		switch waiting, refused := row.answer(kinds); {
 		case waiting:
 			a.Waiting++
 		case refused:
@@ -297,6 +287,20 @@ func (f *fleet) answers(g *groups, group string) (a answers) {
 		}
 	}
 	return a
+}
+
+// answer says whether an answer to what is served is still awaited, and whether one refuses it.
+func (s *sidecar) answer(serves *[numKinds]resources) (waiting, refused bool) {
+	for k := range numKinds {
+		p := &s.kinds[k]
+		waiting = waiting || p.queued || p.settling
+		if p.served == "" { // it does not ask for these, or not yet
+			continue
+		}
+		waiting = waiting || p.waiting || (k != kindEndpoint && p.served != serves[k].version)
+		refused = refused || (p.refuses && p.refused.version == p.served)
+	}
+	return waiting, refused
 }
 
 // size is how many sidecars are connected.

@@ -103,6 +103,9 @@ func (s source) file(group string) string {
 	return s.path
 }
 
+// byHand says whether the limits are one file in a format that the API does not write.
+func (s source) byHand() bool { return !s.dir && filepath.Ext(s.path) != ".json" }
+
 func known(path string) bool {
 	return slices.Contains([]string{".json", ".yaml", ".yml", ".toml"}, filepath.Ext(path))
 }
