@@ -119,6 +119,7 @@ const limitedDetail = "the request has no valid token, and there are too many of
 // refuse answers a request whose token does not stand, out of the strangers' bucket.
 func (a *Auth) refuse(x *Exchange, stage AuthStage) wallet.Code {
 	a.Failures[stage].Add(1)
+	x.Stage = stage.String()
 	var ok bool
 	if x.RateLimit, ok = a.strangers.take(a.perSecond, a.perSecond, x.Now, nil); !ok {
 		a.Limited.Add(1)

@@ -77,6 +77,7 @@ type Answer struct {
 	Outran    bool     // with RetryLater: Seq is the ledger's version, below MinSeq
 	RateLimit RateState
 	Detail    string // why, for the client; holds no secret and no control character
+	Stage     string // where authentication refused, for operators; a constant text
 
 	told toldLimit // what the ledger said of a limit that refused the payment
 }

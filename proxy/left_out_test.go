@@ -26,6 +26,11 @@ func TestRefusedPaymentsDoNotFloodTheLog(t *testing.T) {
 		v.Op, v.Grant = wallet.Pay, g
 		return v
 	}
+	read := func(code wallet.Code) *visit {
+		v := payment(&filters.Grant{}, code)
+		v.Op = wallet.Read
+		return v
+	}
 	infos := func(v *visit, now int64) (n int) {
 		for range 1000 {
 			if l.level(v, now) == logrus.InfoLevel {
@@ -43,6 +48,7 @@ func TestRefusedPaymentsDoNotFloodTheLog(t *testing.T) {
 		"a stranger": {payment(nil, wallet.Unauthorized), strangersPerSecond},
 		"unknown":    {payment(&filters.Grant{}, wallet.Uncertain), 1000},
 		"applied":    {payment(&filters.Grant{}, wallet.OK), 0},
+		"a read":     {read(wallet.NotFound), 0},
 	} {
 		if got := infos(tc.v, 5*second); got != tc.want {
 			t.Errorf("%s: %d lines in a second, want %d", name, got, tc.want)
@@ -61,6 +67,32 @@ func TestRefusedPaymentsDoNotFloodTheLog(t *testing.T) {
 	}
 	if got := infos(payment(&filters.Grant{}, wallet.Busy), 7*second); got != clientsPerSecond {
 		t.Errorf("%d lines in the next second", got)
+	}
+	if got := infos(read(wallet.UpstreamUnavailable), 8*second); got != clientsPerSecond {
+		t.Errorf("%d lines of reads that failed", got)
+	}
+}
+
+// TestReasonOfARefusal: the line of a refused request says what the answer to the client leaves out: the
+// stage of authentication, the rule that the request broke, or why the ledger is away.
+func TestReasonOfARefusal(t *testing.T) {
+	l := &requestLog{away: func() string { return "no socket" }, fault: func() string { return "" }}
+	line := func(code wallet.Code, stage, detail string) string {
+		v := &visit{code: code}
+		v.Stage, v.Detail = stage, detail
+		return l.reason(v)
+	}
+	for want, got := range map[string]string{
+		"insufficient_funds":                        line(wallet.InsufficientFunds, "", ""),
+		"unauthorized: signature":                   line(wallet.Unauthorized, "signature", "the token does not verify"),
+		"rate_limited: expired":                     line(wallet.RateLimited, "expired", "too many"),
+		"bad_request: nonce is missing":             line(wallet.BadRequest, "", "nonce is missing"),
+		"retry_later: no socket":                    line(wallet.RetryLater, "", "the ledger is away"),
+		"upstream_unavailable: the breaker is open": line(wallet.UpstreamUnavailable, "", "the breaker is open"),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -29,7 +30,7 @@ type requestLog struct {
 	strangers, clients allowance
 }
 
-// So many refused payments a second are logged at info, of senders that are not known and of those
+// So many refused requests a second are logged at info, of senders that are not known and of those
 // with a valid token: enough to see that it happens, too few to fill a disk. Metrics count all, and a
 // line says how many were left out.
 const (
@@ -60,7 +61,7 @@ func (a *allowance) told(now int64) int64 {
 	return a.left.Swap(0)
 }
 
-// tellLeftOut says how many lines of refused payments were left out.
+// tellLeftOut says how many lines of refused requests were left out.
 func (l *requestLog) tellLeftOut(now int64) {
 	clients, strangers := l.clients.told(now), l.strangers.told(now)
 	if clients+strangers > 0 && !l.log.IsLevelEnabled(logrus.DebugLevel) { // at debug there is a line of each
@@ -78,15 +79,18 @@ func newRequestLog(deps Deps, sample int) (*requestLog, error) {
 	return l, nil
 }
 
-// level is where a request's line goes: a payment that was not applied is what operators are
-// asked about, so it is said at info, as is a sample of the reads. Of those that were refused only so
-// many are, since whoever may read can have as many refused as the machine can take.
+// level is where a request's line goes: a payment that was not applied and a read that failed for a
+// reason of ours are what operators are asked about, so they are said at info, as is a sample of the
+// other reads. Of those that were refused only so many are, since whoever may read can have as many
+// refused as the machine can take.
 func (l *requestLog) level(v *visit, now int64) logrus.Level {
 	outcome := v.code.Outcome()
 	switch {
 	case v.Op > wallet.Read && outcome == wallet.Unknown:
 		return logrus.InfoLevel
 	case v.Op > wallet.Read && outcome == wallet.Refused && l.allows(v, now):
+		return logrus.InfoLevel
+	case v.Op == wallet.Read && v.code.HTTP() >= 500 && l.allows(v, now):
 		return logrus.InfoLevel
 	case v.Op == wallet.Read && outcome == wallet.Applied && l.sample > 0 && l.reads.Add(1)%l.sample == 0:
 		return logrus.InfoLevel
@@ -95,7 +99,7 @@ func (l *requestLog) level(v *visit, now int64) logrus.Level {
 	}
 }
 
-// allows says that a refused payment's line is one of those that this second has.
+// allows says that a refused request's line is one of those that this second has.
 func (l *requestLog) allows(v *visit, now int64) bool {
 	if v.Grant != nil {
 		return l.clients.take(now, clientsPerSecond)
@@ -121,7 +125,7 @@ func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
 		f["op"] = v.Op.String()
 	}
 	if v.code.Outcome() != wallet.Applied {
-		f["reason"] = l.reason(v.code)
+		f["reason"] = l.reason(v)
 	} else if id, ok := bytes.CutPrefix(v.Reply, []byte(`{"txid":"`)); ok {
 		f["txid"] = string(id[:bytes.IndexByte(id, '"')])
 	}
@@ -132,20 +136,21 @@ func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
 	l.log.WithFields(f).Log(level, "request")
 }
 
-// reason is the code, and where the ledger did not answer, what kept it.
-func (l *requestLog) reason(code wallet.Code) string {
+// reason is the code, and where the ledger did not answer, what kept it; else the stage or the rule that
+// refused.
+func (l *requestLog) reason(v *visit) string {
 	why := ""
-	switch code {
+	switch v.code {
 	case wallet.RetryLater:
 		why = l.away()
 	case wallet.UpstreamUnavailable, wallet.Unreadable, wallet.Uncertain:
 		why = l.fault()
 	default:
 	}
-	if why == "" {
-		return reason(code)
+	if why = cmp.Or(why, v.Stage, v.Detail); why == "" {
+		return reason(v.code)
 	}
-	return reason(code) + ": " + why
+	return reason(v.code) + ": " + why
 }
 
 // payment adds what was decoded, which is nothing where the request did not get that far.

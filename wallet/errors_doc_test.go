@@ -52,8 +52,10 @@ Every answer that is not 200 has this body, whatever went wrong and wherever:
 ` + "```" + `
 
 Decide by ` + "`code`" + `, and for 503 by ` + "`details.outcome`" + `; ` + "`message`" + ` is for people and may change. ` + "`corr_id`" + `
-equals the header ` + "`X-Corr-ID`" + ` and finds the request in every log. ` + "`details`" + ` is absent where there is
-nothing more to say.
+equals the header ` + "`X-Corr-ID`" + `, and is in the sidecar's log line of the request. Payments that were refused or are
+unknown have such a line, and reads that ended in 5xx; where one second has very many of them, some are left out.
+Payments that were made and other reads have one only at the level ` + "`debug`" + ` (but for one read in
+` + "`log.sample_reads`" + `). ` + "`details`" + ` is absent where there is nothing more to say.
 
 "Retryable" says that the very same request may succeed later; such an answer carries
 ` + "`Retry-After`" + ` in seconds. "Outcome" is what became of the money **in this attempt**: *refused* means
@@ -98,6 +100,7 @@ the receipt of the first time, byte for byte, with ` + "`Idempotency-Replayed: t
 |---|---|
 | no answer, a broken connection, 503 with ` + "`details.outcome`" + ` ` + "`unknown`" + `, or 500 | repeat **with the same key**. The payment may have been made. Never take a new key or nonce for it. If 500 stays, report ` + "`corr_id`" + ` and ask for the payment by its key (below) |
 | 408, 429, or 503 without ` + "`details.outcome`" + ` | wait for ` + "`Retry-After`" + `, and longer each time, with some jitter; then repeat with the same key |
+| 429 whose message says that the request has no valid token | get a new capability, then repeat with the same key: it is let through at once, and waiting alone never helps. It stands in place of 401 where strangers send too many requests |
 | 400, 404, 405, 413 or 415 | change the request. The same one will never do |
 | 401 | get a new capability, then repeat with the same key |
 | 403 ` + "`FORBIDDEN`" + ` | get a capability that covers this action, account, asset and peer, then repeat with the same key |
@@ -105,6 +108,22 @@ the receipt of the first time, byte for byte, with ` + "`Idempotency-Replayed: t
 | 409 ` + "`INSUFFICIENT_FUNDS`" + ` | credit the account, then repeat with the same key and nonce: a refusal uses up neither |
 | 409 ` + "`NONCE_CONFLICT`" + ` | see below |
 | 422 | the key belongs to another request of this account. You changed a payment under its key, which is a bug in the client; or you renewed the nonce of a payment that was made after all: repeat it with its first nonce and you get its receipt |
+
+## Which nonce
+
+Nonces run in two lanes for each account, and in each lane only upwards. Transfers and burns share the debit
+lane of ` + "`from`" + `, issues have a lane of their own on ` + "`to`" + `.
+
+- **One client that pays from an account** counts on from the last nonce that it stored. It finds the debit lane's
+  last one as ` + "`nonce`" + ` in ` + "`GET /v1/balance`" + `.
+- **Several clients of one account** either take turns, with one payment of the account under way at a time, or
+  each takes the larger of the ` + "`next_nonce`" + ` that it heard last and its clock (in microseconds, all of them; not with
+  ` + "`wallet.nonce_mode: contiguous`" + `). Payments that are under way together still overtake one another at times: the
+  one that comes late gets ` + "`NONCE_CONFLICT`" + ` and goes on as below, under the same key. Who shall never meet this
+  needs an account of its own.
+- **An issuer** keeps the last nonce of each lane that it issues on, or takes its clock. No route tells the issue
+  lane's last nonce, but its refusal does: send the issue with the nonce 1. In a new lane it is done; else
+  ` + "`NONCE_CONFLICT`" + ` with ` + "`too_low`" + ` says the ` + "`next_nonce`" + `, with which you repeat it under the same key.
 
 ## What a refusal does not say
 
