@@ -187,7 +187,7 @@ func TestLiveLimits(t *testing.T) {
 // inspect is the id of a token.
 func inspect(t testing.TB, token string) string {
 	t.Helper()
-	i, err := filters.InspectToken(token, nil)
+	i, err := filters.InspectToken(token, nil, time.Now().UnixNano())
 	if err != nil {
 		t.Fatal(err)
 	}

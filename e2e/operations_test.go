@@ -52,7 +52,9 @@ func TestReload(t *testing.T) {
 	if said := reload("reload_needs_restart"); !strings.Contains(said, "max_conns") {
 		t.Errorf("does not name what waits for a restart: %s", said)
 	}
-	p.side.until(`"event":"reloaded"`)
+	if said := p.side.until(`"event":"reloaded"`); !strings.Contains(said, `"keys":"limits.max_amount_per_op"`) {
+		t.Errorf("does not name what has changed: %s", said)
+	}
 	want(issue(200), 200)
 
 	write(file, "[limits]\nmax_amount_per_op = \"1\"\nqueue = 0\nno_such = 1\n")

@@ -143,7 +143,7 @@ const (
 // refusal says why every sidecar refuses a token with these caveats, empty if none must.
 func refusal(t tester, caveats ...string) string {
 	t.Helper()
-	in, err := filters.InspectToken(string(mint(t, "v1:k1:t1", "k1", caveats...)), nil)
+	in, err := filters.InspectToken(string(mint(t, "v1:k1:t1", "k1", caveats...)), nil, authNow)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,9 @@ const (
 	NonceReserved  = "reserved"   // spent by another request that was under way
 )
 
+// undecided is for a payment whose rows or receipt the ledger cannot read.
+const undecided = "the ledger cannot read at present whether this payment was made, so the outcome is unknown (details.outcome is unknown): retry with the same key"
+
 // conflict refuses x for its nonce.
 func (x *Exchange) conflict(next uint64, reason string) {
 	if next == 0 {
@@ -93,6 +96,10 @@ func Explain(x *Exchange, r *wallet.Result) {
 		x.conflict(r.NextNonce, reason)
 	case wallet.LimitsExceeded:
 		x.explainLimit(toldLimit{r.Limit, r.Remaining, r.ResetsAt})
+	case wallet.Uncertain:
+		if r.Undecided {
+			x.Detail = undecided
+		}
 	default: // nothing is told
 	}
 }

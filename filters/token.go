@@ -25,11 +25,13 @@ func MintToken(keys *Keys, tokenID string, caveats []string) (string, error) {
 		return "", fmt.Errorf("mint: %w", err)
 	}
 	g, err := understand(data)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoExpiry):
+		return "", fmt.Errorf("mint: %w: give --ttl", err)
+	case err != nil:
 		return "", fmt.Errorf("mint: %w", err)
-	}
-	if !g.complete() {
-		return "", errors.New("mint: the token lacks actions or accounts, which its holder could then choose")
+	case !g.complete():
+		return "", errors.New("mint: the token lacks actions or accounts, which its holder could then choose: give --actions and --accounts")
 	}
 	return macaroon.EncodeText(data), nil
 }
@@ -60,12 +62,16 @@ type Verdict uint8
 const (
 	NotChecked Verdict = iota // there were no keys to check with
 	Genuine
-	Forged // not made by these keys, or altered since
+	UnknownKey // made by a key that is not among them, or by nobody
+	Forged     // not made by the key that it names, or altered since
 )
 
-// String is the verdict's name.
+// String says it in words.
 func (v Verdict) String() string {
-	return [...]string{NotChecked: "unknown", Genuine: "yes", Forged: "no"}[v]
+	return [...]string{
+		NotChecked: "unknown: no root keys were given", Genuine: "yes",
+		UnknownKey: "no: there is no root key of its key id", Forged: "no: its signature is not by the root key of its key id",
+	}[v]
 }
 
 // Inspection is what a token says of itself.
@@ -76,12 +82,14 @@ type Inspection struct {
 	Caveats  []string
 	Verified Verdict
 	Refused  string   // why every sidecar refuses it, whatever its keys; empty if none must
+	Ill      string   // why none takes it now: expired, or not valid yet; empty if that is not so
 	Allows   []string // what it allows, a sentence each; empty if Refused
 }
 
-// InspectToken explains a token. Keys may be nil, then nothing is verified. The error is for
-// what is no macaroon; one that is refused for what it says is explained all the same.
-func InspectToken(token string, keys *Keys) (Inspection, error) {
+// InspectToken explains a token at a time, in Unix nanoseconds. Keys may be nil, then nothing is
+// verified. The error is for what is no macaroon; one that is refused for what it says is explained all
+// the same.
+func InspectToken(token string, keys *Keys, now int64) (Inspection, error) {
 	data, err := decodeText(token)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("inspect: %w", err)
@@ -102,8 +110,34 @@ func InspectToken(token string, keys *Keys) (Inspection, error) {
 		in.Refused = err.Error()
 		return in, nil
 	}
-	in.Allows = g.explain()
+	in.Allows, in.Ill = g.explain(), g.ill(now/1e9)
 	return in, nil
+}
+
+// Fault is why a sidecar with these keys refuses the token now; nil where none must.
+func (in *Inspection) Fault() error {
+	switch {
+	case in.Refused != "":
+		return errors.New(in.Refused)
+	case in.Verified == UnknownKey, in.Verified == Forged:
+		return errors.New("the token does not verify: " + strings.TrimPrefix(in.Verified.String(), "no: "))
+	case in.Ill != "":
+		return errors.New("the token " + in.Ill)
+	default:
+		return nil
+	}
+}
+
+// ill says why the grant does not hold at that time, in Unix seconds.
+func (g *Grant) ill(now int64) string {
+	switch {
+	case now < g.nbf:
+		return "is not valid before " + utc(g.nbf)
+	case now >= g.exp:
+		return "expired at " + utc(g.exp)
+	default:
+		return ""
+	}
 }
 
 // String is the inspection in lines. What the token's maker wrote is quoted where it is not
@@ -111,6 +145,9 @@ func InspectToken(token string, keys *Keys) (Inspection, error) {
 func (in Inspection) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "key id:   %s\ntoken id: %s\nverified: %s\n", in.KeyID, in.TokenID, in.Verified)
+	if in.Ill != "" {
+		fmt.Fprintf(&b, "now:      %s\n", in.Ill)
+	}
 	for _, c := range in.Caveats {
 		if strings.ContainsFunc(c, func(r rune) bool { return r < ' ' || r > '~' }) {
 			c = fmt.Sprintf("%q", c)
@@ -144,7 +181,7 @@ func (g *Grant) explain() []string {
 		say = append(say, "at most "+g.MaxAmount.String()+" minor units an operation")
 	}
 	if g.Daily != wallet.MaxAmount() {
-		say = append(say, "at most "+g.Daily.String()+" minor units a day")
+		say = append(say, "an account may have moved at most "+g.Daily.String()+" minor units on the UTC day, by whichever token, when this one is used")
 	}
 	if g.nbf > 0 {
 		say = append(say, "from "+utc(g.nbf))
@@ -185,10 +222,15 @@ func checkToken(v *macaroon.View, keys *Keys) Verdict {
 		return NotChecked
 	}
 	keyID, _, _ := cutTokenID(v.ID) // no key has an empty id
-	if key, ok := keys.find(keyID); ok && v.Verify(key[:]) {
+	key, ok := keys.find(keyID)
+	switch {
+	case !ok:
+		return UnknownKey
+	case v.Verify(key[:]):
 		return Genuine
+	default:
+		return Forged
 	}
-	return Forged
 }
 
 // decodeText takes a token as a person pastes it: white space around it is not its part.

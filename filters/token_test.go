@@ -27,7 +27,7 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := filters.InspectToken(narrowed, keys)
+	in, err := filters.InspectToken(narrowed, keys, authNow)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ caveat:   actions = transfer
 allows:   transfer on accounts acc_1, team_*; of those only team_*
 allows:   assets ron
 allows:   at most 500 minor units an operation
-allows:   at most 9000 minor units a day
+allows:   an account may have moved at most 9000 minor units on the UTC day, by whichever token, when this one is used
 allows:   from 2001-09-09T01:46:40Z
 allows:   until 2033-05-18T03:35:00Z
 allows:   only with the client certificate of spiffe://mesh/payer
@@ -59,6 +59,17 @@ allows:   in the name of alice
 `
 	if got := in.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	for now, want := range map[int64]string{authNow: "", authNow + 100*authSecond: "expired at 2033-05-18T03:35:00Z", 0: "is not valid before 2001-09-09T01:46:40Z"} {
+		in, err := filters.InspectToken(narrowed, keys, now)
+		if err != nil || in.Ill != want || (in.Fault() == nil) != (want == "") || strings.Contains(in.String(), "now:      "+want) != (want != "") {
+			t.Errorf("%q (%v): %+v", want, err, in)
+		}
+	}
+	for verdict, want := range map[filters.Verdict]string{filters.UnknownKey: "the token does not verify: there is no root key of its key id", filters.Forged: "the token does not verify: its signature is not"} {
+		if in := (filters.Inspection{Verified: verdict}); in.Fault() == nil || !strings.HasPrefix(in.Fault().Error(), want) {
+			t.Errorf("%v: %v", verdict, in.Fault())
+		}
 	}
 	auth, _ := newTestAuth(t, 8, "k1")
 	x := exchange([]byte(narrowed))
@@ -97,17 +108,17 @@ func TestInspect(t *testing.T) {
 		verified       string
 		refused, shown string
 	}{
-		{"no keys given", string(mint(t, "v1:k1:t", "k1", authExpiry)), nil, "unknown", "", "allows:   nothing, until its holder adds the actions or accounts that it lacks"},
-		{"forged", string(mint(t, "v1:k1:t", "x", authExpiry)), keys, "no", "", "verified: no"},
-		{"unknown key", string(mint(t, "v1:x:t", "x", authExpiry)), keys, "no", "", "key id:   x"},
+		{"no keys given", string(mint(t, "v1:k1:t", "k1", authExpiry)), nil, "unknown: no root keys were given", "", "allows:   nothing, until its holder adds the actions or accounts that it lacks"},
+		{"forged", string(mint(t, "v1:k1:t", "x", authExpiry)), keys, "no: its signature is not by the root key of its key id", "", "verified: no: its signature is not by the root key of its key id"},
+		{"unknown key", string(mint(t, "v1:x:t", "x", authExpiry)), keys, "no: there is no root key of its key id", "", "key id:   x"},
 		{"every asset", string(mint(t, "v1:k1:t", "k1", authExpiry, "actions = burn", "accounts = *")), keys, "yes", "", "allows:   every asset"},
 		{"no common action", string(mint(t, "v1:k1:t", "k1", authExpiry, "accounts = *", "actions = burn", "actions = read")), keys, "yes", "", "allows:   nothing: no action is in all its actions caveats"},
 		{"no exp", string(mint(t, "v1:k1:t", "k1")), keys, "yes", "no exp", "refused:  token has no exp caveat"},
 		{"not understood", string(mint(t, "v1:k1:t", "k1", "colour = red")), keys, "yes", "colour", "caveat:   colour = red"},
-		{"hostile to terminals", string(mint(t, "v1:k1:t\x1b[2J", "k1", "a\x1b[2J")), keys, "no", "identifier", `caveat:   "a\x1b[2J"`},
-		{"third party", macaroon.EncodeText(third), keys, "no", "discharge", `caveat:   "ask\x1b[2J"`},
+		{"hostile to terminals", string(mint(t, "v1:k1:t\x1b[2J", "k1", "a\x1b[2J")), keys, "no: there is no root key of its key id", "identifier", `caveat:   "a\x1b[2J"`},
+		{"third party", macaroon.EncodeText(third), keys, "no: its signature is not by the root key of its key id", "discharge", `caveat:   "ask\x1b[2J"`},
 	} {
-		in, err := filters.InspectToken(c.token, c.keys)
+		in, err := filters.InspectToken(c.token, c.keys, authNow)
 		if err != nil {
 			t.Errorf("%s: %v", c.why, err)
 			continue
@@ -138,7 +149,7 @@ func TestTokenRefuses(t *testing.T) {
 		return err
 	}
 	inspect := func(token string) error {
-		_, err := filters.InspectToken(token, keys)
+		_, err := filters.InspectToken(token, keys, authNow)
 		return err
 	}
 	for _, c := range []struct {
@@ -148,8 +159,8 @@ func TestTokenRefuses(t *testing.T) {
 		{mintWith(&filters.Keys{}, "t", authExpiry), "there is no root key"},
 		{mintWith(keys, "", authExpiry), "identifier must be"},
 		{mintWith(keys, "a:b", authExpiry), "identifier must be"},
-		{mintWith(keys, "t"), "no exp"},
-		{mintWith(keys, "t", authExpiry, "actions = read"), "lacks actions or accounts"},
+		{mintWith(keys, "t"), "no exp caveat: give --ttl"},
+		{mintWith(keys, "t", authExpiry, "actions = read"), "give --actions and --accounts"},
 		{mintWith(keys, "t", authExpiry, "accounts = *"), "lacks actions or accounts"},
 		{mintWith(keys, "t", authExpiry, "aud = bank"), `"aud = bank"`},
 		{mintWith(keys, "t", authExpiry, "colour = red"), `"colour = red": there is no such caveat`},

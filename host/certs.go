@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // CertFiles name a certificate chain with its key, and the authorities that the other side's
-// certificate is verified against; all PEM. "" is none; certificate and key go together.
+// certificate is verified against; all PEM. "" is none; certificate and key go together. The key is
+// read by ReadSecret.
 type CertFiles struct{ Cert, Key, CA string }
 
 // Certs are what CertFiles hold, kept current.
@@ -23,13 +25,24 @@ type material struct {
 	cas   *x509.CertPool    // never nil, which would mean the system's
 }
 
+func (m *material) leaf() *x509.Certificate {
+	if m == nil || len(m.pairs) == 0 {
+		return nil
+	}
+	return m.pairs[0].Leaf
+}
+
 // Certs reads the files, and watches them from now on.
 func (f *Files) Certs(name string, files CertFiles) (*Certs, error) {
 	c := new(Certs)
-	err := f.Watch(name, ReadFile).Turn(func(contents [][]byte) error {
+	w := f.Watch(name, ReadFile, ReadSecret, ReadFile)
+	err := w.Turn(func(contents [][]byte) error {
 		next := &material{cas: x509.NewCertPool()}
 		if files.Cert != "" {
 			pair, err := ParsePair(contents[0], contents[1])
+			if err == nil {
+				err = w.Succeed(c.now.Load().leaf(), pair.Leaf)
+			}
 			if err != nil {
 				return fmt.Errorf("%s with %s: %w", files.Cert, files.Key, err)
 			}
@@ -42,6 +55,7 @@ func (f *Files) Certs(name string, files CertFiles) (*Certs, error) {
 			}
 		}
 		c.now.Store(next)
+		w.Show(next.leaf())
 		return nil
 	}, files.Cert, files.Key, files.CA)
 	if err != nil {
@@ -76,6 +90,27 @@ func PerHandshake(current func() *tls.Config) *tls.Config {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return current(), nil
 		},
+	}
+}
+
+// dateError is why a certificate is not valid at present.
+type dateError string
+
+func (e dateError) Error() string { return string(e) }
+
+// clockSkew is how far a certificate's first moment may lie ahead: one that was issued just now by a
+// machine whose clock is ahead must not be refused.
+const clockSkew = time.Minute
+
+// CheckDates says why the certificate is not valid at that time.
+func CheckDates(leaf *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(leaf.NotAfter):
+		return dateError("expired at " + leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Add(clockSkew).Before(leaf.NotBefore):
+		return dateError("is not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339))
+	default:
+		return nil
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus/hooks/test"
 
@@ -59,6 +61,7 @@ func TestTornPEM(t *testing.T) {
 // peers are a server and a client by files of their own.
 type peers struct {
 	t              *testing.T
+	later          time.Duration // that the clock of files is ahead
 	files          *Files
 	hook           *test.Hook
 	server, client *Certs
@@ -71,7 +74,8 @@ type peers struct {
 func newPeers(t *testing.T, a *pki.Authority) *peers {
 	t.Helper()
 	log, hook := test.NewNullLogger()
-	p := &peers{t: t, files: NewFiles(log), hook: hook}
+	p := &peers{t: t, hook: hook}
+	p.files = NewFiles(log, func() int64 { return time.Now().Add(p.later).UnixNano() })
 	for _, f := range []struct {
 		dir   *string
 		files *CertFiles
@@ -224,6 +228,79 @@ func TestHalfWrittenCertificates(t *testing.T) {
 			t.Errorf("the log does not name the file: %v", e.Data)
 		}
 	}
+}
+
+// TestCertificateDates puts an expired certificate and one that is not valid yet in place of a good one: it
+// stays, and that is said once. Once it has ended itself the other one is taken without a change of the
+// files. At a start one that is not valid is taken, with a warning.
+func TestCertificateDates(t *testing.T) {
+	a := pki.New(t)
+	p := newPeers(t, a)
+	lines := func(event, holds string) (n int) {
+		for _, e := range p.hook.AllEntries() {
+			if text, err := e.String(); err == nil && e.Message == event && strings.Contains(text, holds) {
+				n++
+			}
+		}
+		return n
+	}
+	shown := func(want string) {
+		t.Helper()
+		p.files.Look()
+		p.files.Look()
+		if got := p.server.now.Load().leaf().Subject.CommonName; got != want {
+			t.Errorf("%q is shown, want %q", got, want)
+		}
+	}
+	a.Shift = -3 * time.Hour
+	a.Save(p.serverDir, "server 2", a)
+	shown("server 1")
+	a.Shift = 3 * time.Hour
+	a.Save(p.serverDir, "server 3", a)
+	shown("server 1")
+	if e, n := lines("files_refused", p.at.Cert+" with "+p.at.Key+": expired at 2"), lines("files_refused", "is not valid before 2"); e != 1 || n != 1 {
+		t.Errorf("refused: expired %d, not yet valid %d lines", e, n)
+	}
+	end := p.server.now.Load().leaf().NotAfter
+	if got, ok := p.files.Watched()[0].NotAfter(); !ok || !got.Equal(end) {
+		t.Errorf("told is %v %v, want %v", got, ok, end)
+	}
+	p.later = 150 * time.Minute
+	shown("server 3")
+	if n := lines("files_reloaded", "not_after="); n != 1 || lines("files_reloaded", "serial=") != 1 {
+		t.Errorf("%d lines of files_reloaded with dates", n)
+	}
+
+	p.later = -3 * time.Hour
+	if _, err := p.files.Certs("early", p.from); err != nil || lines("certificate_not_valid", "files=early") != 1 {
+		t.Errorf("at a start: %v", err)
+	}
+}
+
+// TestKeysArePrivate: a private key that others may read is refused at a start and at a change, by the
+// rule of secrets; certificates and authorities may be read by all.
+func TestKeysArePrivate(t *testing.T) {
+	a := pki.New(t)
+	p := newPeers(t, a)
+	for _, open := range []string{p.at.Cert, p.at.CA} {
+		if err := os.Chmod(open, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Save(p.serverDir, "server 2", a)
+	p.demand("server 2", "client 1")
+	if err := os.Chmod(p.at.Key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.Save(p.serverDir, "server 3", a)
+	p.demand("server 2", "client 1")
+	if _, err := p.files.Certs("again", p.at); err == nil || !strings.Contains(err.Error(), p.at.Key+": has mode -rw-r--r--") {
+		t.Errorf("at a start: %v", err)
+	}
+	if err := os.Chmod(p.at.Key, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	p.demand("server 3", "client 1")
 }
 
 // TestCertsAtStart: without a last good set, files that cannot be used are an error.

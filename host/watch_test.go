@@ -32,7 +32,7 @@ func newWatching(t *testing.T) *watching {
 	log, hook := test.NewNullLogger()
 	log.SetLevel(logrus.DebugLevel)
 	dir := t.TempDir()
-	w := &watching{t: t, files: NewFiles(log), hook: hook, a: filepath.Join(dir, "a"), b: filepath.Join(dir, "b")}
+	w := &watching{t: t, files: NewFiles(log, func() int64 { return time.Now().UnixNano() }), hook: hook, a: filepath.Join(dir, "a"), b: filepath.Join(dir, "b")}
 	w.set = w.files.Watch("pair", ReadFile)
 	w.put("one", "one")
 	if err := w.set.Turn(w.use, w.a, "", w.b); err != nil {

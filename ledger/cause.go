@@ -2,9 +2,9 @@ package ledger
 
 import (
 	"errors"
+	"regexp"
+	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/status"
@@ -14,8 +14,6 @@ import (
 
 const (
 	maxCause    = 256 // bytes of a cause in logs and in /readyz
-	maxCauses   = 16  // that are told apart
-	causeAgain  = time.Minute
 	causeStall  = "heartbeats stay away: the ledger is stalled"
 	causeDisk   = "the ledger says that it cannot make commits durable: its disk is stalled"
 	causeUnseen = "the ledger has not answered yet"
@@ -35,6 +33,7 @@ func cause(err error) string {
 			text = strings.TrimPrefix(text, wrapping)
 		}
 	}
+	text = localAddr.ReplaceAllString(text, "")
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
@@ -44,36 +43,30 @@ func cause(err error) string {
 	return strings.ToValidUTF8(text[:min(len(text), maxCause)], "")
 }
 
+// localAddr is this side's address, which is another one in each connection.
+var localAddr = regexp.MustCompile(`(\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.%a-z]+\]):\d+->`)
+
+// broken is what a connection that the other side closed ends with. It says nothing of why.
+var broken = [...]string{"broken pipe", "connection reset by peer", "EOF", "use of closed network connection"} //nolint:gochecknoglobals // a table
+
+// telling is the more telling of two reasons of one outage. A node that refuses our certificate says so
+// in one try, and in the next one the connection is merely found closed.
+func telling(before, now string) string {
+	if before != "" && slices.ContainsFunc(broken[:], func(end string) bool { return strings.HasSuffix(now, end) }) {
+		return before
+	}
+	return now
+}
+
 // causes logs why the ledger is away: each cause once, and then, with how often it came again, at
 // most once a minute. The zero value has logged nothing.
-type causes struct {
-	mu    sync.Mutex
-	known map[string]*causeCount
-}
-
-type causeCount struct {
-	at       int64 // when it was logged last
-	repeated int   // since then
-}
+type causes struct{ told host.Repeats }
 
 func (c *causes) tell(log logrus.FieldLogger, text string, now int64) {
-	c.mu.Lock()
-	if c.known == nil || len(c.known) > maxCauses {
-		c.known = make(map[string]*causeCount)
+	if fields, tell := c.told.Tell(text, now); tell {
+		fields["reason"] = text
+		log.WithFields(fields).Warn("ledger_away")
 	}
-	k := c.known[text]
-	if k != nil && now-k.at < int64(causeAgain) {
-		k.repeated++
-		c.mu.Unlock()
-		return
-	}
-	fields := logrus.Fields{"reason": text}
-	if k != nil && k.repeated > 0 {
-		fields["repeated"] = k.repeated
-	}
-	c.known[text] = &causeCount{at: now}
-	c.mu.Unlock()
-	log.WithFields(fields).Warn("ledger_away")
 }
 
 // orSilent is log, or one that logs nothing.

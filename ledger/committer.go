@@ -15,6 +15,7 @@ import (
 
 	"svc-wallet/config"
 	"svc-wallet/host"
+	"svc-wallet/ledger/wire"
 	"svc-wallet/wallet"
 )
 
@@ -211,7 +212,7 @@ func (c *Committer) commit(items []*pending) {
 			code = wallet.UpstreamUnavailable
 		}
 		for i := range b.results {
-			b.results[i] = wallet.Result{Code: code}
+			b.results[i] = wallet.Result{Code: code, Undecided: errors.Is(err, wire.ErrDamaged)}
 		}
 	}
 
@@ -271,6 +272,9 @@ func (c *Committer) attempt(ctx context.Context, b *batch) (err error) {
 		return err
 	}
 	unknown = false
+	for i := range b.results {
+		b.results[i].Undecided = b.results[i].Code == wallet.Uncertain
+	}
 	if !slices.ContainsFunc(b.results, func(r wallet.Result) bool { return r.Code != wallet.Uncertain }) {
 		err = errUndecided // a node that answers some of a batch is well: it may not be able to read one row
 	}

@@ -100,6 +100,9 @@ func (r *Reader) turn(s ledgerState, why string) {
 
 // away is turn for what operators are to know.
 func (r *Reader) away(s ledgerState, why string) {
+	if c := r.ledgerIs(); s == ledgerLost && c.state == ledgerLost {
+		why = telling(c.why, why)
+	}
 	r.causes.tell(r.opts.Log, why, r.opts.Now())
 	r.turn(s, why)
 }

@@ -151,11 +151,16 @@ func TestCausesAreLoggedOnce(t *testing.T) {
 	if len(all) != 4 || all[1].Data["repeated"] != 59 || all[2].Data["repeated"] != 59 || all[3].Data["reason"] != "elsewhere" {
 		t.Errorf("%d lines: %v", len(all), all)
 	}
-	for i := range 100 {
-		c.tell(log, strings.Repeat("x", i), 0)
+	pipe := func(from string) error {
+		return status.Error(codes.Unavailable, `connection error: desc = "error reading server preface: write tcp `+from+`->192.0.2.1:7443: write: broken pipe"`)
 	}
-	if len(c.known) > maxCauses+1 {
-		t.Errorf("%d causes are remembered", len(c.known))
+	mere := cause(pipe("127.0.0.1:40712"))
+	if again := cause(pipe("[::1]:40713")); again != mere || !strings.Contains(mere, "write tcp 192.0.2.1:7443: ") {
+		t.Errorf("one cause from two ports: %q and %q", mere, again)
+	}
+	refused := "remote error: tls: unknown certificate authority"
+	if telling("", mere) != mere || telling(refused, mere) != refused || telling(mere, refused) != refused {
+		t.Error("a broken connection hides why it broke")
 	}
 	long := status.Error(codes.Unavailable, "a\nb"+strings.Repeat("ä", 1000))
 	if got := cause(errors.Join(long)); len(got) > maxCause || !strings.HasPrefix(got, "a b") {

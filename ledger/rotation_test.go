@@ -45,7 +45,7 @@ func newSecured(t *testing.T, ca *pki.Authority) *secured {
 	log := logrus.New()
 	log.SetOutput(t.Output())
 	s := &secured{
-		t: t, files: host.NewFiles(log), nodeDir: t.TempDir(), sideDir: t.TempDir(), engine: memory(t), addr: "127.0.0.1:0",
+		t: t, files: host.NewFiles(log, func() int64 { return time.Now().UnixNano() }), nodeDir: t.TempDir(), sideDir: t.TempDir(), engine: memory(t), addr: "127.0.0.1:0",
 		limits: config.Limits{
 			Queue: 512, BatchMax: 256, LedgerTimeout: 10 * time.Second, Retries: 3,
 			BreakerErrors: 1 << 20, BreakerOpenFor: 100 * time.Millisecond, BreakerProbes: 10,

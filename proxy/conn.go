@@ -119,7 +119,7 @@ func (c *conn) Handshake() error {
 		err := c.tls.Handshake()                 //nolint:noctx // bounded by the read deadline
 		c.listener.turns.leave(&c.turn)
 		if err != nil {
-			c.listener.metrics.handshakeFailed(isTimeout(err))
+			c.listener.handshakeFailed(c, err)
 			c.explain(err)
 			return err
 		}

@@ -54,7 +54,8 @@ type listener struct {
 	now     func() int64
 	log     logrus.FieldLogger
 	metrics *Metrics
-	turns   turns // of handshakes
+	turns   turns     // of handshakes
+	told    allowance // of lines of handshakes that failed
 
 	done chan struct{} // closed by Close
 	once sync.Once

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"svc-wallet/filters"
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 	"svc-wallet/wallet"
 )
@@ -37,6 +38,7 @@ type Metrics struct {
 	conflicts prometheus.Counter
 
 	handshakes                                      prometheus.Counter
+	handshakeCauses                                 [numHandshakeCauses]prometheus.Counter
 	timeoutRead, timeoutWrite, timeoutIdle, timeTLS prometheus.Counter
 	over                                            [numCaps][numOverCaps]prometheus.Counter
 	overBudget                                      prometheus.Counter
@@ -127,6 +129,10 @@ func reason(code wallet.Code) string {
 
 func (m *Metrics) makeConnections() {
 	m.handshakes = m.counter("tls_handshake_failures_total", "TLS handshakes that failed.").WithLabelValues()
+	causes := m.counter("tls_handshake_failure_causes_total", "TLS handshakes that failed, by why.", "cause")
+	for h := range numHandshakeCauses {
+		m.handshakeCauses[h] = causes.WithLabelValues(h.String())
+	}
 	timeouts := m.counter("io_timeouts_total", "Connections cut off because the client was too slow.", "op")
 	m.timeTLS = timeouts.WithLabelValues("handshake")
 	m.timeoutRead = timeouts.WithLabelValues("read")
@@ -191,6 +197,9 @@ func (m *Metrics) watch(d *Deps, auth *filters.Auth, bodies *budget) {
 		m.sum("files_reloaded_total", help, prometheus.Labels{"files": w.Name(), "outcome": "applied"}, w.Applied)
 		m.sum("files_reloaded_total", help, prometheus.Labels{"files": w.Name(), "outcome": "refused"}, w.Refused)
 	}
+	m.registry.MustRegister(&certificateEnds{
+		prometheus.NewDesc("certificate_not_after_timestamp_seconds", "End of the certificate in force, Unix time.", []string{"files"}, nil), d.Files,
+	})
 	if d.ControlPlane != nil {
 		m.watchControlPlane(d.ControlPlane)
 	}
@@ -260,6 +269,25 @@ func (m *Metrics) sum(name, help string, labels prometheus.Labels, f func() uint
 		func() float64 { return float64(f()) }))
 }
 
+// certificateEnds tells of each set of files that has a certificate in force when that ends. A set
+// without one has no series: 0 would read as expired.
+type certificateEnds struct {
+	desc  *prometheus.Desc
+	files *host.Files
+}
+
+// Describe implements prometheus.Collector.
+func (c *certificateEnds) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *certificateEnds) Collect(to chan<- prometheus.Metric) {
+	for _, w := range c.files.Watched() {
+		if end, ok := w.NotAfter(); ok {
+			to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(end.Unix()), w.Name())
+		}
+	}
+}
+
 // handler serves /metrics.
 func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
@@ -324,9 +352,10 @@ func (m *Metrics) Retry(op ledger.Method) { m.retries[op].Inc() }
 // Batch implements ledger.Observer.
 func (m *Metrics) Batch(transfers int) { m.batches.Observe(float64(transfers)) }
 
-func (m *Metrics) handshakeFailed(timeout bool) {
+func (m *Metrics) handshakeFailed(cause handshakeCause) {
 	m.handshakes.Inc()
-	if timeout {
+	m.handshakeCauses[cause].Inc()
+	if cause == causeTimeout {
 		m.timeTLS.Inc()
 	}
 }

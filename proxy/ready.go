@@ -130,23 +130,28 @@ const (
 )
 
 // logTurns logs every turn of readiness, with its cause, until ctx ends. Where it flickers, what is
-// over the bound is counted in the next line.
+// over the bound is counted in the next line. What is missing at first is no warning: a start takes a
+// moment. It becomes one where that moment does not end.
 func (s *Server) logTurns(ctx context.Context) {
 	clock := time.NewTicker(turnLook)
 	defer clock.Stop()
 	var said string // the last state
 	var begun int64
 	lines, unsaid := 0, 0
+	started, up := s.deps.Now(), false
 	for {
 		s.log.tellLeftOut(s.deps.Now())
 		st := s.status()
 		missing := strings.Join(st.missing(), " ")
-		if now := s.deps.Now(); missing != said || begun == 0 {
-			if now-begun >= int64(turnTime) {
+		now := s.deps.Now()
+		late := !up && now-started >= int64(turnTime)
+		rises := !up && (late || missing == "")
+		if up = up || rises; missing != said || begun == 0 || late {
+			if rises || now-begun >= int64(turnTime) {
 				begun, lines = now, 0
 			}
 			if said = missing; lines < turnLines {
-				s.logTurn(&st, missing, unsaid)
+				s.logTurn(&st, missing, unsaid, up)
 				lines, unsaid = lines+1, 0
 			} else {
 				unsaid++
@@ -161,7 +166,9 @@ func (s *Server) logTurns(ctx context.Context) {
 	}
 }
 
-func (s *Server) logTurn(st *status, missing string, unsaid int) {
+// logTurn says that a sidecar which was up, or should be by now, is not ready; or else that it is still
+// starting.
+func (s *Server) logTurn(st *status, missing string, unsaid int, up bool) {
 	fields := logrus.Fields{}
 	if unsaid > 0 {
 		fields["unsaid_turns"] = unsaid
@@ -173,6 +180,10 @@ func (s *Server) logTurn(st *status, missing string, unsaid int) {
 	fields["missing"] = missing
 	if !st.keys[ledgerReady] {
 		fields["reason"] = st.reason
+	}
+	if !up {
+		s.deps.Log.WithFields(fields).Info("starting")
+		return
 	}
 	s.deps.Log.WithFields(fields).Warn("unready")
 }

@@ -87,6 +87,25 @@ func TestTurnsOfReadinessAreLogged(t *testing.T) {
 	}
 }
 
+// Goal: what is missing while a sidecar starts is no warning, and becomes one, once, where it stays missing.
+// Method: no root keys, and time goes on by ten seconds.
+func TestStartIsNoWarning(t *testing.T) {
+	r := newRig(t, rigOptions{noKeys: true, shut: true})
+	says := func(line string) func() bool {
+		return func() bool { return strings.Contains(r.logged.String(), line) }
+	}
+	r.eventually("it says that it starts", says(`"event":"starting","level":"info"`))
+	if all := r.turns(); len(all) > 0 {
+		t.Errorf("turns while it starts: %+v", all)
+	}
+	r.clock.ahead.Add(int64(10 * time.Second))
+	r.eventually("it says that it should be up", func() bool { return len(r.turns()) > 0 })
+	r.clock.ahead.Add(int64(10 * time.Second))
+	if all := r.turns(); len(all) != 1 || all[0].Level != "warning" || all[0].Missing != "auth_ready" {
+		t.Errorf("turns: %+v", all)
+	}
+}
+
 // Goal: readiness that flickers does not fill the log: ten lines in ten seconds, and the next one says
 // how many turns were left out. Method: limits come and go, and time goes on in steps of ten seconds.
 func TestTurnsOfReadinessAreBounded(t *testing.T) {

@@ -216,7 +216,7 @@ func (r *rig) start(o rigOptions) {
 	readers.Go(func() { _ = r.reader.Run(reading) })
 
 	r.deps = proxy.Deps{
-		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Files: host.NewFiles(r.log), Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
+		Live: r.live, Stack: r.stack, ControlPlane: o.plane, Keys: r.keys, Files: host.NewFiles(r.log, r.clock.now), Committer: committer, Reader: r.reader, Breaker: r.breaker, Metrics: metrics,
 		Log: r.log, Now: r.clock.now, Clock: r.clock, Entropy: rand.Reader, Build: proxy.Build{Version: "test"}, OpenAPI: []byte("openapi: 3.1.0\n"),
 	}
 	if r.server, err = proxy.New(r.cfg, r.deps); err != nil {
@@ -331,7 +331,7 @@ func (r *rig) another(env ...string) *proxy.Server {
 		r.t.Fatal(err)
 	}
 	deps := r.deps
-	deps.Metrics, deps.Files = proxy.NewMetrics(), host.NewFiles(r.log)
+	deps.Metrics, deps.Files = proxy.NewMetrics(), host.NewFiles(r.log, r.clock.now)
 	s, err := proxy.New(cfg, deps)
 	if err != nil {
 		r.t.Fatal(err)

@@ -24,10 +24,6 @@ const (
 	// ticketKeys is how many session ticket keys open tickets: the one that seals new ones and
 	// the one before it, so a ticket resumes for one to two rotations.
 	ticketKeys = 2
-
-	// clockSkew is how far a certificate's first moment may lie ahead: one that was issued just now
-	// by a machine whose clock is ahead must not be refused for good.
-	clockSkew = time.Minute
 )
 
 // certs keeps the listener's TLS configuration current. Each change of the certificate, its key
@@ -48,13 +44,14 @@ type certs struct {
 	current atomic.Pointer[tls.Config]
 	open    atomic.Bool // a client can get through the handshake
 
-	mu      sync.Mutex
-	set     config.TLS // mu
-	files   pems       // what the files held when they were last read well; mu
-	pushed  pems       // what the control plane wants instead; mu
-	force   pems       // behind current; mu
-	tickets [][32]byte // of current, the newest first; mu
-	rotated int64      // when tickets last changed, Unix nanoseconds; mu
+	mu        sync.Mutex
+	set       config.TLS        // mu
+	files     pems              // what the files held when they were last read well; mu
+	fromFiles *x509.Certificate // of files; mu
+	pushed    pems              // what the control plane wants instead; mu
+	force     pems              // behind current; mu
+	tickets   [][32]byte        // of current, the newest first; mu
+	rotated   int64             // when tickets last changed, Unix nanoseconds; mu
 }
 
 // pems is what a listener is made of, as PEM; nil is none.
@@ -77,7 +74,7 @@ func (p pems) over(below pems) pems {
 
 // newCerts reads the files, and fails where they make no listener.
 func newCerts(set config.TLS, files *host.Files, entropy io.Reader, now, wall func() int64, log logrus.FieldLogger) (*certs, error) {
-	c := &certs{entropy: entropy, now: now, wall: wall, log: log, watched: files.Watch("listener", host.ReadFile)}
+	c := &certs{entropy: entropy, now: now, wall: wall, log: log, watched: files.Watch("listener", host.ReadFile, host.ReadSecret, host.ReadFile)}
 	if err := c.adopt(set); err != nil {
 		return nil, err
 	}
@@ -127,10 +124,20 @@ func (c *certs) run(ctx context.Context) {
 func (c *certs) load(set config.TLS, files pems) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, err := buildTLS(set, files); err != nil {
+	next, err := buildTLS(set, files)
+	if err != nil {
 		return err
 	}
-	return c.put(set, files, c.pushed)
+	if leaf := leafOf(next); leaf != nil {
+		if err := c.watched.Succeed(c.fromFiles, leaf); err != nil {
+			return fmt.Errorf("TLS certificate %s: %w", set.CertFile, err)
+		}
+	}
+	if err := c.put(set, files, c.pushed); err != nil {
+		return err
+	}
+	c.fromFiles = leafOf(next)
+	return nil
 }
 
 // put puts what is pushed over what is in the files in force. Where that is what already is, nothing
@@ -151,7 +158,8 @@ func (c *certs) put(set config.TLS, files, pushed pems) error {
 		next.Time = func() time.Time { return time.Unix(0, c.wall()) }
 		c.current.Store(next)
 		c.open.Store(force.cert != nil && (set.ClientAuth != config.ClientAuthRequire || force.ca != nil))
-		c.log.WithFields(logrus.Fields{"cert_file": set.CertFile, "pushed": pushed.cert != nil}).Info("tls_loaded")
+		c.watched.Show(leafOf(next))
+		c.log.WithFields(host.Fields(leafOf(next))).WithFields(logrus.Fields{"cert_file": set.CertFile, "pushed": pushed.cert != nil}).Info("tls_loaded")
 	}
 	c.set, c.files, c.pushed, c.force = set, files, pushed, force
 	return nil
@@ -180,14 +188,15 @@ func (c *certs) checkPair(cert, key []byte) error {
 	if err != nil {
 		return err // these texts quote nothing of the key
 	}
-	now, leaf := time.Unix(0, c.wall()), pair.Leaf
-	switch {
-	case now.After(leaf.NotAfter):
-		return fmt.Errorf("expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case now.Add(clockSkew).Before(leaf.NotBefore):
-		return fmt.Errorf("is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	return host.CheckDates(pair.Leaf, time.Unix(0, c.wall()))
+}
+
+// leafOf is the certificate that conf shows; nil: none.
+func leafOf(conf *tls.Config) *x509.Certificate {
+	if len(conf.Certificates) == 0 {
+		return nil
 	}
-	return nil
+	return conf.Certificates[0].Leaf
 }
 
 // setClientCA is Server.SetClientCA.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,10 @@ func TestClientAuthorityRotates(t *testing.T) {
 	r.sees(b, "one", true)
 	if n := strings.Count(r.logged.String(), "files_refused"); n != 2 {
 		t.Errorf("two faults were said %d times", n)
+	}
+	shown, err := strconv.ParseFloat(r.metric(`certificate_not_after_timestamp_seconds{files="listener"}`), 64)
+	if err != nil || int64(shown) <= time.Now().Unix() || !strings.Contains(r.logged.String(), "not_after") {
+		t.Errorf("the end of the certificate is told as %v (%v)", shown, err)
 	}
 	for sample, want := range map[string]string{"applied": "2", "refused": "2"} {
 		if got := r.metric(`files_reloaded_total{files="listener",outcome="` + sample + `"}`); got != want {

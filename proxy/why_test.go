@@ -51,6 +51,11 @@ func TestRefusalsNameTheirCause(t *testing.T) {
 	if p.Code != down || !strings.Contains(p.Message, "cannot be read from the ledger's store at present") {
 		t.Errorf("damaged: %s %q", p.Code, p.Message)
 	}
+	r.failCommits(wire.ErrDamaged)
+	p = r.call(c, "POST", "/v1/transfer", r.transfer("rich", "x", 1, 1)).problem(t)
+	if p.Code != "RETRY_LATER" || !strings.Contains(p.Message, "cannot read at present whether this payment was made") {
+		t.Errorf("a damaged payment: %s %q", p.Code, p.Message)
+	}
 	r.ledger.read.Store(nil)
 	r.failCommits(ledger.ErrNotSent)
 	expect("not sent", down, "the ledger has not taken this up", false)

@@ -166,6 +166,7 @@ type Result struct {
 	NextNonce uint64     // lowest nonce that will do, for NonceConflict
 	Receipt   Receipt    // for OK and Replayed
 	Balances  [2]Balance // the touched balances after the commit, for OK; unused ones are zero
+	Undecided bool       // with Uncertain: the ledger did answer, and could not tell
 	DayTotal  Amount     // what Rules.DailyCeiling bounds, after the commit, for OK; 0 where the ledger does not tell
 
 	// For LimitsExceeded, where the ledger tells.

@@ -354,7 +354,7 @@ func TestTLS(t *testing.T) {
 			for k, v := range c.flags {
 				flags[k] = v
 			}
-			files := host.NewFiles(discardLogger())
+			files := host.NewFiles(discardLogger(), func() int64 { return time.Now().UnixNano() })
 			current, err := files.Certs("xds", host.CertFiles{Cert: flags["xds.tls_cert_file"], Key: flags["xds.tls_key_file"], CA: ours.ca()})
 			if err != nil {
 				t.Fatal(err)
@@ -426,7 +426,7 @@ func TestAuthorityRotates(t *testing.T) {
 
 	dir := t.TempDir()
 	paths := host.CertFiles{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}
-	files := host.NewFiles(discardLogger())
+	files := host.NewFiles(discardLogger(), func() int64 { return time.Now().UnixNano() })
 	save := func(by *authority) {
 		ca, err := os.ReadFile(by.ca())
 		if err != nil {

@@ -18,7 +18,8 @@ import (
 
 // Authority issues certificates.
 type Authority struct {
-	PEM []byte
+	PEM   []byte
+	Shift time.Duration // moves the two hours that certificates are valid for, half of them past, from now on
 
 	t    testing.TB
 	cert *x509.Certificate
@@ -48,7 +49,7 @@ func (a *Authority) sign(name string, c *x509.Certificate) ([]byte, *ecdsa.Priva
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	now := time.Now() //nolint:forbidigo // of tests, and TLS goes by the wall clock
+	now := time.Now().Add(a.Shift) //nolint:forbidigo // of tests, and TLS goes by the wall clock
 	c.Subject, c.NotBefore, c.NotAfter = pkix.Name{CommonName: name}, now.Add(-time.Hour), now.Add(time.Hour)
 	parent, signer := a.cert, a.key
 	if parent == nil {

@@ -38,8 +38,9 @@ file is gone.`,
 			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
 				return usageError{err}
 			}
-			o.Now = newClock(o.Log).Now
-			files := host.NewFiles(o.Log)
+			clock := newClock(o.Log)
+			o.Now = clock.Now
+			files := host.NewFiles(o.Log, clock.Wall)
 			if secure {
 				current, err := files.Certs("control", certs)
 				if err != nil {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -83,7 +84,7 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 	if err != nil {
 		return join(err, plane.Close())
 	}
-	side, err := newSidecar(cfg, log, clock)
+	side, err := listeningSidecar(cfg, log, clock)
 	if err != nil {
 		return join(err, node.close(), plane.Close())
 	}
@@ -102,6 +103,21 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 		})
 	})
 	return g.Wait()
+}
+
+// listeningSidecar is newSidecar with its ports taken: those of dev are fixed ones, which another dev may have.
+func listeningSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar, error) {
+	side, err := newSidecar(cfg, log, clock)
+	if err != nil {
+		return nil, err
+	}
+	if err = side.server.Listen(); errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; free ports are taken by --bind 127.0.0.1:0 --metrics 127.0.0.1:0", err)
+	}
+	if err != nil {
+		return nil, join(err, side.close())
+	}
+	return side, nil
 }
 
 // controlPlane makes the control plane and binds its listeners.

@@ -103,13 +103,20 @@ func tellReport(w io.Writer, data string, r *node.Report, asJSON bool) error {
 		for _, u := range r.Unjudged {
 			_, _ = fmt.Fprintln(w, "not judged:", u)
 		}
-		_, _ = fmt.Fprintf(w, "%d payments in %d bytes of journal, %d rows of state, %d payments that cannot be read: %d faults\n",
-			r.Payments, r.JournalBytes, r.StateRows, r.Unread, r.Faults)
+		_, _ = fmt.Fprintf(w, "%d payments in %d bytes of journal, %d rows of state, %d payments that were not read: %s\n",
+			r.Payments, r.JournalBytes, r.StateRows, r.Unread, faults(r.Faults))
 	}
 	if r.Faults > 0 {
-		return fmt.Errorf("%s: the store is damaged: %d faults, the first: %s", data, r.Faults, r.Told[0])
+		return fmt.Errorf("%s: the store is damaged: %s, the first: %s", data, faults(r.Faults), r.Told[0])
 	}
 	return nil
+}
+
+func faults(n uint64) string {
+	if n == 1 {
+		return "1 fault"
+	}
+	return fmt.Sprintf("%d faults", n)
 }
 
 // percentage shows how far something is on one line of a terminal, and nothing elsewhere.
@@ -146,7 +153,7 @@ type ledgerNode struct {
 // openNode opens the engine and the listener; nothing runs yet. The engine comes first: a store
 // that is damaged or in use must not take over the socket. now is the time of commits.
 func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNode, error) {
-	files := host.NewFiles(log)
+	files := host.NewFiles(log, now)
 	tlsConfig, err := o.tls(files)
 	if err != nil {
 		return nil, err

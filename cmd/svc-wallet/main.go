@@ -129,11 +129,12 @@ func within(cmd *cobra.Command) string {
 func newLogger(w io.Writer, format, level string) (*logrus.Logger, error) {
 	log := logrus.New()
 	log.SetOutput(w)
+	const stamp = "2006-01-02T15:04:05.000Z07:00"
 	fields := logrus.FieldMap{logrus.FieldKeyTime: "ts", logrus.FieldKeyMsg: "event"}
 	if format == "text" {
-		log.SetFormatter(&logrus.TextFormatter{FieldMap: fields, FullTimestamp: true})
+		log.SetFormatter(&logrus.TextFormatter{FieldMap: fields, FullTimestamp: true, TimestampFormat: stamp})
 	} else {
-		log.SetFormatter(&logrus.JSONFormatter{FieldMap: fields, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+		log.SetFormatter(&logrus.JSONFormatter{FieldMap: fields, TimestampFormat: stamp})
 	}
 	l, err := logrus.ParseLevel(level)
 	if err != nil || l < logrus.ErrorLevel || l > logrus.DebugLevel {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,9 @@ func TestLogLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Debug("happened")
+	if !regexp.MustCompile(`ts="?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}`).Match(out.Bytes()) {
+		t.Errorf("no milliseconds in %s", out.String())
+	}
 	for _, part := range []string{"ts=", "level=debug", "service=svc-wallet", "event=happened"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("no %s in %s", part, out.String())

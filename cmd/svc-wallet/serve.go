@@ -85,7 +85,7 @@ type sidecar struct {
 // newSidecar builds the parts. Nothing runs, and nothing was sent, until run. What the control
 // plane said last, as the disk has it, is in force from here on.
 func newSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar, error) {
-	s := &sidecar{live: new(config.Live), static: cfg, files: host.NewFiles(log), log: log}
+	s := &sidecar{live: new(config.Live), static: cfg, files: host.NewFiles(log, clock.Wall), log: log}
 	s.stack = config.NewStack(cfg, s.live)
 	s.keys.watched = s.files.Watch("root_keys", host.ReadSecret)
 	if err := s.keys.turn(cfg.Auth.RootKeysFile); err != nil {
@@ -224,6 +224,7 @@ func (s *sidecar) untilReady(ctx context.Context) error {
 
 // reload reads the configuration anew. A bad one changes nothing.
 func (s *sidecar) reload() {
+	before := s.static.Effective()
 	ignored, err := s.reloader.Reload()
 	if err != nil {
 		s.log.WithField("reason", err.Error()).Error("reload_refused")
@@ -232,7 +233,18 @@ func (s *sidecar) reload() {
 	if len(ignored) > 0 {
 		s.log.WithField("keys", strings.Join(ignored, " ")).Warn("reload_needs_restart")
 	}
-	s.log.Info("reloaded")
+	s.log.WithField("keys", strings.Join(changed(before, s.static.Effective()), " ")).Info("reloaded")
+}
+
+// changed names the keys whose value or source is another one. Both lists have the same keys in the same
+// order.
+func changed(before, after []config.Effective) (keys []string) {
+	for i := range min(len(before), len(after)) {
+		if before[i] != after[i] {
+			keys = append(keys, after[i].Key)
+		}
+	}
+	return keys
 }
 
 // apply puts a new static configuration in force, all of it or none. What was pushed stays over it.

@@ -146,7 +146,7 @@ func inspectCommand() *cobra.Command {
 	var keyFile string
 	cmd := &cobra.Command{
 		Use:   "inspect [TOKEN]",
-		Short: "Explain a capability (from stdin without TOKEN); verifies it if given the keys",
+		Short: "Explain a capability (from stdin without TOKEN); verifies it if given the keys; ends with 1 where it is refused now",
 		Args:  atMostOneToken,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			token, err := readToken(cmd, args)
@@ -159,12 +159,14 @@ func inspectCommand() *cobra.Command {
 					return join(err)
 				}
 			}
-			seen, err := filters.InspectToken(token, keys)
+			seen, err := filters.InspectToken(token, keys, timeOfDay())
 			if err != nil {
 				return join(err)
 			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), seen)
-			return err
+			if _, err = fmt.Fprint(cmd.OutOrStdout(), seen); err != nil {
+				return err
+			}
+			return seen.Fault()
 		},
 	}
 	cmd.Flags().StringVar(&keyFile, "root-keys", "", "file of root keys to verify the signature with")

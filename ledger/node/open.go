@@ -39,7 +39,7 @@ func (p *pebbleEngine) openStore() error {
 		return p.refuse("the folder is in use by another process, or cannot be locked", err)
 	}
 	p.lock = lock
-	s, err := p.survey()
+	s, err := p.survey(true)
 	if err != nil {
 		return errors.Join(p.refuse("cannot open the store", err), lock.Close())
 	}

@@ -560,7 +560,7 @@ func TestHealthAndDrain(t *testing.T) {
 }
 
 // TestTransport: plain text off the machine, TLS that would trust anybody, and clients without a
-// certificate or without TLS are refused.
+// certificate or without TLS are refused, and each refused handshake is told once, with who came and why.
 func TestTransport(t *testing.T) {
 	e := node.OpenMemory(node.Options{Now: newClock().Now})
 	everywhere, err := host.Listen("0.0.0.0:0", host.ListenOptions{Remote: true})
@@ -578,7 +578,8 @@ func TestTransport(t *testing.T) {
 		t.Errorf("TLS without ClientCAs: %v", err)
 	}
 	server, client := certificates(t)
-	addr := serve(t, e, "127.0.0.1:0", node.ServeOptions{TLS: server.Clone}).Addr().String()
+	log, hook := logrustest.NewNullLogger()
+	addr := serve(t, e, "127.0.0.1:0", node.ServeOptions{TLS: server.Clone, Log: log}).Addr().String()
 	_, stranger := certificates(t)
 	stranger.RootCAs = client.RootCAs
 	nobody := client.Clone()
@@ -597,6 +598,25 @@ func TestTransport(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		_ = conn.Close()
+	}
+	told := map[string]int{}
+	for _, l := range hook.AllEntries() {
+		if l.Message != "handshake_refused" || l.Level.String() != "info" || l.Data["peer_addr"] != "127.0.0.1" {
+			t.Errorf("%s: %v", l.Message, l.Data)
+			continue
+		}
+		told[l.Data["reason"].(string)]++
+	}
+	for _, why := range []string{"didn't provide a certificate", "unknown authority", "first record does not look like a TLS handshake"} {
+		n := 0
+		for reason, lines := range told {
+			if strings.Contains(reason, why) {
+				n += lines
+			}
+		}
+		if n != 1 {
+			t.Errorf("%q was told %d times: %v", why, n, told)
+		}
 	}
 }
 

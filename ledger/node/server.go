@@ -64,6 +64,9 @@ func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) er
 		_ = ln.Close()
 		return err
 	}
+	if opts.TLS != nil {
+		creds = &doorkeeper{TransportCredentials: creds, engine: e, log: opts.Log}
+	}
 	srv := &server{engine: e, log: opts.Log, serving: ctx, identity: e.Identity()}
 	g := grpc.NewServer(
 		grpc.Creds(creds),

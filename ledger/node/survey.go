@@ -31,6 +31,7 @@ type survey struct {
 	torn     int64  // bytes behind the last whole record that are not zeros
 	tornIn   string // the file that they are in
 	tornAt   int64  // where they may be cut off
+	alone    bool   // there is no state to go by
 }
 
 // segment is a file of the journal. end is where its records end; 0 for the newest, which knows it not.
@@ -41,7 +42,9 @@ type segment struct {
 	end  int64
 }
 
-func (f folder) survey() (s survey, err error) {
+// survey looks at what lies in the folder. Without the state, which only a check does without, it reads
+// the payments of the last segment alone.
+func (f folder) survey(withState bool) (s survey, err error) {
 	s.folder = f
 	names, err := f.fs.List(f.dir)
 	if err != nil {
@@ -53,11 +56,17 @@ func (f folder) survey() (s survey, err error) {
 	if s.durable, err = readDurable(f.fs, f.dir); err != nil {
 		return s, err
 	}
-	if err := s.readState(); err != nil {
-		return s, err
+	if s.alone = !withState; withState {
+		if err := s.readState(); err != nil {
+			return s, err
+		}
 	}
 	if err := s.listSegments(); err != nil {
 		return s, err
+	}
+	if n := len(s.segments); s.alone && n > 0 {
+		last := &s.segments[n-1]
+		s.head.seq, s.head.end, s.head.chain = last.first-1, place{last.first, headerSize}, last.chain
 	}
 	if err := s.followTail(); err != nil {
 		return s, err
@@ -178,7 +187,9 @@ func (s *survey) lookAtLeftover() error {
 func (s *survey) link(i int) error {
 	g := &s.segments[i]
 	if i == 0 {
-		s.ledger = g.ledger
+		if s.ledger = g.ledger; s.alone {
+			return nil // what was pruned is told by the state
+		}
 		if kept := max(s.pruned.first, 1); kept < g.first || (g.first == 1 && g.before != (place{})) ||
 			!slices.ContainsFunc(s.segments, func(g segment) bool { return g.first == kept && g.chain == s.pruned.chain }) {
 			return damagef(journalDir, "payments from %d on are missing", kept)
@@ -222,7 +233,7 @@ func (s *survey) followTail() error {
 		}
 		return nil
 	}
-	if s.seq == 0 {
+	if s.seq == 0 && !s.alone {
 		if first := s.segments[0].first; first != 1 {
 			return damagef(stateDir, "it is missing, and the journal begins with payment %d", first)
 		}

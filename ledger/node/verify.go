@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +62,12 @@ func (f folder) seemsStore() error {
 
 func (f folder) verify(ctx context.Context, progress func(done, total int64)) (*Report, error) {
 	c := newChecker(f, nil)
-	s, err := f.survey()
+	lost := f.stateFault()
+	if lost != nil {
+		c.report.fault("state: %s", firstLine(lost.Error()))
+		c.report.unjudged("keys, index, balances and sums: there is no state to hold the journal against")
+	}
+	s, err := f.survey(lost == nil)
 	c.report.Ledger = hex.EncodeToString(s.ledger[:])
 	if errors.As(err, new(*damageError)) || pebble.IsCorruptionError(err) {
 		c.report.fault("%s", firstLine(err.Error()))
@@ -77,12 +83,36 @@ func (f folder) verify(ctx context.Context, progress func(done, total int64)) (*
 	if len(s.segments) == 0 {
 		return nil, f.refuse("there is no store", errors.New("the folder is empty"))
 	}
+	if lost != nil {
+		return c.report, c.all(ctx, nil, &s, 0, progress)
+	}
 	db, err := f.readOnly()
 	if err != nil {
 		return nil, f.refuse("cannot open the state", err)
 	}
 	rows, _ := db.EstimateDiskUsage([]byte{0}, []byte{0xff}) // only for the progress
-	total := int64(rows)                                     //nolint:gosec // not that large
+	err = c.all(ctx, db, &s, int64(rows), progress)          //nolint:gosec // not that large
+	return c.report, errors.Join(err, db.Close())
+}
+
+// stateFault says why there is no state that a start could go by.
+func (f folder) stateFault() error {
+	desc, err := pebble.Peek(f.state(), f.fs)
+	if isAbsent(err) || (err == nil && !desc.Exists) {
+		return errors.New("it is missing; a start makes it again from the journal, unless payments were pruned")
+	}
+	if err == nil {
+		err = (&survey{folder: f}).readState()
+	}
+	if err != nil {
+		return fmt.Errorf("it cannot be read: %w", err)
+	}
+	return nil
+}
+
+// all reads the journal, and the state of about that many bytes. Where there is none, db is nil.
+func (c *checker) all(ctx context.Context, db *pebble.DB, s *survey, stateBytes int64, progress func(done, total int64)) error {
+	total := stateBytes
 	for i := range s.segments {
 		total += max(s.segments[i].end, s.end.offset)
 	}
@@ -93,10 +123,15 @@ func (f folder) verify(ctx context.Context, progress func(done, total int64)) (*
 		return ctx.Err()
 	}
 	s.segments[len(s.segments)-1].end = s.end.offset
-	c.kept = max(s.pruned.first, 1)
-	err = errors.Join(c.journal(db, s.segments, s.head.seq, s.seq), c.state(db))
+	var err error
+	if c.kept = max(s.pruned.first, 1); db == nil {
+		c.kept = s.segments[0].first
+		err = c.journal(nil, s.segments, s.seq, s.seq)
+	} else {
+		err = errors.Join(c.journal(db, s.segments, s.head.seq, s.seq), c.state(db))
+	}
 	c.report.sumUp()
-	return c.report, errors.Join(err, db.Close())
+	return err
 }
 
 // check is the checker of a running node: it reads the whole store, slowly, and again and again.

@@ -172,7 +172,10 @@ func TestVerifyGoesOnBehindDamage(t *testing.T) {
 			first, count := binary.BigEndian.Uint64(data[begin+8:]), uint64(binary.BigEndian.Uint32(data[begin+16:]))
 			middle := begin + recordHead + 20
 			r, err := d.spoiled(name, func(b []byte) []byte { b[middle] ^= 4; return b }).verified(t)
-			where := fmt.Sprintf("payments %d to %d cannot be read", first, first+count-1)
+			where := fmt.Sprintf("payments %d to %d lie there and were not read", first, first+count-1)
+			if count == 1 {
+				where = fmt.Sprintf("payment %d lies there and was not read", first)
+			}
 			if err != nil || r.Faults != 1 || r.Unread != count || r.Payments != d.seen-count || len(r.Unjudged) != 1 || !strings.Contains(r.Told[0], where) {
 				t.Errorf("%s, record %d of payments from %d: %v, %+v", name, i, first, err, r)
 			}
@@ -184,6 +187,39 @@ func TestVerifyGoesOnBehindDamage(t *testing.T) {
 				}
 			}
 			begin = end
+		}
+	}
+}
+
+// TestVerifyWithoutState: where the state is missing or cannot be read that is one fault, and the journal is
+// judged all the same: it is sound, or its damage is told.
+func TestVerifyWithoutState(t *testing.T) {
+	for what, spoil := range map[string]func(d *damaged){
+		"it is missing": func(d *damaged) {
+			for name := range d.files {
+				if strings.HasPrefix(name, stateDir) {
+					delete(d.files, name)
+				}
+			}
+		},
+		"it cannot be read": func(d *damaged) {
+			for name, text := range d.files {
+				if strings.HasPrefix(name, stateDir+"/MANIFEST-") {
+					d.files[name] = text[:len(text)/2]
+				}
+			}
+		},
+	} {
+		d := newDamaged(t, true)
+		spoil(d)
+		r, err := d.verified(t)
+		if err != nil || r.Faults != 1 || !strings.HasPrefix(r.Told[0], "state: "+what) || r.Payments != d.seen || r.Last != d.seen || r.Unread != 0 || len(r.Unjudged) != 1 {
+			t.Errorf("%s: %v, %+v", what, err, r)
+		}
+		oldest := d.segmentsOf()[0]
+		r, err = d.spoiled(oldest, func(b []byte) []byte { b[headerSize+recordHead+20] ^= 4; return b }).verified(t)
+		if err != nil || r.Faults != 2 || r.Unread == 0 || r.Payments != d.seen-r.Unread {
+			t.Errorf("%s, and a record is damaged: %v, %+v", what, err, r)
 		}
 	}
 }

@@ -119,7 +119,7 @@ func (a *authority) client(certs ...tls.Certificate) *tls.Config {
 func TestMutualTLS(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
-	current, err := host.NewFiles(logrus.New()).Certs("control", ours.save(t.TempDir(), ours.issue("", later)))
+	current, err := host.NewFiles(logrus.New(), func() int64 { return time.Now().UnixNano() }).Certs("control", ours.save(t.TempDir(), ours.issue("", later)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestCertificateRotation(t *testing.T) {
 	log := &lines{}
 	logger := logrus.New()
 	logger.SetOutput(log)
-	files := host.NewFiles(logger)
+	files := host.NewFiles(logger, func() int64 { return time.Now().UnixNano() })
 	current, err := files.Certs("control", paths)
 	if err != nil {
 		t.Fatal(err)
