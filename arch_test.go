@@ -52,7 +52,7 @@ var homes = map[string][]string{
 	"github.com/envoyproxy/go-control-plane": {"xds", "xds/control"},
 	"github.com/cncf/xds":                    {"xds", "xds/control"},
 	"github.com/fsnotify/fsnotify":           {"xds/control"},
-	"google.golang.org/grpc":                 {"ledger", "ledger/node", "ledger/ledgerpb", "xds", "xds/control", "xds/xdspb"},
+	"google.golang.org/grpc":                 {"host/limit.go", "ledger", "ledger/node", "ledger/ledgerpb", "xds", "xds/control", "xds/xdspb"},
 	"google.golang.org/protobuf":             {"ledger", "ledger/node", "ledger/ledgerpb", "xds", "xds/control", "xds/xdspb"},
 	"github.com/cockroachdb/pebble":          {"ledger/node"},
 	"github.com/pelletier/go-toml":           {"config"},

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/netutil"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/ledger"
 )
 
@@ -36,7 +36,7 @@ func listenAdmin(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bind the admin listener: %w", err)
 	}
-	return netutil.LimitListener(ln, adminConns), nil
+	return host.Limit(ln, adminConns), nil
 }
 
 // newAdmin is CONTRACT §4's listener. It speaks plain HTTP and asks for no token, because it is on
@@ -62,7 +62,7 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	// A web page in an operator's browser must not be able to drain, to read or to begin a profile: the
 	// first refuses what comes from another origin, the second a name that was rebound to loopback.
 	guarded := refuseCrossOrigin(refuseRebound(cfg.MetricsAddr, mux))
-	return &http.Server{
+	server := &http.Server{
 		Handler:           guarded,
 		ReadHeaderTimeout: adminReadTimeout,
 		ReadTimeout:       adminReadTimeout,
@@ -71,6 +71,8 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 		MaxHeaderBytes:    adminHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // it may quote requests
 	}
+	host.ServeRequests(server)
+	return server
 }
 
 // refuseCrossOrigin refuses what a browser sends for a page of another origin, whatever the method:

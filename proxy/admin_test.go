@@ -2,6 +2,8 @@ package proxy_test
 
 import (
 	"bufio"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -93,5 +95,24 @@ func TestStream(t *testing.T) {
 	line, err := bufio.NewReader(resp.Body).ReadString('\n')
 	if err != nil || resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		t.Fatalf("%d %v %q %v", resp.StatusCode, resp.Header, line, err)
+	}
+}
+
+// TestAdminAnswersBehindASilentCrowd: connections that say nothing, or half a head, keep no scrape out.
+// Method: three times as many as the admin listener holds, then a scrape on a connection of its own.
+func TestAdminAnswersBehindASilentCrowd(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for i := range 200 {
+		conn, err := net.Dial("tcp", r.server.AdminAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if i%2 == 0 {
+			_, _ = io.WriteString(conn, "GET /readyz HT") // it may have made room already
+		}
+	}
+	if status, body := r.adminGet("/healthz"); status != 200 {
+		t.Errorf("%d %s", status, body)
 	}
 }

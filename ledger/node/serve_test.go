@@ -620,6 +620,38 @@ func TestTransport(t *testing.T) {
 	}
 }
 
+// TestSilentCrowd: connections that say nothing keep no sidecar out, and drive none away. Method: twice as many
+// as the node holds before a client comes, and again behind it.
+func TestSilentCrowd(t *testing.T) {
+	server, client := certificates(t)
+	addr := serve(t, node.OpenMemory(node.Options{Now: newClock().Now}), "127.0.0.1:0", node.ServeOptions{TLS: server.Clone}).Addr().String()
+	var dials atomic.Int32
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(client)), grpc.WithContextDialer(
+		func(ctx context.Context, addr string) (net.Conn, error) {
+			dials.Add(1)
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for range 2 {
+		for range 600 {
+			silent, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer silent.Close()
+		}
+		if _, err := ledgerpb.NewLedgerNodeClient(conn).Lookup(within(t), &ledgerpb.LookupRequest{}, grpc.WaitForReady(true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := dials.Load(); n != 1 {
+		t.Errorf("the client had to connect %d times", n)
+	}
+}
+
 // TestServeEndsAtOnce: a context that has ended, before or while the server starts, is no error, and
 // the listener is closed. Many times, because it is a race.
 func TestServeEndsAtOnce(t *testing.T) {

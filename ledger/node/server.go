@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -69,7 +68,7 @@ func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) er
 	}
 	srv := &server{engine: e, log: opts.Log, serving: ctx, identity: e.Identity()}
 	g := grpc.NewServer(
-		grpc.Creds(creds),
+		grpc.Creds(host.Prove(creds)),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
@@ -85,7 +84,7 @@ func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) er
 	grpc_health_v1.RegisterHealthServer(g, alive)
 
 	served := make(chan error, 1)
-	go func() { served <- g.Serve(netutil.LimitListener(ln, maxConns)) }()
+	go func() { served <- g.Serve(host.Limit(ln, maxConns)) }()
 	select {
 	case err := <-served:
 		g.Stop()

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"svc-wallet/host"
 )
 
 // Bounds of the API. It serves operators and scrapers.
@@ -35,8 +35,9 @@ func (p *Plane) serveAPI(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeaders,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // it may quote requests
 	}
+	host.ServeRequests(server)
 	served := make(chan error, 1)
-	ln := p.secured(netutil.LimitListener(p.api, apiConns), "http/1.1") // TLS outermost: net/http looks for it
+	ln := p.secured(host.Limit(p.api, apiConns), "http/1.1") // TLS outermost: net/http looks for it
 	go func() { served <- server.Serve(ln) }()
 	select {
 	case err := <-served:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,26 @@ func TestSilence(t *testing.T) {
 	}
 	if n := len(r.sidecars()); n != 0 {
 		t.Error(n)
+	}
+}
+
+// TestSilentCrowd: connections that say nothing keep neither a sidecar nor an operator out.
+func TestSilentCrowd(t *testing.T) {
+	r := newRig(t, rigOptions{change: func(o *Options) { o.MaxSidecars = 8 }})
+	for range 200 {
+		for _, addr := range []string{r.plane.Addr(), r.plane.APIAddr().String()} {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+		}
+	}
+	p := r.connect("delta", "s1", "")
+	p.subscribe(kindCluster)
+	p.next(kindCluster)
+	if _, there := r.sidecars()["s1"]; !there {
+		t.Error("the sidecar is not known")
 	}
 }
 

@@ -21,7 +21,6 @@ import (
 	delta "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	sotw "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	xdsserver "github.com/envoyproxy/go-control-plane/pkg/server/v3"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -47,7 +46,7 @@ const (
 func (p *Plane) serveSidecars(ctx context.Context) error {
 	g := p.newServer(ctx)
 	served := make(chan error, 1)
-	go func() { served <- g.Serve(netutil.LimitListener(p.listener, 2*p.fleet.most)) }()
+	go func() { served <- g.Serve(host.Limit(p.listener, 2*p.fleet.most)) }()
 	select {
 	case err := <-served:
 		g.Stop()
@@ -69,7 +68,7 @@ func (p *Plane) newServer(ctx context.Context) *grpc.Server {
 		creds = credentials.NewTLS(p.tls("h2"))
 	}
 	g := grpc.NewServer(
-		grpc.Creds(creds),
+		grpc.Creds(host.Prove(creds)),
 		grpc.MaxConcurrentStreams(connStreams),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxSendMsgSize(maxResponse),
