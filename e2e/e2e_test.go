@@ -284,6 +284,16 @@ func (w *client) get(t testing.TB, path string) answer {
 	return a
 }
 
+// found asks again where the ledger was away or did not answer, which says nothing about what is there.
+func (w *client) found(t testing.TB, path string) (a answer) {
+	t.Helper()
+	eventually(t, path+" is answered", func() bool {
+		a = w.get(t, path)
+		return a.code() != "UPSTREAM_UNAVAILABLE"
+	})
+	return a
+}
+
 func (w *client) post(t testing.TB, path, key, body string) answer {
 	t.Helper()
 	a, err := w.patiently(t.Context(), http.MethodPost, path, body, "Idempotency-Key", key)

@@ -187,13 +187,13 @@ func (c *crowd) audit(t *testing.T, p *pair) {
 				t.Errorf("%s and %s share a transaction", key, other)
 			}
 			txids[r.TxID] = key
-			if a := p.get(t, "/v1/tx/"+r.TxID); a.status != 200 || a.body != receipt {
+			if a := p.found(t, "/v1/tx/"+r.TxID); a.status != 200 || a.body != receipt {
 				t.Errorf("receipt of %s is\n%s\nbut the ledger has %s", key, receipt, a)
 			}
 		}
 	}
 	for account, sum := range want {
-		a := p.get(t, "/v1/balance?account="+account+"&asset=ron")
+		a := p.found(t, "/v1/balance?account="+account+"&asset=ron")
 		if !strings.Contains(a.body, fmt.Sprintf(`"amount_minor":"%d"`, sum)) {
 			t.Errorf("%s should have %d, the ledger says %s", account, sum, a)
 		}

@@ -86,7 +86,10 @@ func TestMetricNames(t *testing.T) {
 // TestMetricsCount makes each series move that no other test looks at: by payments and reads that
 // go well, are refused, wait, are repeated, and break the breaker.
 func TestMetricsCount(t *testing.T) {
-	r := newRig(t, rigOptions{env: []string{"SVC_WALLET_LEDGER_RETRIES=1", "SVC_WALLET_BREAKER_ERRORS=3", "SVC_WALLET_BREAKER_OPEN=1m"}})
+	r := newRig(t, rigOptions{env: []string{
+		"SVC_WALLET_LEDGER_RETRIES=1", "SVC_WALLET_BREAKER_ERRORS=3", "SVC_WALLET_BREAKER_OPEN=1m",
+		"SVC_WALLET_LEDGER_TIMEOUT=1m", "SVC_WALLET_LIMITS_REQUEST_DEADLINE=1m", // for the payment that is held
+	}})
 	c := r.client()
 	r.issueTo(c, "rich", 100)
 	expect := func(series, want string) {

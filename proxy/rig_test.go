@@ -155,6 +155,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		"SVC_WALLET_TLS_CERT_FILE=" + r.path("tls.crt"), "SVC_WALLET_TLS_KEY_FILE=" + r.path("tls.key"),
 		"SVC_WALLET_AUTH_ROOT_KEYS_FILE=" + r.path("keys"), "SVC_WALLET_LEDGER_ADDR=unix:" + r.path("s"),
 		"SVC_WALLET_LOG_LEVEL=debug",
+		"SVC_WALLET_READ_TIMEOUT=1m", // a client that is cut off sends again, and its answer is a replay
 	}, o.env...)
 	r.env = env
 	if r.cfg, err = config.Load(config.Sources{Env: env, CPUs: 2}); err != nil {
