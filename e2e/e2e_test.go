@@ -390,6 +390,7 @@ type pair struct {
 	ledgerArgs, serveArgs []string
 	env                   []string // of the sidecar, NAME=value
 	group                 string   // the cgroup that the sidecar begins in; "" for the tests' own
+	user                  uint32   // whom the sidecar runs as; 0 is whoever runs the tests
 	node, side            *program
 	*client
 }
@@ -459,7 +460,11 @@ func (p *pair) startNode() { p.node = start(p.t, p.ledgerArgs...) }
 
 func (p *pair) startSide() {
 	if p.group == "" {
-		p.side = startWith(p.t, p.env, p.serveArgs...)
+		cmd := exec.Command(binary, p.serveArgs...)
+		if p.user != 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: p.user, Gid: p.user}}
+		}
+		p.side = launch(p.t, p.env, cmd)
 		return
 	}
 	shell := []string{"-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, p.group, binary}

@@ -3,7 +3,11 @@ package e2e
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,8 +99,38 @@ func TestReload(t *testing.T) {
 	p.side.stop()
 }
 
-// TestMutualTLS runs the node on TCP, where both sides show certificates, and then asks it without
-// one: it answers nobody whom it does not know, and no plain text.
+// toldWhyAway starts a sidecar whose ledger turns it away, or is turned away, and wants the log and /readyz to
+// say why.
+func (p *pair) toldWhyAway(t *testing.T, why string) {
+	t.Helper()
+	p.startSide()
+	p.readiness(t, 503)
+	eventually(t, "it is told: "+why, func() bool {
+		for line := range strings.Lines(p.side.everything()) {
+			var l struct{ Event, Level, Reason string }
+			if json.Unmarshal([]byte(line), &l) == nil && l.Event == "ledger_away" && l.Level == "warning" && strings.Contains(l.Reason, why) {
+				return true
+			}
+		}
+		return false
+	})
+	eventually(t, "/readyz says: "+why, func() bool {
+		resp, err := http.Get(p.admin + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+			t.Fatalf("%d %s %v", resp.StatusCode, body, err)
+		}
+		return strings.Contains(string(body), why)
+	})
+	p.side.stop()
+}
+
+// TestMutualTLS runs the node on TCP, where both sides show certificates. Whoever is not known to the other
+// side is refused, and log and /readyz say why; so is plain text.
 func TestMutualTLS(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
@@ -111,20 +145,25 @@ func TestMutualTLS(t *testing.T) {
 	p.startNode()
 	p.node.until("listening")
 
-	refused := func() {
-		t.Helper()
-		p.startSide()
-		p.readiness(t, 503)
-		eventually(t, "the node turned it away three times", func() bool { return p.metric(t, `service_restarts_total{kind="watch"}`) >= 3 })
-		p.readiness(t, 503)
-		p.side.stop()
+	const prefix = "SVC_WALLET_LEDGER_TLS_"
+	strangers, elsewhere := pki.New(t), t.TempDir()
+	strangers.Save(elsewhere, "localhost", strangers)
+	theirCert, theirKey, theirCA := pki.Files(elsewhere)
+	ours := []string{prefix + "CA_FILE=" + p.caFile, prefix + "CERT_FILE=" + cert, prefix + "KEY_FILE=" + key}
+	for _, c := range []struct {
+		env []string
+		why string
+	}{
+		{nil, "error reading server preface"}, // plain text
+		{ours[:1], "tls: certificate required"},
+		{append([]string{prefix + "CERT_FILE=" + theirCert, prefix + "KEY_FILE=" + theirKey}, ours[0]), "tls: unknown certificate authority"},
+		{append([]string{prefix + "CA_FILE=" + theirCA}, ours[1:]...), "x509: certificate signed by unknown authority"},
+		{append([]string{prefix + "SERVER_NAME=ledger.mesh"}, ours...), "x509: certificate is valid for localhost, not ledger.mesh"},
+	} {
+		p.env = c.env
+		p.toldWhyAway(t, c.why)
 	}
-	refused() // in plain text
-
-	p.env = []string{"SVC_WALLET_LEDGER_TLS_CA_FILE=" + p.caFile}
-	refused() // without a certificate
-
-	p.env = append(p.env, "SVC_WALLET_LEDGER_TLS_CERT_FILE="+cert, "SVC_WALLET_LEDGER_TLS_KEY_FILE="+key)
+	p.env = ours
 	p.startSide()
 	p.ready(t)
 	if a := p.post(t, "/v1/issue", "k", `{"to":"alice","asset":"ron","amount_minor":"5","nonce":1}`); a.status != 200 {
@@ -132,6 +171,34 @@ func TestMutualTLS(t *testing.T) {
 	}
 	p.side.stop()
 	p.node.stop()
+}
+
+// TestSocketOfAnotherUser: a sidecar that may not use the node's socket says that permission is denied.
+// Method: root's socket, and a sidecar that is not root; where the tests are not root, a socket without a mode.
+func TestSocketOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	const nobody = 65534
+	p := newPair(t)
+	p.startNode()
+	p.node.until("listening")
+	dir := filepath.Dir(p.caFile)
+	if os.Getuid() != 0 {
+		if err := os.Chmod(strings.TrimPrefix(p.ledgerAddr, "unix:"), 0); err != nil {
+			t.Fatal(err)
+		}
+		p.toldWhyAway(t, "permission denied")
+		return
+	}
+	cert, key, _ := pki.Files(dir)
+	err := os.Chmod(filepath.Dir(binary), 0o755) //nolint:gosec // whoever we are shall run it
+	for _, path := range []string{dir, cert, key, filepath.Join(dir, "root.keys")} {
+		err = errors.Join(err, os.Chown(path, nobody, nobody))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.user = nobody
+	p.toldWhyAway(t, "permission denied")
 }
 
 // BenchmarkStart measures how long a sidecar takes to be ready before a healthy ledger.
