@@ -190,7 +190,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 		return
 	}
 	cert, key, _ := pki.Files(dir)
-	err := os.Chmod(filepath.Dir(binary), 0o755) //nolint:gosec // whoever we are shall run it
+	err := os.Chmod(filepath.Dir(binary), 0o755) // whoever we are shall run it
 	for _, path := range []string{dir, cert, key, filepath.Join(dir, "root.keys")} {
 		err = errors.Join(err, os.Chown(path, nobody, nobody))
 	}
