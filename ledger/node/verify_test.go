@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -205,7 +206,7 @@ func TestVerifyWithoutState(t *testing.T) {
 		"it cannot be read": func(d *damaged) {
 			for name, text := range d.files {
 				if strings.HasPrefix(name, stateDir+"/MANIFEST-") {
-					d.files[name] = text[:len(text)/2]
+					d.files[name] = bytes.Repeat([]byte{0xff}, len(text))
 				}
 			}
 		},
