@@ -150,7 +150,12 @@ func pays(t *testing.T, l interface {
 ) {
 	t.Helper()
 	var out [1]wallet.Result
-	if err := l.Commit(t.Context(), []wallet.Transfer{*issueTo(i, n)}, out[:]); err != nil || out[0].Code != wallet.OK {
+	var err error
+	until(t, "what came back has proved itself", func() bool { // at the latest by its next heartbeat
+		err = l.Commit(t.Context(), []wallet.Transfer{*issueTo(i, n)}, out[:])
+		return !errors.Is(err, errUnproved)
+	})
+	if err != nil || out[0].Code != wallet.OK {
 		t.Fatalf("payment %d: %v, %v", n, out[0].Code, err)
 	}
 }
