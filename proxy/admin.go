@@ -32,7 +32,7 @@ const (
 )
 
 func listenAdmin(addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr) //nolint:noctx // binding does not block
+	ln, err := host.Listen(addr, host.ListenOptions{Remote: true}) // where an operator says so
 	if err != nil {
 		return nil, fmt.Errorf("bind the admin listener: %w", err)
 	}
@@ -44,9 +44,11 @@ func listenAdmin(addr string) (net.Listener, error) {
 func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metrics.handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, map[string]string{"status": "ok"}) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		host.WriteJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
 	mux.HandleFunc("GET /readyz", s.adminReady)
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.deps.Build) })
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { host.WriteJSON(w, http.StatusOK, s.deps.Build) })
 	mux.HandleFunc("GET /openapi.yaml", s.adminOpenAPI)
 	mux.HandleFunc("GET /config", s.adminConfig)
 	mux.HandleFunc("POST /drain", s.adminDrain)
@@ -59,11 +61,11 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	// A web page in an operator's browser must not be able to drain, to read or to begin a profile: the
-	// first refuses what comes from another origin, the second a name that was rebound to loopback.
-	guarded := refuseCrossOrigin(refuseRebound(cfg.MetricsAddr, mux))
+	bind, _ := host.ParseListenAddr(cfg.MetricsAddr)
 	server := &http.Server{
-		Handler:           guarded,
+		Handler: host.Guard(mux, bind.IsLocal(), func(w http.ResponseWriter, why string) { // no web page may drain, read or profile
+			http.Error(w, why, http.StatusForbidden)
+		}),
 		ReadHeaderTimeout: adminReadTimeout,
 		ReadTimeout:       adminReadTimeout,
 		WriteTimeout:      adminWriteTimeout,
@@ -75,49 +77,9 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	return server
 }
 
-// refuseCrossOrigin refuses what a browser sends for a page of another origin, whatever the method:
-// net/http's protection, which takes GET for harmless, is shown each request as a POST.
-func refuseCrossOrigin(next http.Handler) http.Handler {
-	protection := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		as := *r
-		as.Method = http.MethodPost
-		if err := protection.Check(&as); err != nil {
-			http.Error(w, err.Error(), http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// refuseRebound guards a listener on loopback against DNS rebinding: whoever means this process
-// calls it localhost or by address. A listener on another address is meant to have names.
-func refuseRebound(bind string, next http.Handler) http.Handler {
-	if !isLoopback(bind) {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLoopback(r.Host) {
-			http.Error(w, "the admin listener answers to localhost only", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// isLoopback judges HOST or HOST:PORT.
-func isLoopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = strings.Trim(hostport, "[]")
-	}
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
-}
-
 func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {
 	st := s.status()
-	setAdminHeaders(w)
+	host.SetJSONHeaders(w)
 	if !st.ready() {
 		w.Header().Set("Retry-After", strconv.Itoa(readyRetryAfter))
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -127,7 +89,7 @@ func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {
 
 // adminOpenAPI serves the document of the wallet routes.
 func (s *Server) adminOpenAPI(w http.ResponseWriter, _ *http.Request) {
-	setAdminHeaders(w)
+	host.SetJSONHeaders(w)
 	w.Header().Set("Content-Type", "application/yaml")
 	_, _ = w.Write(s.deps.OpenAPI)
 }
@@ -142,7 +104,7 @@ func (s *Server) adminConfig(w http.ResponseWriter, _ *http.Request) {
 	if s.deps.Endpoints != nil {
 		all["endpoints"] = endpointViews(s.deps.Endpoints.EndpointStates())
 	}
-	writeJSON(w, all)
+	host.WriteJSON(w, http.StatusOK, all)
 }
 
 // endpointView is an endpoint of the ledger as /config shows it.
@@ -162,7 +124,7 @@ func endpointViews(states []ledger.EndpointState) (all []endpointView) {
 // adminDrain begins a drain and does not wait for it: Run returns when it is over.
 func (s *Server) adminDrain(w http.ResponseWriter, _ *http.Request) {
 	s.askDrain()
-	setAdminHeaders(w)
+	host.SetJSONHeaders(w)
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = io.WriteString(w, `{"draining":true}`)
 }
@@ -177,11 +139,11 @@ func (s *Server) adminAccept(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "the ledger is not in doubt", http.StatusConflict)
 		return
 	}
-	writeJSON(w, map[string]any{"accepted": d.Error(), "version": d.Seq, "version_seen": d.Seen})
+	host.WriteJSON(w, http.StatusOK, map[string]any{"accepted": d.Error(), "version": d.Seq, "version_seen": d.Seen})
 }
 
 func (s *Server) adminLevel(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, map[string]string{"level": s.deps.Log.GetLevel().String()})
+	host.WriteJSON(w, http.StatusOK, map[string]string{"level": s.deps.Log.GetLevel().String()})
 }
 
 // adminSetLevel takes the level as a bare word or as {"level": …}. It holds until the next change
@@ -214,17 +176,4 @@ func unhurried(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func setAdminHeaders(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-}
-
-// writeJSON writes what always encodes.
-func writeJSON(w http.ResponseWriter, v any) {
-	setAdminHeaders(w)
-	_ = json.NewEncoder(w).Encode(v) // fails only where the client is gone
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"svc-wallet/host"
 )
 
 const (
@@ -79,11 +81,11 @@ func newListener(ln net.Listener, c *certs, b bounds, now func() int64, log logr
 // Accept returns the next connection within the cap, and io.EOF after Close. fasthttp would give
 // up for ever on an error such as EMFILE, so that is waited out here.
 func (l *listener) Accept() (net.Conn, error) {
-	pause := 5 * time.Millisecond
-	for {
+	pauses := host.Backoff{First: 5 * time.Millisecond, Most: acceptPause}
+	for failures := 0; ; {
 		raw, err := l.Listener.Accept()
 		if err == nil {
-			pause = 5 * time.Millisecond
+			failures = 0
 			if c := l.add(raw); c != nil {
 				return c, nil
 			}
@@ -96,8 +98,8 @@ func (l *listener) Accept() (net.Conn, error) {
 		select {
 		case <-l.done:
 			return nil, io.EOF
-		case <-time.After(pause):
-			pause = min(2*pause, acceptPause)
+		case <-time.After(pauses.Pause(failures)):
+			failures++
 		}
 	}
 }

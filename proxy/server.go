@@ -193,7 +193,7 @@ func (s *Server) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	ln, err := net.Listen("tcp", s.cfg.BindAddr) //nolint:noctx // binding does not block
+	ln, err := host.Listen(s.cfg.BindAddr, host.ListenOptions{Remote: true})
 	if err != nil {
 		return fmt.Errorf("bind the wallet listener: %w", err)
 	}
