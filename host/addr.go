@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// Addr is where a server listens: a Unix socket, or a TCP port of a host. The zero value is nowhere.
+// Addr is where a server listens: a Unix socket, or a TCP port of a host. The zero value is nowhere
+// (docs/decisions/032-an-address-is-judged-once.md).
 type Addr struct {
 	network string // "unix", "tcp"
 	path    string // of the socket

@@ -3,11 +3,9 @@ package control
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -65,11 +63,10 @@ func (p *Plane) handler() http.Handler {
 	mux.HandleFunc("GET /sidecars", taking(p.getSidecars, "group"))
 	mux.Handle("GET /metrics", p.metrics.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+		host.WriteJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-	// A web page in an operator's browser must not be able to change or to read: the first refuses
-	// what comes from another origin, the second a name that was rebound to loopback.
-	return refuseCrossOrigin(p.refuseRebound(mux))
+	api, _ := host.ParseListenAddr(p.opts.API)
+	return host.Guard(mux, p.opts.TLS == nil && api.Path() == "", func(w http.ResponseWriter, why string) { refuse(w, forbidden, why, nil) })
 }
 
 // taking refuses a query with anything but these parameters, each once: one that is mistyped, such as
@@ -89,40 +86,6 @@ func taking(handle http.HandlerFunc, params ...string) http.HandlerFunc {
 		}
 		handle(w, r)
 	}
-}
-
-// refuseCrossOrigin refuses what a browser sends for a page of another origin, whatever the method:
-// net/http's protection, which takes GET for harmless, is shown each request as a POST.
-func refuseCrossOrigin(next http.Handler) http.Handler {
-	protection := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		as := *r
-		as.Method = http.MethodPost
-		if err := protection.Check(&as); err != nil {
-			refuse(w, forbidden, err.Error(), nil)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// refuseRebound guards a plain listener on loopback against DNS rebinding: whoever means this
-// process calls it localhost or by address.
-func (p *Plane) refuseRebound(next http.Handler) http.Handler {
-	if p.opts.TLS != nil || strings.HasPrefix(p.opts.API, "unix:") {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = strings.Trim(r.Host, "[]")
-		}
-		if ip := net.ParseIP(host); !strings.EqualFold(host, "localhost") && (ip == nil || !ip.IsLoopback()) {
-			refuse(w, forbidden, "this listener answers to localhost only", nil)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // mayChange says whether a client may change limits: anybody who reaches a plain listener, and of
@@ -182,25 +145,9 @@ func (c code) http() int {
 }
 
 func refuse(w http.ResponseWriter, c code, message string, faults Faults) {
-	writeJSON(w, c.http(), struct {
+	host.WriteJSON(w, c.http(), struct {
 		Code    code     `json:"code"`
 		Message string   `json:"message"`
 		Faults  []string `json:"faults,omitempty"`
 	}{c, message, faults})
-}
-
-func setHeaders(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-}
-
-// writeJSON writes what always encodes.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	setHeaders(w)
-	w.WriteHeader(status)
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(v) // fails only where the client is gone
 }

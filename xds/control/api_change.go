@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
+
+	"svc-wallet/host"
 )
 
 // change is what a change of a group did, or with dry_run would do.
@@ -137,7 +139,7 @@ func (p *Plane) change(w http.ResponseWriter, r *http.Request, o *order, next fu
 			out.Answers = p.await(w, r, o.group, o.wait)
 		}
 	}
-	writeJSON(w, status, out)
+	host.WriteJSON(w, status, out)
 }
 
 // await waits until each connected sidecar of a group has answered to what it is served, and tells
@@ -301,7 +303,7 @@ func (p *Plane) deleteGroup(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.code, problem.message, nil)
 		return
 	}
-	setHeaders(w)
+	host.SetJSONHeaders(w)
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"svc-wallet/host"
 )
 
 // groupView is a group as the API shows it.
@@ -44,7 +46,7 @@ func (p *Plane) getGroups(w http.ResponseWriter, _ *http.Request) {
 	if s.served.docs[defaultGroup] == nil {
 		out.Without = sidecars[defaultGroup]
 	}
-	writeJSON(w, http.StatusOK, out)
+	host.WriteJSON(w, http.StatusOK, out)
 }
 
 func (p *Plane) getGroup(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +60,7 @@ func (p *Plane) getGroup(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	setHeaders(w)
+	host.SetJSONHeaders(w)
 	_, _ = w.Write(g.doc.readable())
 }
 

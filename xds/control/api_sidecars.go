@@ -3,6 +3,8 @@ package control
 import (
 	"net/http"
 	"time"
+
+	"svc-wallet/host"
 )
 
 // sidecarView is a sidecar as the API shows it.
@@ -42,7 +44,7 @@ func (p *Plane) getSidecars(w http.ResponseWriter, r *http.Request) {
 			list = append(list, v)
 		}
 	}
-	writeJSON(w, http.StatusOK, map[string][]sidecarView{"sidecars": list})
+	host.WriteJSON(w, http.StatusOK, map[string][]sidecarView{"sidecars": list})
 }
 
 func (s *sidecar) view(route *router, now int64) sidecarView {

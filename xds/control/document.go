@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // Bounds of a document.
@@ -103,44 +103,28 @@ func readObject(raw []byte) ([]member, error) {
 		return nil, errors.New("the document is not a JSON object")
 	}
 	if _, err := dec.ReadToken(); err != nil {
-		return nil, oneLine(err)
+		return nil, host.OneLine(err)
 	}
 	var list []member
 	for dec.PeekKind() != '}' {
 		name, err := dec.ReadToken()
 		if err != nil {
-			return nil, oneLine(err)
+			return nil, host.OneLine(err)
 		}
 		m := member{name: name.String()}
 		if m.value, err = dec.ReadValue(); err != nil {
-			return nil, oneLine(err)
+			return nil, host.OneLine(err)
 		}
 		m.value = m.value.Clone()
 		list = append(list, m)
 	}
 	if _, err := dec.ReadToken(); err != nil {
-		return nil, oneLine(err)
+		return nil, host.OneLine(err)
 	}
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something after the JSON object")
 	}
 	return list, nil
-}
-
-// oneLine is a decoder's message in one line, cut where it quotes too much.
-func oneLine(err error) error {
-	return errors.New(cut(strings.Join(strings.Fields(err.Error()), " "), 300))
-}
-
-// cut keeps the first runes of s.
-func cut(s string, most int) string {
-	n := 0
-	for i := range s {
-		if n++; n > most {
-			return s[:i] + "…"
-		}
-	}
-	return s
 }
 
 // parser goes on after a fault, so that all are found.
@@ -205,7 +189,7 @@ func (p *parser) match(raw jsontext.Value) (m match) {
 		case "clusters":
 			m.clusters = p.strings("match.clusters", f.value, maxGlobs, "names or globs", isName)
 		default:
-			p.fault("match."+shown(f.name), "unknown key")
+			p.fault("match."+host.Plain(f.name), "unknown key")
 		}
 	}
 	return m
@@ -218,7 +202,7 @@ const runtimePrefix = "svc-wallet."
 func (p *parser) runtime(raw jsontext.Value) {
 	var limits []member
 	for _, m := range p.object("runtime", raw) {
-		path := "runtime." + shown(m.name)
+		path := "runtime." + host.Plain(m.name)
 		name, ours := strings.CutPrefix(m.name, runtimePrefix)
 		route, isRoute := strings.CutPrefix(name, "route.")
 		route, isSwitch := strings.CutSuffix(route, ".enabled")
@@ -305,7 +289,7 @@ type clusterSpec struct {
 
 func (p *parser) clusters(raw jsontext.Value) (specs []clusterSpec) {
 	for _, c := range p.object("clusters", raw) {
-		path := "clusters." + shown(c.name)
+		path := "clusters." + host.Plain(c.name)
 		if c.name != "ledger" && c.name != "auth" && c.name != "policy" {
 			p.fault(path, "is none of ledger, auth and policy")
 			continue
@@ -321,7 +305,7 @@ func (p *parser) clusters(raw jsontext.Value) (specs []clusterSpec) {
 			case m.name == "endpoints":
 				spec.endpoints = p.strings(path+".endpoints", m.value, maxEndpoints, "endpoints, each unix:PATH or HOST:PORT", isEndpoint)
 			default:
-				p.fault(path+"."+shown(m.name), "unknown key")
+				p.fault(path+"."+host.Plain(m.name), "unknown key")
 			}
 		}
 		p.push(path+": ", limits)
@@ -330,27 +314,12 @@ func (p *parser) clusters(raw jsontext.Value) (specs []clusterSpec) {
 	return specs
 }
 
+func isEndpoint(s string) bool {
+	_, err := host.ParseAddr(s)
+	return err == nil
+}
+
 // isName says whether s can be a node's id or cluster, or a glob of those.
 func isName(s string) bool {
 	return s != "" && len(s) <= maxName && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
-}
-
-func isEndpoint(s string) bool {
-	if path, unix := strings.CutPrefix(s, "unix:"); unix {
-		return strings.HasPrefix(path, "/") && len(path) <= 104 && !strings.ContainsRune(path, 0)
-	}
-	host, port, err := net.SplitHostPort(s)
-	n, portErr := strconv.ParseUint(port, 10, 16)
-	return err == nil && portErr == nil && n > 0 && isName(host)
-}
-
-// shown is a name in a line of faults: quoted and cut, unless every character is harmless.
-func shown(name string) string {
-	harmless := func(c rune) bool {
-		return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strings.ContainsRune("_.-", c)
-	}
-	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !harmless(c) }) {
-		return strconv.Quote(cut(name, 80))
-	}
-	return cut(name, 80)
 }

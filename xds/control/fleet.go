@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"svc-wallet/host"
 )
 
 // Bounds of what is known of sidecars.
@@ -20,7 +22,7 @@ const (
 	maxSidecars    = 10_000 // by default
 	streamsPerNode = 16     // one for each kind, twice while it reconnects
 	typesPerStream = 32     // that are asked for, served or not
-	maxReason      = 1024   // runes of a NACK that are kept
+	maxReason      = 1024   // bytes of a NACK that are kept
 )
 
 // fleet knows the sidecars: who is connected, and what each has been sent, has taken and has
@@ -198,7 +200,7 @@ func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
 	}
 	place := node.GetLocality()
 	row.cluster, row.delta = strings.Clone(cluster), key.delta
-	row.region, row.zone, row.subZone = cut(place.GetRegion(), maxName), cut(place.GetZone(), maxName), cut(place.GetSubZone(), maxName)
+	row.region, row.zone, row.subZone = host.Cut(place.GetRegion(), maxName), host.Cut(place.GetZone(), maxName), host.Cut(place.GetSubZone(), maxName)
 	s.row = row
 	return nil
 }
@@ -217,7 +219,7 @@ func (f *fleet) answered(row *sidecar, k kind, version string, r asked) *refusal
 		f.metrics.acked(k, now-p.servedAt)
 		return nil
 	}
-	p.refused = refusal{version, cut(r.reason, maxReason), now}
+	p.refused = refusal{version, host.Cut(r.reason, maxReason), now}
 	noted := p.refused
 	return &noted
 }

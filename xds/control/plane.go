@@ -15,7 +15,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"path/filepath"
@@ -28,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // Options say what is served, and where. Source and Listen must be set.
@@ -90,8 +90,7 @@ type group struct {
 func New(opts Options) (*Plane, error) {
 	opts.Names = opts.Names.withDefaults()
 	if opts.Log == nil {
-		opts.Log = logrus.New()
-		opts.Log.SetOutput(io.Discard)
+		opts.Log = host.Silent()
 	}
 	if opts.Now == nil {
 		opts.Now = func() int64 { return time.Now().UnixNano() } //nolint:forbidigo // the default of an injected clock
@@ -245,10 +244,7 @@ func (p *Plane) judge(before group, f file) group {
 
 // Addr is where sidecars are served, in the form of Options.Listen.
 func (p *Plane) Addr() string {
-	if p.listener.Addr().Network() == "unix" {
-		return "unix:" + p.listener.Addr().String()
-	}
-	return p.listener.Addr().String()
+	return host.AddrOf(p.listener.Addr()).String()
 }
 
 // APIAddr is where the API is; nil where there is none.
@@ -262,13 +258,13 @@ func (p *Plane) APIAddr() net.Addr {
 // Listen binds. Nothing is answered until Run.
 func (p *Plane) Listen() error {
 	var err error
-	if p.listener, err = listen(p.opts.Listen, p.opts.TLS != nil); err != nil {
+	if p.listener, err = host.Listen(p.opts.Listen, host.ListenOptions{Remote: p.opts.TLS != nil}); err != nil {
 		return err
 	}
 	if p.opts.API == "" {
 		return nil
 	}
-	if p.api, err = listen(p.opts.API, p.opts.TLS != nil); err != nil {
+	if p.api, err = host.Listen(p.opts.API, host.ListenOptions{Remote: p.opts.TLS != nil}); err != nil {
 		return errors.Join(err, p.listener.Close())
 	}
 	return nil

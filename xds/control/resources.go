@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"svc-wallet/host"
 	"svc-wallet/xds"
 )
 
@@ -243,14 +243,13 @@ func (c clusterSpec) assignment() *endpoint.ClusterLoadAssignment {
 	return out
 }
 
-func address(addr string) *core.Address {
-	if path, unix := strings.CutPrefix(addr, "unix:"); unix {
-		return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: path}}}
+func address(endpoint string) *core.Address {
+	at, _ := host.ParseAddr(endpoint) // isEndpoint took it
+	if at.Path() != "" {
+		return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: at.Path()}}}
 	}
-	host, port, _ := net.SplitHostPort(addr)     // isEndpoint took it
-	number, _ := strconv.ParseUint(port, 10, 16) // likewise
 	return &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
-		Address: host, PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(number)},
+		Address: at.Host(), PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(at.Port())},
 	}}}
 }
 

@@ -5,12 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"runtime/debug"
-	"strings"
-	"syscall"
 	"time"
 
 	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
@@ -124,60 +120,6 @@ func (s *promptStream) RecvMsg(m any) error {
 	case <-timer.C:
 		return status.Error(codes.DeadlineExceeded, "the first request did not come") // m is left to the goroutine
 	}
-}
-
-// listen listens on unix:PATH, with mode 0600, or HOST:PORT. In plain text it must be out of reach
-// of other machines.
-func listen(addr string, secure bool) (net.Listener, error) {
-	path, unix := strings.CutPrefix(addr, "unix:")
-	if !unix {
-		if _, _, err := net.SplitHostPort(addr); err != nil { // else "" would be every address
-			return nil, fmt.Errorf("listen on %q: want unix:PATH or HOST:PORT: %w", addr, err)
-		}
-		ln, err := net.Listen("tcp", addr) //nolint:noctx // binding does not block
-		if err != nil {
-			return nil, fmt.Errorf("listen on %q: %w", addr, err)
-		}
-		if tcp, ok := ln.Addr().(*net.TCPAddr); !secure && (!ok || !tcp.IP.IsLoopback()) {
-			err := fmt.Errorf("listen on %q: only loopback may be served without TLS", addr)
-			return nil, errors.Join(err, ln.Close())
-		}
-		return ln, nil
-	}
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("listen on %q: %w", addr, err)
-	}
-	ln, err := net.Listen("unix", path) //nolint:noctx // binding does not block
-	if err != nil {
-		return nil, fmt.Errorf("listen on %q: %w", addr, err)
-	}
-	// Between these lines the file has the umask's mode, but nobody is accepted on it yet.
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %q: %w", addr, err), ln.Close())
-	}
-	return ln, nil
-}
-
-// removeStale removes a socket that nobody answers on, and nothing else.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("the file exists and is no socket")
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second) //nolint:noctx // it has a limit
-	if err == nil {
-		return errors.Join(errors.New("another process answers on it"), conn.Close())
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("the socket is in use or out of reach: %w", err)
-	}
-	return os.Remove(path)
 }
 
 // secured is ln with TLS where it is spoken.
