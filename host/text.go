@@ -21,7 +21,7 @@ func Cut(s string, most int) string {
 // Plain is text of others as a line may show it: cut, and quoted unless every character is harmless.
 func Plain(s string) string {
 	harmless := func(c rune) bool {
-		return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strings.ContainsRune("_.-/:@+=", c)
+		return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strings.ContainsRune("_.-/:@+=[]", c)
 	}
 	short := Cut(s, 80)
 	if s == "" || strings.ContainsFunc(s, func(c rune) bool { return !harmless(c) }) {

@@ -10,6 +10,8 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"svc-wallet/host"
 )
 
 // TestBadPush: whatever is wrong with a response, it is refused with its reason, nothing of it is
@@ -182,7 +184,7 @@ func TestRefusedFlood(t *testing.T) {
 		p := startPlane(t)
 		w := newSidecar(t, setup{
 			flags:  map[string]string{"xds.addr": p.addr, "xds.protocol": protocol, "xds.types": "limits,runtime"},
-			timing: func(tm *timing) { tm.nack, tm.nackTop = time.Hour, time.Hour },
+			timing: func(tm *timing) { tm.nack = host.Backoff{First: time.Hour, Most: time.Hour} },
 		})
 		decodes := 0
 		w.topics[0].blank = counted(w.topics[0].kind, &decodes)
@@ -230,7 +232,7 @@ func TestRefusedLoop(t *testing.T) {
 	tm := realTiming()
 	var got []time.Duration
 	for i := range 9 {
-		got = append(got, tm.nackAfter(i))
+		got = append(got, tm.nack.Pause(i-2))
 	}
 	want := []time.Duration{0, 0, 1e9, 2e9, 2e9, 2e9, 2e9, 2e9, 2e9} // what corrects it waits behind the NACK
 	for i := range want {

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // Targets is where what was accepted goes. Each method is all or nothing: an error leaves
@@ -67,19 +68,19 @@ type Client struct {
 
 // timing are the periods and rates that do not come from the configuration.
 type timing struct {
-	backoff, backoffTop time.Duration // before a new stream, full jitter
-	nack, nackTop       time.Duration // before a repeated NACK
-	preferred           time.Duration // between attempts at the first address
-	ping, pingTimeout   time.Duration // of silence before a ping, and for its answer
-	write               time.Duration // between two writes of the last good file
-	rate, burst         int64         // bytes of responses a second, and at once
-	jitter              func(n int64) int64
+	reconnect         host.Backoff  // before a new stream, full jitter
+	nack              host.Backoff  // before the NACK of what was refused already
+	preferred         time.Duration // between attempts at the first address
+	ping, pingTimeout time.Duration // of silence before a ping, and for its answer
+	write             time.Duration // between two writes of the last good file
+	rate, burst       int64         // bytes of responses a second, and at once
+	jitter            func(n int64) int64
 }
 
 func realTiming() timing {
 	return timing{
-		backoff: 500 * time.Millisecond, backoffTop: 30 * time.Second,
-		nack: time.Second, nackTop: 2 * time.Second,
+		reconnect: host.Backoff{First: 500 * time.Millisecond, Most: 30 * time.Second},
+		nack:      host.Backoff{First: time.Second, Most: 2 * time.Second},
 		preferred: time.Minute,
 		// Over the 30 s that go-control-plane's example server allows, and the 15 s of Istiod.
 		ping: 35 * time.Second, pingTimeout: 10 * time.Second,
@@ -274,7 +275,7 @@ func (c *Client) take(t *topic, r *response) (reason string, wait time.Duration)
 		f.times++
 		f.shown = now
 		c.count(t.name, refusedOut, 1)
-		return f.reason, c.timing.nackAfter(f.times)
+		return f.reason, c.timing.nack.Pause(f.times - 2)
 	}
 	under := c.to.Stack.Config()
 	ch, err := t.read(r, now)
@@ -282,14 +283,14 @@ func (c *Client) take(t *topic, r *response) (reason string, wait time.Duration)
 		err = c.try(t, ch.next)
 	}
 	if err != nil {
-		f := refused{sum: r.digest(), times: 1, version: r.version, reason: cut(err.Error(), maxReason), at: now, shown: now, under: under}
+		f := refused{sum: r.digest(), times: 1, version: r.version, reason: host.Cut(err.Error(), maxReason), at: now, shown: now, under: under}
 		if f.sum == t.refused.sum {
 			f.times += t.refused.times
 		}
 		t.refused = f
 		c.count(t.name, refusedOut, 1)
-		c.log.warn("xds_refused", logrus.Fields{"type": t.name, "version": cut(r.version, 80), "reason": f.reason})
-		return f.reason, c.timing.nackAfter(f.times)
+		c.log.warn("xds_refused", logrus.Fields{"type": t.name, "version": host.Cut(r.version, 80), "reason": f.reason})
+		return f.reason, c.timing.nack.Pause(f.times - 2)
 	}
 	c.accept(t, r, ch)
 	return "", 0
@@ -326,7 +327,7 @@ func (c *Client) accept(t *topic, r *response, ch change) {
 	if ch.rolledBack {
 		c.count(t.name, rolledBack, 1)
 	}
-	fields := logrus.Fields{"type": t.name, "version": cut(r.version, 80)}
+	fields := logrus.Fields{"type": t.name, "version": host.Cut(r.version, 80)}
 	if len(ch.removed) > 0 {
 		fields["removed"] = ch.removed
 	}
@@ -339,20 +340,4 @@ func (c *Client) accept(t *topic, r *response, ch change) {
 	if c.store != nil && !t.secret {
 		c.store.touch()
 	}
-}
-
-// nackAfter is the wait before the NACK of a response that was refused for the nth time in a row.
-func (t *timing) nackAfter(times int) time.Duration {
-	if times < 2 {
-		return 0
-	}
-	return doubled(t.nack, times-2, t.nackTop)
-}
-
-// doubled is d, doubled n times, and at most top.
-func doubled(d time.Duration, n int, top time.Duration) time.Duration {
-	if n > 60 || d > top>>n {
-		return top
-	}
-	return d << n
 }

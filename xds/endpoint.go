@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 const (
@@ -85,8 +85,12 @@ func (c *Client) follow(addrs []string) error {
 		return nil
 	}
 	for _, a := range addrs {
-		if c.cfg.Ledger.TLSCAFile == "" && !local(a) {
-			return fmt.Errorf("%s is neither a Unix socket nor a loopback address, so it needs ledger.tls_ca_file", plain(a))
+		at, err := host.ParseAddr(a)
+		if err != nil {
+			return err
+		}
+		if c.cfg.Ledger.TLSCAFile == "" && !at.IsLocal() {
+			return fmt.Errorf("%s is neither a Unix socket nor a loopback address, so it needs ledger.tls_ca_file", host.Plain(a))
 		}
 	}
 	if c.to.Endpoints != nil {
@@ -96,15 +100,6 @@ func (c *Client) follow(addrs []string) error {
 	}
 	c.endpoints = addrs
 	return nil
-}
-
-func local(addr string) bool {
-	if strings.HasPrefix(addr, "unix:") {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(addr)
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || (err == nil && ip.Unmap().IsLoopback())
 }
 
 // addresses are the endpoints of an assignment in the order of their priority: those that are
@@ -166,27 +161,10 @@ func address(m *core.Address) (string, error) {
 	default:
 		return "", errors.New("has no address that the sidecar can dial")
 	}
-	if !dialable(addr) {
-		return "", fmt.Errorf("%s is not an address", plain(addr))
+	if _, err := host.ParseAddr(addr); err != nil {
+		return "", fmt.Errorf("%s is not an address: %w", host.Plain(addr), err)
 	}
 	return addr, nil
-}
-
-// maxSocket is how long a Unix socket's path may be: sun_path, unix(7).
-const maxSocket = 107
-
-func dialable(addr string) bool {
-	for _, c := range addr {
-		if c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		return len(path) > 0 && len(path) <= maxSocket
-	}
-	host, port, err := net.SplitHostPort(addr)
-	n, bad := strconv.ParseUint(port, 10, 16)
-	return err == nil && bad == nil && n > 0 && len(host) > 0 && len(host) <= 253
 }
 
 // checkAddrs are addresses from the last good file.
@@ -195,8 +173,8 @@ func checkAddrs(addrs []string) ([]string, error) {
 		return nil, fmt.Errorf("endpoints: there are more than %d", maxEndpoints)
 	}
 	for _, a := range addrs {
-		if !dialable(a) {
-			return nil, fmt.Errorf("endpoints: %s is not an address", plain(a))
+		if _, err := host.ParseAddr(a); err != nil {
+			return nil, fmt.Errorf("endpoints: %s is not an address: %w", host.Plain(a), err)
 		}
 	}
 	return addrs, nil

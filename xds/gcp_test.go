@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // mesh is go-control-plane's own server on a snapshot cache, which nobody here wrote.
@@ -174,7 +175,7 @@ func TestGoControlPlaneRefusedLoop(t *testing.T) {
 	m := startMesh(t)
 	w := newSidecar(t, setup{
 		flags:  map[string]string{"xds.addr": m.addr, "xds.protocol": "sotw", "xds.types": "limits,runtime"},
-		timing: func(tm *timing) { tm.nack, tm.nackTop = 100*1e6, 1e12 },
+		timing: func(tm *timing) { tm.nack = host.Backoff{First: 100 * 1e6, Most: 1e12} },
 	})
 	m.set("bad", map[resource.Type][]named{resource.ExtensionConfigType: limits(`{"queue": 0}`)})
 	await(t, "four refusals", func() bool { return w.Updates("limits", "refused") >= 4 }) // at 0, 0.1, 0.3, 0.7 s
@@ -301,10 +302,10 @@ func TestFaultsAreBounded(t *testing.T) {
 	}
 	got := l.answer(l.push(extensionURL, "1", many))
 	if len(got) > maxReason+8 || !strings.HasPrefix(got, "svc-wallet.limits: limits.queue: 0") {
-		t.Errorf("%d bytes: %s", len(got), cut(got, 100))
+		t.Errorf("%d bytes: %s", len(got), host.Cut(got, 100))
 	}
 	text := strings.Repeat("é", 5000)
-	if short := cut(text, 4095); short != strings.Repeat("é", 2047)+"…" {
+	if short := host.Cut(text, 4095); short != strings.Repeat("é", 2047)+"…" {
 		t.Errorf("cut in a character: %d bytes", len(short))
 	}
 }

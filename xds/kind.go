@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"svc-wallet/host"
 )
 
 // kind is a type of resource: all that the protocol needs to know of it.
@@ -41,7 +43,7 @@ const maxDepth = 100
 // open unmarshals a resource of the kind.
 func (k *kind) open(m *anypb.Any) (proto.Message, error) {
 	if m.GetTypeUrl() != k.url {
-		return nil, fmt.Errorf("is a %s, not a %s", plain(strings.TrimPrefix(m.GetTypeUrl(), typePrefix)), strings.TrimPrefix(k.url, typePrefix))
+		return nil, fmt.Errorf("is a %s, not a %s", host.Plain(strings.TrimPrefix(m.GetTypeUrl(), typePrefix)), strings.TrimPrefix(k.url, typePrefix))
 	}
 	msg := k.blank()
 	if err := unmarshal(m.GetValue(), msg); err != nil {
@@ -81,37 +83,14 @@ func Check(typeURL string, resource proto.Message) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("type %s is not one that a sidecar takes", plain(typeURL))
+	return fmt.Errorf("type %s is not one that a sidecar takes", host.Plain(typeURL))
 }
 
 // fault puts the resource's name before each line of err.
 func fault(name string, err error) error {
 	lines := strings.Split(err.Error(), "\n")
 	for i := range lines {
-		lines[i] = plain(name) + ": " + lines[i]
+		lines[i] = host.Plain(name) + ": " + lines[i]
 	}
 	return errors.New(strings.Join(lines, "\n"))
-}
-
-// plain is a text off the wire as a line may show it: cut, and quoted where it is not plainly a
-// name.
-func plain(s string) string {
-	s = cut(s, 80)
-	for _, c := range s {
-		if c <= ' ' || c == '"' || c == '\\' || c > '~' {
-			return fmt.Sprintf("%+q", s)
-		}
-	}
-	if s == "" {
-		return `""`
-	}
-	return s
-}
-
-// cut is s, or its beginning of at most most bytes, which ends with a whole character.
-func cut(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

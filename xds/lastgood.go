@@ -106,7 +106,7 @@ func (c *Client) restore() {
 		}
 		if err != nil {
 			c.count(t.name, refusedOut, 1)
-			c.log.warn("xds_last_good_passed_over", logrus.Fields{"type": t.name, "reason": cut(err.Error(), maxReason)})
+			c.log.warn("xds_last_good_passed_over", logrus.Fields{"type": t.name, "reason": host.Cut(err.Error(), maxReason)})
 			continue
 		}
 		t.held = next
@@ -204,7 +204,7 @@ func (s *store) run(ctx context.Context, snapshot func() ([]byte, error), log *f
 		case <-s.wake:
 		}
 		s.flush(snapshot, log)
-		pause(ctx, s.every)
+		host.Sleep(ctx, s.every)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 	"svc-wallet/xds/xdspb"
 )
 
@@ -97,10 +98,10 @@ func limitsJSON(m *core.TypedExtensionConfig) ([]byte, error) {
 	case "":
 		return nil, errors.New("typed_config: is missing")
 	default:
-		return nil, fmt.Errorf("typed_config: is a %s, not a %s, %s or %s", plain(name), structNew, structOld, limitsType)
+		return nil, fmt.Errorf("typed_config: is a %s, not a %s, %s or %s", host.Plain(name), structNew, structOld, limitsType)
 	}
 	if inner[strings.LastIndexByte(inner, '/')+1:] != limitsType {
-		return nil, fmt.Errorf("typed_config.type_url: is %s, not %s", plain(inner), typePrefix+limitsType)
+		return nil, fmt.Errorf("typed_config.type_url: is %s, not %s", host.Plain(inner), typePrefix+limitsType)
 	}
 	return appendStruct(nil, value, "", 0)
 }
@@ -109,7 +110,7 @@ func limitsJSON(m *core.TypedExtensionConfig) ([]byte, error) {
 // that this program does not know would be a limit that it does not keep, so it is refused.
 func appendMessage(dst []byte, m protoreflect.Message, path string) ([]byte, error) {
 	if len(m.GetUnknown()) > 0 {
-		return nil, fmt.Errorf("%s: has a field that this program does not know", plain(join(path, string(m.Descriptor().Name()))))
+		return nil, fmt.Errorf("%s: has a field that this program does not know", host.Plain(join(path, string(m.Descriptor().Name()))))
 	}
 	var faults []error
 	dst = append(dst, '{')
@@ -148,7 +149,7 @@ func appendField(dst []byte, f protoreflect.FieldDescriptor, v protoreflect.Valu
 // appendList appends a message that wraps a list.
 func appendList(dst []byte, f protoreflect.FieldDescriptor, m protoreflect.Message, path string) ([]byte, error) {
 	if len(m.GetUnknown()) > 0 {
-		return nil, fmt.Errorf("%s: has a field that this program does not know", plain(path))
+		return nil, fmt.Errorf("%s: has a field that this program does not know", host.Plain(path))
 	}
 	dst = append(dst, '[')
 	list := m.Get(f).List()

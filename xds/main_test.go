@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -348,8 +349,8 @@ type setup struct {
 // quick are timings with which a test need not wait.
 func quick() timing {
 	tm := realTiming()
-	tm.backoff, tm.backoffTop = time.Millisecond, 20*time.Millisecond
-	tm.nack, tm.nackTop = 2*time.Millisecond, 10*time.Millisecond
+	tm.reconnect = host.Backoff{First: time.Millisecond, Most: 20 * time.Millisecond}
+	tm.nack = host.Backoff{First: 2 * time.Millisecond, Most: 10 * time.Millisecond}
 	tm.preferred, tm.write = 5*time.Millisecond, time.Millisecond
 	tm.jitter = func(n int64) int64 { return n - 1 }
 	return tm

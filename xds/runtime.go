@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 const (
@@ -42,7 +43,7 @@ func runtimeKind() kind {
 			}
 			for path, text := range k {
 				if !jsontext.Value(text).IsValid() {
-					return nil, fmt.Errorf("%s: is not JSON", plain(path))
+					return nil, fmt.Errorf("%s: is not JSON", host.Plain(path))
 				}
 			}
 			_, err := k.push()
@@ -111,7 +112,7 @@ func readKnobs(layer *structpb.Struct) (knobs, error) {
 // walk takes the keys of a struct that are ours.
 func (k knobs) walk(s *structpb.Struct, path string, depth int, fail func(error)) {
 	if depth > maxNesting {
-		fail(fmt.Errorf("%s: is nested more than %d deep", plain(path), maxNesting))
+		fail(fmt.Errorf("%s: is nested more than %d deep", host.Plain(path), maxNesting))
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.GetFields())) {
@@ -132,7 +133,7 @@ func (k knobs) walk(s *structpb.Struct, path string, depth int, fail func(error)
 
 // take takes one key.
 func (k knobs) take(key string, v *structpb.Value) error {
-	wrong := func(err error) error { return fmt.Errorf("%s: %w", plain(key), err) }
+	wrong := func(err error) error { return fmt.Errorf("%s: %w", host.Plain(key), err) }
 	member := strings.TrimPrefix(key, runtimePrefix+".")
 	if route, ok := strings.CutPrefix(member, "route."); ok {
 		if route, ok = strings.CutSuffix(route, ".enabled"); !ok || strings.Contains(route, ".") {
@@ -185,7 +186,7 @@ func share(v *structpb.Value) (string, error) {
 func fraction(s *structpb.Struct) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.GetFields())) {
 		if name != "numerator" && name != "denominator" {
-			return "", fmt.Errorf("%s is not a part of a fraction", plain(name))
+			return "", fmt.Errorf("%s is not a part of a fraction", host.Plain(name))
 		}
 	}
 	n := s.GetFields()["numerator"]

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"svc-wallet/host"
 )
 
 // session is the life of one stream. Its fields are its one goroutine's.
@@ -103,7 +105,7 @@ func (n *session) receive(ctx context.Context, messages chan<- *response) error 
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		pause(ctx, b.spend(int64(r.size)))
+		host.Sleep(ctx, b.spend(int64(r.size)))
 		if ctx.Err() != nil { // recv would still hand out what had come by then
 			return context.Cause(ctx)
 		}
@@ -167,7 +169,7 @@ func (n *session) handle(r *response) error {
 	if i < 0 || n.asked[n.s.topics[i]] == nil {
 		// To answer would be to subscribe to it.
 		c.count(typeOther, unexpected, 1)
-		c.log.warn("xds_unexpected", logrus.Fields{"source": n.s.name, "type": plain(r.url)})
+		c.log.warn("xds_unexpected", logrus.Fields{"source": n.s.name, "type": host.Plain(r.url)})
 		return nil
 	}
 	t := n.s.topics[i]

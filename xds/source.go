@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // source is one control plane by its addresses, or the local agent.
@@ -72,20 +73,7 @@ func (s *source) run(ctx context.Context) {
 			at, failures = (at+1)%len(s.addrs), failures+1
 		}
 		t := &s.c.timing
-		pause(ctx, time.Duration(t.jitter(int64(doubled(t.backoff, failures-1, t.backoffTop)))))
-	}
-}
-
-// pause waits for d, or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
+		host.Sleep(ctx, time.Duration(t.jitter(int64(t.reconnect.Pause(failures-1)))))
 	}
 }
 
@@ -144,7 +132,7 @@ func (s *source) scout(ctx context.Context, cancel context.CancelCauseFunc) (end
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			pause(ctx, s.c.timing.preferred)
+			host.Sleep(ctx, s.c.timing.preferred)
 			if ctx.Err() == nil && s.answers(ctx) {
 				cancel(errPreferred)
 			}
@@ -207,7 +195,7 @@ func (s *source) ended(err error) {
 	}
 	s.connected, s.since = false, c.opts.Now()
 	if !errors.Is(err, context.Canceled) {
-		s.lastError = cut(err.Error(), maxReason)
+		s.lastError = host.Cut(err.Error(), maxReason)
 		c.log.warn("xds_disconnected", logrus.Fields{"source": s.name, "peer_addr": s.addr, "reason": s.lastError})
 	}
 }
@@ -230,14 +218,17 @@ const (
 // nothing for as long as ping it is asked whether it is there, so that a process that is stopped is
 // found out too; heard is when it last brought something.
 func (s *source) dial(addr string, ping time.Duration, heard *atomic.Int64) (*grpc.ClientConn, error) {
-	host, _, _ := net.SplitHostPort(addr)
-	authority := addr
-	if strings.HasPrefix(addr, "unix:") {
-		host, authority = "localhost", "localhost"
+	at, err := host.ParseAddr(addr)
+	if err != nil {
+		return nil, fmt.Errorf("xds %s: %w", host.Plain(addr), err)
+	}
+	name, authority := at.Host(), addr
+	if at.Path() != "" {
+		name, authority = "localhost", "localhost"
 	}
 	opts := []grpc.DialOption{
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			conn, err := connect(ctx, addr)
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := at.Dial(ctx, dialer())
 			if err != nil {
 				return nil, err
 			}
@@ -258,23 +249,19 @@ func (s *source) dial(addr string, ping time.Duration, heard *atomic.Int64) (*gr
 		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(authority))
 	} else {
 		cfg := expecting(&s.c.cfg.XDS, s.tls(), s.c.opts.Today)
-		cfg.ServerName = cmp.Or(cfg.ServerName, host) // gRPC takes it for the authority too
+		cfg.ServerName = cmp.Or(cfg.ServerName, name) // gRPC takes it for the authority too
 		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
 	if err != nil {
-		return nil, fmt.Errorf("xds %s: %w", plain(addr), err)
+		return nil, fmt.Errorf("xds %s: %w", host.Plain(addr), err)
 	}
 	return conn, nil
 }
 
-// connect finds a dead peer by TCP's own means within a minute.
-func connect(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		return d.DialContext(ctx, "unix", path)
-	}
-	return d.DialContext(ctx, "tcp", addr)
+// dialer makes connections that find a dead peer by TCP's own means within a minute.
+func dialer() *net.Dialer {
+	return &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
 }
 
 // heardConn notes when the peer last said anything, its end included. gRPC tells nobody of the

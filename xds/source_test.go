@@ -494,17 +494,17 @@ func (s stuck) recv() (*response, error)                   { <-s.ctx.Done(); ret
 // TestBackoff: the waits double up to the top, and never overflow.
 func TestBackoff(t *testing.T) {
 	for n, want := range map[int]time.Duration{0: 5e8, 1: 1e9, 5: 16e9, 6: 30e9, 63: 30e9, 1000: 30e9} {
-		if got := doubled(5e8, n, 30e9); got != want {
+		if got := realTiming().reconnect.Pause(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
 	}
 	tm := realTiming()
 	low, high := time.Hour, time.Duration(0)
 	for range 1000 {
-		d := time.Duration(tm.jitter(int64(tm.backoff)))
+		d := time.Duration(tm.jitter(int64(tm.reconnect.First)))
 		low, high = min(low, d), max(high, d)
 	}
-	if low < 0 || high >= tm.backoff || high-low < tm.backoff/2 {
+	if low < 0 || high >= tm.reconnect.First || high-low < tm.reconnect.First/2 {
 		t.Errorf("the jitter goes from %s to %s", low, high)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"lukechampine.com/blake3"
 
 	"svc-wallet/config"
+	"svc-wallet/host"
 )
 
 // topic is what is known of one type of resource of one source. Client.mu guards it.
@@ -224,7 +225,7 @@ func (t *topic) readBody(b *body, wanted map[string]bool) (string, *held, error)
 	}
 	name := t.nameOf(msg)
 	if b.name != "" && name != b.name {
-		return b.name, nil, fault(b.name, fmt.Errorf("is named %s inside", plain(name)))
+		return b.name, nil, fault(b.name, fmt.Errorf("is named %s inside", host.Plain(name)))
 	}
 	if !wanted[name] {
 		return name, nil, nil

@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"svc-wallet/host"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 // appendStruct appends a Struct as a JSON object, its members by name.
 func appendStruct(dst []byte, s *structpb.Struct, path string, depth int) ([]byte, error) {
 	if depth > maxNesting {
-		return nil, fmt.Errorf("%s: is nested more than %d deep", plain(path), maxNesting)
+		return nil, fmt.Errorf("%s: is nested more than %d deep", host.Plain(path), maxNesting)
 	}
 	var faults []error
 	dst = append(dst, '{')
@@ -44,7 +46,7 @@ func appendStruct(dst []byte, s *structpb.Struct, path string, depth int) ([]byt
 // that it may have been rounded, is refused, for it is not what was meant.
 func appendValue(dst []byte, v *structpb.Value, path string, depth int) ([]byte, error) {
 	if depth > maxNesting {
-		return nil, fmt.Errorf("%s: is nested more than %d deep", plain(path), maxNesting)
+		return nil, fmt.Errorf("%s: is nested more than %d deep", host.Plain(path), maxNesting)
 	}
 	switch v := v.GetKind().(type) {
 	case *structpb.Value_BoolValue:
@@ -54,7 +56,7 @@ func appendValue(dst []byte, v *structpb.Value, path string, depth int) ([]byte,
 	case *structpb.Value_NumberValue:
 		n, err := whole(v.NumberValue)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", plain(path), err)
+			return nil, fmt.Errorf("%s: %w", host.Plain(path), err)
 		}
 		return strconv.AppendInt(dst, n, 10), nil
 	case *structpb.Value_StructValue:

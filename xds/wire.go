@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"svc-wallet/host"
 )
 
 // wire is one stream in one variant of the protocol. One goroutine calls recv, and one the others.
@@ -54,7 +56,7 @@ func refusal(reason string) *status.Status {
 	if reason == "" {
 		return nil
 	}
-	return status.New(codes.InvalidArgument, strings.ToValidUTF8(cut(reason, maxReason), "?"))
+	return status.New(codes.InvalidArgument, strings.ToValidUTF8(host.Cut(reason, maxReason), "?"))
 }
 
 // identity names the sidecar once on each stream, as the protocol allows.
