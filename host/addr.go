@@ -142,7 +142,7 @@ func (a Addr) Dial(ctx context.Context, d *net.Dialer) (net.Conn, error) {
 // ListenOptions say who may connect to a listener. The zero value is the process's user, through a Unix
 // socket, and whoever is on this machine, through TCP.
 type ListenOptions struct {
-	Group  string // may connect to a Unix socket too; a name or a number
+	Group  string // may connect too, to a Unix socket, which must be one then; a name or a number
 	Remote bool   // so may other machines, to a TCP port
 }
 
@@ -155,6 +155,8 @@ func Listen(addr string, o ListenOptions) (net.Listener, error) {
 	case err != nil:
 	case a.network == "unix":
 		ln, err = listenUnix(a.path, o.Group)
+	case o.Group != "":
+		err = errors.New("only a Unix socket has a group")
 	default:
 		ln, err = listenTCP(a.hostPort(), o.Remote)
 	}

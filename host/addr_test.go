@@ -213,6 +213,9 @@ func TestListenUnix(t *testing.T) {
 	if _, err := Listen("unix:"+path, ListenOptions{Group: "no-such-group"}); err == nil || !strings.Contains(err.Error(), "no-such-group") {
 		t.Errorf("a group that is not there: %v", err)
 	}
+	if ln, err := Listen("127.0.0.1:0", ListenOptions{Group: "0"}); err == nil || !strings.Contains(err.Error(), "only a Unix socket") {
+		t.Errorf("a port of a group: %v, %v", ln, err)
+	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("the socket of a failure is left: %v", err)
 	}

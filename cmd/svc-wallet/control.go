@@ -54,6 +54,7 @@ file is gone.`,
 	f := cmd.Flags()
 	f.StringVar(&o.Source, "limits", "", "file or folder of limits")
 	f.StringVar(&o.Listen, "listen", "", "unix:PATH or HOST:PORT, for sidecars")
+	f.StringVar(&o.Group, "socket-group", "", "group whose sidecars may connect to unix:PATH, besides the user's; a name or a number")
 	f.StringVar(&o.API, "api", "127.0.0.1:18001", "unix:PATH or HOST:PORT of the HTTP API; empty for none")
 	f.StringVar(&certs.Cert, "tls-cert", "", "certificate of both listeners")
 	f.StringVar(&certs.Key, "tls-key", "", "key of the certificate")

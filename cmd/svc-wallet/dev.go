@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -158,11 +157,11 @@ func newDevFolder(dir string) (devFolder, error) {
 
 // configure loads what `serve` would load from flags that name the folder's files.
 func (d devFolder) configure(bind, metrics string) (*config.Config, error) {
-	host, _, err := net.SplitHostPort(bind)
+	at, err := host.ParseListenAddr(bind)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--bind: %w", err)}
 	}
-	cert, key, err := writeSelfSigned(string(d), host, time.Now())
+	cert, key, err := writeSelfSigned(string(d), at.Host(), time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +181,7 @@ func (d devFolder) configure(bind, metrics string) (*config.Config, error) {
 	config.BindFlags(flags)
 	for name, value := range map[string]string{
 		"bind": bind, "metrics": metrics, "tls-cert": cert, "tls-key": key, "root-keys": keys,
-		"ledger": "unix:" + ledger, "xds": "unix:" + plane, "log-level": "warning",
+		"ledger": ledger, "xds": plane, "log-level": "warning",
 	} {
 		if err := flags.Set(name, value); err != nil {
 			return nil, fmt.Errorf("--%s: %w", name, err)
@@ -206,18 +205,15 @@ func (d devFolder) rootKeys() (string, error) {
 	return file, host.WriteFile(file, []byte("dev "+hex.EncodeToString(key[:])+"\n"), 0o600)
 }
 
-// maxSocketPath is what sockaddr_un holds, less the final zero.
-const maxSocketPath = 107
-
 // socket returns where one of the parts listens: in the folder, or in a temporary one if the
 // folder's path is too long for a socket.
 func (d devFolder) socket(name string) (string, error) {
-	path := filepath.Join(string(d), name)
-	if len(path) <= maxSocketPath {
-		return path, nil
+	at := "unix:" + filepath.Join(string(d), name)
+	if _, err := host.ParseAddr(at); err == nil {
+		return at, nil
 	}
 	tmp, err := os.MkdirTemp("", "svc-wallet-")
-	return filepath.Join(tmp, name), err
+	return "unix:" + filepath.Join(tmp, name), err
 }
 
 // mint makes the token that may do everything on every account.

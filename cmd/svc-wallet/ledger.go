@@ -22,7 +22,8 @@ import (
 
 // ledgerOptions are the flags of `ledger`.
 type ledgerOptions struct {
-	engine, data, listen      string
+	engine, data              string
+	listen, group             string
 	retention                 time.Duration
 	tlsCert, tlsKey, clientCA string
 }
@@ -54,6 +55,7 @@ func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
 	f.StringVar(&o.engine, "engine", "pebble", "pebble (durable) or memory (for tests)")
 	f.StringVar(&o.data, "data", "", "folder of the pebble engine")
 	f.StringVar(&o.listen, "listen", "", "unix:PATH or HOST:PORT")
+	f.StringVar(&o.group, "socket-group", "", "group that may connect to unix:PATH, besides the user; a name or a number")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate for HOST:PORT")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key of the certificate")
 	f.StringVar(&o.clientCA, "client-ca", "", "authority of the clients' certificates, which are then demanded")
@@ -162,7 +164,7 @@ func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNod
 	if err != nil {
 		return nil, err
 	}
-	ln, err := host.Listen(o.listen, host.ListenOptions{Remote: tlsConfig != nil})
+	ln, err := host.Listen(o.listen, host.ListenOptions{Group: o.group, Remote: tlsConfig != nil})
 	if err != nil {
 		return nil, join(err, engine.Close())
 	}

@@ -91,7 +91,8 @@ func newSidecar(cfg *config.Config, log *logrus.Logger, clock *clock) (*sidecar,
 	if err := s.keys.turn(cfg.Auth.RootKeysFile); err != nil {
 		return nil, join(err)
 	}
-	tlsConfig, err := ledgerTLS(cfg.Ledger, s.files)
+	l := cfg.Ledger
+	tlsConfig, err := clientTLS(s.files, "ledger", host.CertFiles{Cert: l.TLSCertFile, Key: l.TLSKeyFile, CA: l.TLSCAFile}, l.TLSServerName)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,8 @@ func (s *sidecar) follow(cfg *config.Config, clock *clock) (*xds.Client, error) 
 	if err != nil {
 		return nil, fmt.Errorf("name of this sidecar to the control plane: %w", err)
 	}
-	tlsConfig, err := planeTLS(cfg.XDS, s.files)
+	x := cfg.XDS
+	tlsConfig, err := clientTLS(s.files, "xds", host.CertFiles{Cert: x.TLSCertFile, Key: x.TLSKeyFile, CA: x.TLSCAFile}, x.TLSServerName)
 	if err != nil {
 		return nil, err
 	}
@@ -313,30 +315,18 @@ func (k *rootKeys) take(place **filters.Keys, text []byte) error {
 
 func (k *rootKeys) enforce() { k.ring.Store(cmp.Or(k.pushed, k.file, new(filters.Keys))) }
 
-// ledgerTLS is nil for a node that is reached without TLS.
-func ledgerTLS(cfg config.Ledger, files *host.Files) (func() *tls.Config, error) {
-	if cfg.TLSCAFile == "" {
-		return nil, nil // no TLS is a valid choice, judged by ledger.Dial
+// clientTLS is nil for a peer that is reached without TLS, which whoever dials it judges.
+func clientTLS(files *host.Files, name string, paths host.CertFiles, serverName string) (func() *tls.Config, error) {
+	if paths.CA == "" {
+		return nil, nil
 	}
-	certs, err := files.Certs("ledger", host.CertFiles{Cert: cfg.TLSCertFile, Key: cfg.TLSKeyFile, CA: cfg.TLSCAFile})
+	certs, err := files.Certs(name, paths)
 	if err != nil {
-		return nil, fmt.Errorf("certificates of the ledger: %w", err)
+		return nil, fmt.Errorf("certificates of %s: %w", name, err)
 	}
 	return func() *tls.Config {
 		c := certs.Client()
-		c.ServerName = cfg.TLSServerName
+		c.ServerName = serverName
 		return c
 	}, nil
-}
-
-// planeTLS is nil for a control plane that is reached without TLS.
-func planeTLS(cfg config.XDS, files *host.Files) (func() *tls.Config, error) {
-	if cfg.TLSCAFile == "" {
-		return nil, nil // no TLS is a valid choice, judged by the configuration
-	}
-	certs, err := files.Certs("xds", host.CertFiles{Cert: cfg.TLSCertFile, Key: cfg.TLSKeyFile, CA: cfg.TLSCAFile})
-	if err != nil {
-		return nil, fmt.Errorf("certificates of the control plane: %w", err)
-	}
-	return certs.Client, nil
 }

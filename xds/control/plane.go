@@ -34,6 +34,7 @@ import (
 type Options struct {
 	Source      string             // file (the group default) or folder of GROUP.json, .yaml, .yml or .toml
 	Listen      string             // for sidecars: unix:PATH or HOST:PORT
+	Group       string             // may connect to Listen's Unix socket; "": the user alone
 	API         string             // for operators, likewise; "": none
 	TLS         func() *tls.Config // of both listeners, for each handshake a new one; without, they must be Unix sockets or on loopback
 	ClientIDs   []string           // URI SANs, or globs of them, that may change limits where TLS is spoken
@@ -258,7 +259,7 @@ func (p *Plane) APIAddr() net.Addr {
 // Listen binds. Nothing is answered until Run.
 func (p *Plane) Listen() error {
 	var err error
-	if p.listener, err = host.Listen(p.opts.Listen, host.ListenOptions{Remote: p.opts.TLS != nil}); err != nil {
+	if p.listener, err = host.Listen(p.opts.Listen, host.ListenOptions{Group: p.opts.Group, Remote: p.opts.TLS != nil}); err != nil {
 		return err
 	}
 	if p.opts.API == "" {
