@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -118,14 +119,21 @@ func TestFractions(t *testing.T) {
 		`{"issue_enabled":"25%"}`,
 	} {
 		plane.put(t, document)
-		said := map[int]int{}
+		through := 0
 		for range tries {
 			nonce++
-			said[d.once(t, "/v1/issue", fmt.Sprintf("f%d", nonce), fmt.Sprintf(`{"to":"alice","asset":"ron","amount_minor":"1","nonce":%d}`, nonce)).status]++
+			a := d.once(t, "/v1/issue", fmt.Sprintf("f%d", nonce), fmt.Sprintf(`{"to":"alice","asset":"ron","amount_minor":"1","nonce":%d}`, nonce))
+			switch {
+			case a.status == 503 && strings.Contains(a.body, "switched off"):
+			case a.status == 200, a.code() == "RETRY_LATER": // a starved machine's ledger seems to stall behind the switch
+				through++
+			default:
+				t.Errorf("%s: %s", document, a)
+			}
 		}
-		t.Logf("%s: %v", document, said)
-		if off := math.Abs(float64(said[200]) - tries*share); off > 5*math.Sqrt(tries*share*(1-share)) || said[200]+said[503] != tries {
-			t.Errorf("%s: %v", document, said)
+		t.Logf("%s: %d of %d", document, through, tries)
+		if off := math.Abs(float64(through) - tries*share); off > 5*math.Sqrt(tries*share*(1-share)) {
+			t.Errorf("%s: %d of %d", document, through, tries)
 		}
 	}
 	d.stop()
