@@ -22,7 +22,7 @@ import (
 
 const (
 	// maxMessage bounds a message: the 4 MiB that gRPC is used to, and 1 KiB for each of the 4,096
-	// transfers that the largest batch may have (one takes at most 0.5 KiB, its result 0.8).
+	// payments that the largest batch may have (one takes at most 0.5 KiB, its result 0.8).
 	maxMessage = 4<<20 + 4096<<10
 
 	// window is HTTP/2's: a batch fits it, so it never waits for a window update.
@@ -263,7 +263,7 @@ func (sentHandler) HandleConn(context.Context, stats.ConnStats) {}
 type originsKey struct{}
 
 // withOrigins says which requests a lookup or transaction call serves. (A commit says it in each
-// transfer.)
+// payment.)
 func withOrigins(ctx context.Context, origins []wallet.Origin) context.Context {
 	return context.WithValue(ctx, originsKey{}, origins)
 }

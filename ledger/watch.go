@@ -19,7 +19,7 @@ import (
 
 // Watch implements Ledger.
 func (c *Client) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
-	return c.watch(ctx, from, on, nil, nil)
+	return c.WatchBeat(ctx, from, on, nil, nil)
 }
 
 // Beat is the node's answer to a tick: every change that was durable when the tick was sent has
@@ -38,15 +38,11 @@ type Beat struct {
 func (c *Client) WatchBeat(
 	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(silent time.Duration),
 ) error {
-	return c.watch(ctx, from, on, beat, tick)
-}
-
-type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.WatchResponse]
-
-func (c *Client) watch(
-	ctx context.Context, from uint64, on func(wallet.Change), beat func(Beat), tick func(time.Duration),
-) error {
-	l, known := c.link.Load(), c.evidence.known() // known before the node is asked, so it must have that
+	l := c.link.Load()
+	w := watching{
+		client: c, link: l, ticks: ticks{now: c.opts.Now, kernel: l.carrier.kernel},
+		known: c.evidence.known(), on: on, beat: beat, at: from,
+	}
 	outer := ctx
 	ctx, cancel, stop := l.watching(ctx)
 	defer stop()
@@ -56,18 +52,17 @@ func (c *Client) watch(
 	}
 	// An error of Send is the stream's, which Recv tells.
 	_ = stream.Send(&ledgerpb.WatchRequest{Ask: &ledgerpb.WatchRequest_From{From: from}, History: c.copied(from)})
-	t := ticks{now: c.opts.Now, kernel: l.carrier.kernel}
 	if beat != nil {
 		ended := make(chan struct{})
 		defer func() { cancel(nil); <-ended }()
 		go func() {
 			defer close(ended)
-			if err := t.send(ctx, stream, tick); err != nil {
+			if err := w.ticks.send(ctx, stream, tick); err != nil {
 				cancel(err)
 			}
 		}()
 	}
-	err = watchError(ctx, c.receive(ctx, l, stream, from, &t, known, on, beat))
+	err = watchError(ctx, w.receive(ctx, stream))
 	if l.isRetired() && !errors.Is(err, wire.ErrBacklog) && !errors.Is(err, wire.ErrLagged) {
 		return errMoved // the connection may have been closed before ctx was
 	}
@@ -89,67 +84,88 @@ func (c *Client) copied(from uint64) []byte {
 	return nil
 }
 
-func (c *Client) receive(
-	ctx context.Context, l *link, stream watchStream, at uint64, t *ticks, known known,
-	on func(wallet.Change), beat func(Beat),
-) error {
-	var newest uint64 // of the figures
-	var name *ledgerName
-	judged := false
+type watchStream = grpc.BidiStreamingClient[ledgerpb.WatchRequest, ledgerpb.WatchResponse]
+
+// watching is one stream. All but ticks belongs to the goroutine that receives.
+type watching struct {
+	client *Client
+	link   *link
+	ticks  ticks
+	known  known // before the node was asked, so it must have that
+	on     func(wallet.Change)
+	beat   func(Beat)
+
+	at     uint64      // version that was handed over
+	newest uint64      // of the figures
+	name   *ledgerName // nil: not told yet
+	judged bool
+}
+
+func (w *watching) receive(ctx context.Context, stream watchStream) error {
 	for {
 		m, err := stream.Recv()
+		if err == nil {
+			err = w.take(ctx, m)
+		}
 		if err != nil {
 			return err
 		}
-		if h := m.GetHistory(); len(h) > 0 {
-			c.history.Store(&h)
-		}
-		if name == nil {
-			name = &ledgerName{m.GetLedger(), m.GetHistory()}
-		}
-		change, err := wire.DecodeChange(at, m)
-		if err != nil {
-			return err
-		}
-		at = change.Seq
-		if judged {
-			c.saw(at)
-		}
-		for i := range change.Balances {
-			newest = max(newest, change.Balances[i].Seq)
-		}
-		h := m.GetHeartbeat()
-		if h == nil {
-			on(change)
-			continue
-		}
-		if newest > at {
-			// Such a figure would never be replaced, so the copy must go.
-			return fmt.Errorf("%w: a figure of version %d in a stream at %d", wire.ErrBacklog, newest, at)
-		}
-		if len(change.Balances) > 0 {
-			on(change)
-		}
-		asOf, ok := t.answered(h.GetTick())
-		if !ok {
-			return fmt.Errorf("%w: heartbeat for a tick that is not due", wire.ErrMalformed)
-		}
-		if !judged { // by now the stream has told all that was durable when it was opened
-			if err := c.judge(ctx, l, name, at, asOf, known); err != nil {
-				return err
-			}
-			judged = true
-		}
-		l.answered.Store(asOf)
-		if h.GetClock() > 0 {
-			l.opening.Store(&opening{name.history, h.GetClock(), asOf})
-		}
-		beat(Beat{
-			AsOf: asOf, Seq: change.Seq,
-			ConservationOK: h.GetConservationOk(), ConservationFailed: h.GetConservationFailed(),
-			Stalled: h.GetStalled(),
-		})
 	}
+}
+
+func (w *watching) take(ctx context.Context, m *ledgerpb.WatchResponse) error {
+	if h := m.GetHistory(); len(h) > 0 {
+		w.client.history.Store(&h)
+	}
+	if w.name == nil {
+		w.name = &ledgerName{m.GetLedger(), m.GetHistory()}
+	}
+	change, err := wire.DecodeChange(w.at, m)
+	if err != nil {
+		return err
+	}
+	if w.at = change.Seq; w.judged {
+		w.client.saw(w.at)
+	}
+	for i := range change.Balances {
+		w.newest = max(w.newest, change.Balances[i].Seq)
+	}
+	h := m.GetHeartbeat()
+	if h == nil {
+		w.on(change)
+		return nil
+	}
+	if w.newest > w.at {
+		// Such a figure would never be replaced, so the copy must go.
+		return fmt.Errorf("%w: a figure of version %d in a stream at %d", wire.ErrBacklog, w.newest, w.at)
+	}
+	if len(change.Balances) > 0 {
+		w.on(change)
+	}
+	return w.heartbeat(ctx, h)
+}
+
+func (w *watching) heartbeat(ctx context.Context, h *ledgerpb.Heartbeat) error {
+	asOf, ok := w.ticks.answered(h.GetTick())
+	if !ok {
+		return fmt.Errorf("%w: heartbeat for a tick that is not due", wire.ErrMalformed)
+	}
+	if !w.judged { // by now the stream has told all that was durable when it was opened
+		if err := w.client.judge(ctx, w.link, w.name, w.at, asOf, w.known); err != nil {
+			return err
+		}
+		w.judged = true
+	}
+	w.link.answered.Store(asOf)
+	if h.GetClock() > 0 {
+		w.link.opening.Store(&opening{w.name.history, h.GetClock(), asOf})
+	}
+	w.beat(Beat{
+		AsOf: asOf, Seq: w.at,
+		ConservationOK: h.GetConservationOk(), ConservationFailed: h.GetConservationFailed(),
+		Stalled: h.GetStalled(),
+	})
+	return nil
 }
 
 // watchError maps the stream's end to the errors of Ledger.Watch.

@@ -20,7 +20,7 @@ type store interface {
 	key(keyName) (*receiptRow, error) // the payment that was made under it; nil: none
 }
 
-// books are the rows in memory that transfers are decided on, one group of transfers after the
+// books are the rows in memory that payments are decided on, one group of them after the
 // other: begin, decide for each, then settle or rollback. They belong to one goroutine.
 //
 // What a group changed exists only here until the store has it, which may be some groups later.
@@ -34,7 +34,7 @@ type books struct {
 	supplies table[wallet.Asset, supplyRow]
 	keys     table[keyName, *receiptRow]
 
-	head     head                  // after the last decided transfer
+	head     head                  // after the last decided payment
 	was      head                  // at begin
 	millis   int64                 // commit time of this group
 	wentBack func(last, now int64) // told of a commit whose time is before the last one's, Unix milliseconds
@@ -227,7 +227,7 @@ func figures(r *rows, t *wallet.Transfer, seq uint64) (out [2]wallet.Balance) {
 }
 
 // balanced says whether the group's entries sum to zero for each asset, the supply account's
-// included. It looks at what the rows became, not at what the transfers asked for, so that it
+// included. It looks at what the rows became, not at what the payments asked for, so that it
 // finds a fault of the rules too. The sums are modulo 2^128, where they are zero all the same.
 func (b *books) balanced() bool {
 	clear(b.sums)

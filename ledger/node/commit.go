@@ -106,11 +106,8 @@ func withdrawn(err error) error { return fmt.Errorf("node: withdrawn, nothing wa
 
 // commitGroup is the way of a group, from the queue to the state. As many goroutines as it has stages
 // call it again and again. Each takes the lock of a stage before it leaves the one before, so the groups
-// stay in order, and one is decided while the one before it is synced and the one before that is applied.
-// It returns false when the engine closes and no call waits.
-//
-// What lost: a goroutine for each stage, with channels between. It does the same, and the way of a
-// commit cannot be read in one place.
+// stay in order, and one is decided while the one before it is synced and the one before that is applied
+// (docs/decisions/033). It returns false when the engine closes and no call waits.
 func (p *pebbleEngine) commitGroup() (more bool) {
 	// Take the calls that wait, without waiting for others. A crash here, or anywhere before the sync,
 	// loses what nobody was told of.

@@ -2,7 +2,7 @@
 // Engine, which keeps the books in Pebble or in memory.
 //
 // Its entry is Serve; OpenPebble and OpenMemory make the engines. One set of rules (rules.go)
-// judges and applies every transfer, over one view of the books (books.go), so that the engines
+// judges and applies every payment, over one view of the books (books.go), so that the engines
 // differ only in where rows lie and in when a step is durable.
 //
 // Invariants: a refusal changes nothing; nothing is acknowledged, looked up or watched before it
@@ -120,7 +120,7 @@ var (
 
 // Bounds of one call and of what is shared.
 const (
-	MaxCommit   = 4096 // transfers a Commit
+	MaxCommit   = 4096 // payments a Commit
 	MaxLookup   = 4096 // keys a Lookup
 	MaxWatchers = 64   // watches at once
 

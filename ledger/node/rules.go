@@ -38,8 +38,8 @@ type (
 	}
 )
 
-// rows are those that one transfer is judged against and changes. Of from and debit, to and
-// credit those are nil that the operation has not.
+// rows are those that one payment is judged against and changes. An issue has no from and debit, a
+// burn no to and credit.
 type rows struct {
 	from, to      *accountRow
 	debit, credit *balanceRow

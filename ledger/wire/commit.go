@@ -21,7 +21,7 @@ func EncodeCommit(batch []wallet.Transfer) *ledgerpb.CommitRequest {
 		add(&x, traceText(t.Origin.Trace))
 	}
 	next := x.cut()
-	messages := make([]struct { // of one transfer, laid out together
+	messages := make([]struct { // of one payment, laid out together
 		transfer               ledgerpb.Transfer
 		rules                  ledgerpb.Rules
 		amount, ceiling, total ledgerpb.Amount
