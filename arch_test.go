@@ -91,6 +91,21 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestFileLength: a file of the product has at most 400 lines. Functions are the linter's.
+func TestFileLength(t *testing.T) {
+	const most = 400
+	for file := range productImports(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		generated := strings.HasSuffix(file, ".pb.go") || strings.HasPrefix(file, "bench/") || strings.HasPrefix(file, "ledger/contract/")
+		if n := strings.Count(string(text), "\n"); n > most && !generated {
+			t.Errorf("%s has %d lines, over %d: split it by what it does", file, n, most)
+		}
+	}
+}
+
 // TestTopLevel keeps the map of the house: no folder appears that docs/architecture.md does not
 // show.
 func TestTopLevel(t *testing.T) {
