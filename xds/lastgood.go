@@ -88,6 +88,7 @@ func (c *Client) restore() {
 	defer c.mu.Unlock()
 	raw, err := host.ReadFile(c.store.path, maxLastGood)
 	if errors.Is(err, fs.ErrNotExist) {
+		c.log.info("xds_starts_without_last_good", logrus.Fields{"file": c.store.path})
 		return
 	}
 	var b lastGoodBody
@@ -99,6 +100,7 @@ func (c *Client) restore() {
 		c.log.warn("xds_last_good_passed_over", logrus.Fields{"file": c.store.path, "reason": err.Error()})
 		return
 	}
+	resources := 0
 	for _, t := range c.topics {
 		next, err := t.restored(b.Resources)
 		if err == nil && len(next) > 0 {
@@ -110,6 +112,7 @@ func (c *Client) restore() {
 			continue
 		}
 		t.held = next
+		resources += len(next)
 		t.answered = len(next) > 0 || slices.Contains(b.Answered, t.name)
 		for _, s := range c.sources {
 			if len(next) > 0 && slices.Contains(s.topics, t) {
@@ -117,6 +120,9 @@ func (c *Client) restore() {
 			}
 		}
 	}
+	c.log.info("xds_starts_from_last_good", logrus.Fields{
+		"file": c.store.path, "resources": resources, "written": time.Unix(0, b.Written).UTC().Format(time.RFC3339),
+	})
 }
 
 // restored are the topic's resources of a last good file.

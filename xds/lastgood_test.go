@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	logrustest "github.com/sirupsen/logrus/hooks/test"
+
 	"svc-wallet/config"
 )
 
@@ -57,7 +59,16 @@ func TestLastGood(t *testing.T) {
 		}
 
 		flags["xds.last_good_file"] = file
-		again := newSidecar(t, setup{flags: flags, idle: true})
+		log, lines := logrustest.NewNullLogger()
+		logs := func(o *Options) { o.Log = log }
+		again := newSidecar(t, setup{flags: flags, idle: true, opts: logs})
+		if l := lines.LastEntry(); l == nil || l.Message != "xds_starts_from_last_good" || l.Data["resources"] != 5 || l.Data["file"] != file {
+			t.Errorf("%+v", l)
+		}
+		newSidecar(t, setup{idle: true, opts: logs, flags: map[string]string{"xds.addr": p.addr}})
+		if l := lines.LastEntry(); l.Message != "xds_starts_without_last_good" {
+			t.Errorf("%+v", l)
+		}
 		after := again.stack.Effective()
 		for i := range before {
 			if strings.HasPrefix(before[i].Source, "xds ") {
