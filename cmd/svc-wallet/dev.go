@@ -88,6 +88,8 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 		return join(err, node.close(), plane.Close())
 	}
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // what outlives the drain of the sidecar
 	defer stop()
 	var g errgroup.Group
@@ -95,11 +97,19 @@ func dev(ctx context.Context, d devFolder, bind, metrics string, stdout, stderr 
 	g.Go(func() error { return plane.Run(below) })
 	g.Go(func() error {
 		defer stop()
-		return side.run(ctx, func() error {
-			return d.announce(devAddrs{
-				wallet: side.server.Addr().String(), admin: side.server.AdminAddr().String(), control: plane.APIAddr().String(),
-			}, cfg, token, stdout)
-		})
+		return side.run(ctx)
+	})
+	g.Go(func() error {
+		if !side.ready(below) {
+			return nil
+		}
+		err := d.announce(devAddrs{
+			wallet: side.server.Addr().String(), admin: side.server.AdminAddr().String(), control: plane.APIAddr().String(),
+		}, cfg, token, stdout)
+		if err != nil {
+			cancel()
+		}
+		return err
 	})
 	return g.Wait()
 }
@@ -199,9 +209,7 @@ func (d devFolder) rootKeys() (string, error) {
 		return file, err
 	}
 	var key [32]byte
-	if _, err := rand.Read(key[:]); err != nil {
-		return "", err
-	}
+	_, _ = rand.Read(key[:]) // which never fails
 	return file, host.WriteFile(file, []byte("dev "+hex.EncodeToString(key[:])+"\n"), 0o600)
 }
 

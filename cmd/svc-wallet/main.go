@@ -108,23 +108,6 @@ func newRoot(hup <-chan os.Signal) *cobra.Command {
 	return root
 }
 
-// noArgs refuses positional arguments as a usage error.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s%.80q is no command or argument", within(cmd), args[0])}
-	}
-	return nil
-}
-
-// within names the subcommand that an error is of; main says the program's name.
-func within(cmd *cobra.Command) string {
-	_, sub, ok := strings.Cut(cmd.CommandPath(), " ")
-	if !ok {
-		return ""
-	}
-	return sub + ": "
-}
-
 // newLogger writes one JSON object a line (or text for a person) with the names of CONTRACT §6.
 func newLogger(w io.Writer, format, level string) (*logrus.Logger, error) {
 	log := logrus.New()
@@ -171,10 +154,16 @@ func join(errs ...error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// watchFiles has certificates read again when they change until ctx ends, and together with what
-// reload reads at once on each SIGHUP.
-func watchFiles(ctx context.Context, files *host.Files, hup <-chan os.Signal, reload func()) error {
+// watched runs a server, and as long as it runs has its files read again when they change. A signal of hup
+// has them read at once, together with what reload reads.
+func watched(ctx context.Context, files *host.Files, hup <-chan os.Signal, reload func(), serve func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var g errgroup.Group
+	g.Go(func() error {
+		defer cancel()
+		return serve(ctx)
+	})
 	g.Go(func() error { return files.Run(ctx) })
 	g.Go(func() error {
 		for {

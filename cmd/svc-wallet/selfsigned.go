@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"net"
 	"path/filepath"
 	"time"
@@ -29,12 +28,7 @@ func writeSelfSigned(dir, host string, now time.Time) (certFile, keyFile string,
 	if err != nil {
 		return "", "", fmt.Errorf("making a key: %w", err)
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return "", "", fmt.Errorf("making a serial number: %w", err)
-	}
 	tmpl := &x509.Certificate{
-		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: "svc-wallet dev"},
 		NotBefore:             now.Add(-time.Hour),
 		NotAfter:              now.AddDate(1, 0, 0),

@@ -52,7 +52,7 @@ func serveCommand(hup <-chan os.Signal) *cobra.Command {
 				return err
 			}
 			side.reloader, side.hup = config.NewReloader(from, cfg, side.apply), hup
-			return side.run(cmd.Context(), func() error { return nil })
+			return side.run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file, TOML or YAML")
@@ -171,57 +171,34 @@ func (s *sidecar) follow(cfg *config.Config, clock *clock) (*xds.Client, error) 
 	}, xds.Options{TLS: tlsConfig, Now: clock.Now, Today: clock.Wall, Log: s.log, Version: version, Hostname: name})
 }
 
-// run serves until ctx ends and all is drained. ready is called once the first answer of the
-// ledger is in; its error ends the run.
-func (s *sidecar) run(ctx context.Context, ready func() error) error {
+// run serves until ctx ends and all is drained.
+func (s *sidecar) run(ctx context.Context) error {
 	if err := s.server.Listen(); err != nil {
 		return join(err, s.close())
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	reading, stopReading := context.WithCancel(context.WithoutCancel(ctx)) // the reader outlives the drain
-	defer stopReading()
-
+	reading, stopReading := context.WithCancel(context.WithoutCancel(ctx)) // what a drain still needs
 	var g errgroup.Group
 	g.Go(func() error { return s.client.Run(reading) })
 	g.Go(func() error { return s.reader.Run(reading) })
-	g.Go(func() error { return watchFiles(ctx, s.files, s.hup, s.reload) })
 	if s.plane != nil {
 		g.Go(func() error { return s.plane.Run(reading) })
 	}
-	g.Go(func() error {
-		if err := s.untilReady(ctx); err != nil {
-			return nil //nolint:nilerr // stopped before it was ready
-		}
-		err := ready()
-		if err != nil {
-			cancel()
-		}
-		return err
-	})
-	g.Go(func() error {
-		defer stopReading()
-		defer cancel()
-		return s.server.Run(ctx)
-	})
-	return join(g.Wait(), s.close())
+	err := watched(ctx, s.files, s.hup, s.reload, s.server.Run)
+	stopReading()
+	return join(err, g.Wait(), s.close())
 }
 
 // close is for what run does not end.
 func (s *sidecar) close() error { return s.client.Close() }
 
-// untilReady waits for the ledger's first heartbeat.
-func (s *sidecar) untilReady(ctx context.Context) error {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
+// ready waits for the ledger's first heartbeat, and reports whether it came before ctx ended.
+func (s *sidecar) ready(ctx context.Context) bool {
 	for !s.reader.Healthy() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+		if !host.Sleep(ctx, 5*time.Millisecond) {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // reload reads the configuration anew. A bad one changes nothing.

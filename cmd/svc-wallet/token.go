@@ -192,13 +192,3 @@ func readToken(cmd *cobra.Command, args []string) (string, error) {
 	data, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxTokenInput))
 	return strings.TrimSpace(string(data)), err
 }
-
-// required refuses as a usage error a command line without one of the flags.
-func required(cmd *cobra.Command, flags ...string) error {
-	for _, f := range flags {
-		if !cmd.Flags().Changed(f) {
-			return usageError{fmt.Errorf("%s--%s is needed", within(cmd), f)}
-		}
-	}
-	return nil
-}
