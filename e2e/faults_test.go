@@ -433,7 +433,7 @@ type heldEngine struct {
 	running atomic.Int64
 }
 
-func (e *heldEngine) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (e *heldEngine) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	e.running.Add(1)
 	defer e.running.Add(-1)
 	<-e.gate

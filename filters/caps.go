@@ -22,7 +22,7 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 		return wallet.Pass
 	}
 	caps := x.capsUnder(x.Limits)
-	amount, daily := x.Transfer.Amount, caps.DailyCeiling.Min(x.Grant.Daily)
+	amount, daily := x.Payment.Amount, caps.DailyCeiling.Min(x.Grant.Daily)
 	switch {
 	case amount.Cmp(caps.MaxAmountPerOp) > 0:
 		return x.over(LimitHit{Name: LimitAmount, Told: true, Remaining: caps.MaxAmountPerOp})
@@ -33,7 +33,7 @@ func (f Caps) Check(x *Exchange) wallet.Code {
 	case x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0:
 		return x.over(LimitHit{Name: LimitTotal})
 	default:
-		x.Transfer.Rules = wallet.Rules{
+		x.Payment.Rules = wallet.Rules{
 			DailyCeiling:    daily,
 			MaxAccountTotal: caps.MaxAccountTotal,
 			NonceStart:      f.NonceStart,
@@ -48,7 +48,7 @@ func (Caps) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
 	if x.Op == wallet.Read {
 		return 0
 	}
-	amount, caps := x.Transfer.Amount, x.capsUnder(l)
+	amount, caps := x.Payment.Amount, x.capsUnder(l)
 	over.set(ShadowAmount, amount.Cmp(caps.MaxAmountPerOp) > 0)
 	over.set(ShadowDaily, amount.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0)
 	over.set(ShadowTotal, x.Op != wallet.Burn && amount.Cmp(caps.MaxAccountTotal) > 0)

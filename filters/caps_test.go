@@ -19,18 +19,18 @@ func TestCaps(t *testing.T) {
 		perOp, daily, total, grant, gdaily wallet.Amount
 		want                               wallet.Code
 	}{
-		{"no cap near", wallet.Pay, most, most, most, most, most, wallet.Pass},
-		{"at every cap", wallet.Pay, m(100), m(100), m(100), m(100), m(100), wallet.Pass},
-		{"over the operation's cap", wallet.Pay, m(99), most, most, most, most, wallet.LimitsExceeded},
-		{"over the ceiling", wallet.Pay, most, m(99), most, most, most, wallet.LimitsExceeded},
-		{"over the capability's cap", wallet.Pay, most, most, most, m(99), most, wallet.LimitsExceeded},
+		{"no cap near", wallet.Transfer, most, most, most, most, most, wallet.Pass},
+		{"at every cap", wallet.Transfer, m(100), m(100), m(100), m(100), m(100), wallet.Pass},
+		{"over the operation's cap", wallet.Transfer, m(99), most, most, most, most, wallet.LimitsExceeded},
+		{"over the ceiling", wallet.Transfer, most, m(99), most, most, most, wallet.LimitsExceeded},
+		{"over the capability's cap", wallet.Transfer, most, most, most, m(99), most, wallet.LimitsExceeded},
 		{"over the capability's ceiling", wallet.Burn, most, most, most, most, m(99), wallet.LimitsExceeded},
-		{"transfer over the total", wallet.Pay, most, most, m(99), most, most, wallet.LimitsExceeded},
+		{"transfer over the total", wallet.Transfer, most, most, m(99), most, most, wallet.LimitsExceeded},
 		{"issue over the total", wallet.Issue, most, most, m(99), most, most, wallet.LimitsExceeded},
 		{"burn credits nobody", wallet.Burn, most, most, m(99), most, most, wallet.Pass},
 		{"a read has no amount", wallet.Read, m(0), m(0), m(0), m(0), m(0), wallet.Pass},
-		{"zero limits deny", wallet.Pay, m(0), m(0), m(0), most, most, wallet.LimitsExceeded},
-		{"a zero capability denies", wallet.Pay, most, most, most, m(0), m(0), wallet.LimitsExceeded},
+		{"zero limits deny", wallet.Transfer, m(0), m(0), m(0), most, most, wallet.LimitsExceeded},
+		{"a zero capability denies", wallet.Transfer, most, most, most, m(0), m(0), wallet.LimitsExceeded},
 	} {
 		x := &Exchange{
 			Request: Request{
@@ -38,8 +38,8 @@ func TestCaps(t *testing.T) {
 				Limits: &config.Limits{MaxAmountPerOp: c.perOp, DailyCeiling: c.daily, MaxAccountTotal: c.total},
 			},
 			Findings: Findings{
-				Grant:    &Grant{MaxAmount: c.grant, Daily: c.gdaily},
-				Transfer: wallet.Transfer{Op: c.op, Amount: m(100)},
+				Grant:   &Grant{MaxAmount: c.grant, Daily: c.gdaily},
+				Payment: wallet.Payment{Op: c.op, Amount: m(100)},
 			},
 		}
 		got := Caps{NonceStart: 1, NonceMaxGap: 9}.Check(x)
@@ -53,8 +53,8 @@ func TestCaps(t *testing.T) {
 		if c.op == wallet.Read || got != wallet.Pass {
 			want = wallet.Rules{}
 		}
-		if x.Transfer.Rules != want {
-			t.Errorf("%s: rules %+v, wanted %+v", c.name, x.Transfer.Rules, want)
+		if x.Payment.Rules != want {
+			t.Errorf("%s: rules %+v, wanted %+v", c.name, x.Payment.Rules, want)
 		}
 	}
 }

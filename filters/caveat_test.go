@@ -170,7 +170,7 @@ var (
 
 func drawRequest(t *rapid.T) request {
 	return request{
-		op:     rapid.SampledFrom([]wallet.Op{wallet.Read, wallet.Issue, wallet.Pay, wallet.Burn}).Draw(t, "op"),
+		op:     rapid.SampledFrom([]wallet.Op{wallet.Read, wallet.Issue, wallet.Transfer, wallet.Burn}).Draw(t, "op"),
 		from:   drawAccount.Draw(t, "from"),
 		to:     drawAccount.Draw(t, "to"),
 		asset:  drawAsset.Draw(t, "asset"),
@@ -224,11 +224,11 @@ func ask(t *rapid.T, auth *filters.Auth, token []byte, r request) (g *filters.Gr
 	case wallet.Read:
 		x.Balance = wallet.BalanceKey{Account: account(r.from), Asset: asset}
 	case wallet.Issue:
-		x.Transfer = wallet.Transfer{Op: r.op, To: account(r.to), Asset: asset}
+		x.Payment = wallet.Payment{Op: r.op, To: account(r.to), Asset: asset}
 	case wallet.Burn:
-		x.Transfer = wallet.Transfer{Op: r.op, From: account(r.from), Asset: asset}
+		x.Payment = wallet.Payment{Op: r.op, From: account(r.from), Asset: asset}
 	default:
-		x.Transfer = wallet.Transfer{Op: r.op, From: account(r.from), To: account(r.to), Asset: asset}
+		x.Payment = wallet.Payment{Op: r.op, From: account(r.from), To: account(r.to), Asset: asset}
 	}
 	if auth.Check(x) != wallet.Pass {
 		return nil, false

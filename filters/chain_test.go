@@ -128,7 +128,7 @@ func TestWhatFiltersDo(t *testing.T) {
 // TestReset: an exchange that is used again holds nothing of its last use but Reply's memory.
 // Method: fill, reset, compare with a fresh one.
 func TestReset(t *testing.T) {
-	x := Exchange{Request: Request{Op: wallet.Pay, Token: []byte("secret")}, Findings: Findings{inPlay: 3}, Answer: Answer{Reply: make([]byte, 100, 128), Seq: 7}}
+	x := Exchange{Request: Request{Op: wallet.Transfer, Token: []byte("secret")}, Findings: Findings{inPlay: 3}, Answer: Answer{Reply: make([]byte, 100, 128), Seq: 7}}
 	x.claims[idemClaim] = &claim[idemKey, [32]byte]{}
 	x.Reset()
 	if len(x.Reply) != 0 || cap(x.Reply) != 128 {
@@ -150,7 +150,7 @@ func TestReady(t *testing.T) {
 		"not writable": {Ready{func() bool { return false }}, wallet.RetryLater},
 		"writable":     {Ready{func() bool { return true }}, wallet.Pass},
 	} {
-		if got := c.f.Check(&Exchange{Request: Request{Op: wallet.Pay}}); got != c.want {
+		if got := c.f.Check(&Exchange{Request: Request{Op: wallet.Transfer}}); got != c.want {
 			t.Errorf("%s: %v, wanted %v", name, got, c.want)
 		}
 	}

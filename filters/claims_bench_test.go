@@ -13,15 +13,15 @@ func BenchmarkIdempotency(b *testing.B) {
 	b.Run("claim+settle", func(b *testing.B) {
 		f := NewIdempotency(64, 1<<14, time.Hour)
 		x := &Exchange{Answer: Answer{Reply: make([]byte, 400)}}
-		x.Transfer.Op = wallet.Pay
-		x.Transfer.From = wallet.Must(wallet.ParseAccount("acc_1"))
+		x.Payment.Op = wallet.Transfer
+		x.Payment.From = wallet.Must(wallet.ParseAccount("acc_1"))
 		var key [10]byte
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			for j, v := 0, i; j < len(key); j, v = j+1, v/10 {
 				key[j] = byte('0' + v%10)
 			}
-			x.Transfer.Idem, _ = wallet.ParseIdemKey(key[:])
+			x.Payment.Idem, _ = wallet.ParseIdemKey(key[:])
 			if f.Check(x) != wallet.Pass {
 				b.Fatal("not claimed")
 			}
@@ -48,7 +48,7 @@ func BenchmarkNonce(b *testing.B) {
 	x := &Exchange{}
 	b.ReportAllocs()
 	for b.Loop() {
-		x.Transfer.Nonce++
+		x.Payment.Nonce++
 		if f.Check(x) != wallet.Pass {
 			b.Fatal("not claimed")
 		}

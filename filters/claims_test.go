@@ -48,12 +48,12 @@ func send(chain Chain, key, asset string, nonce uint64, patience time.Duration) 
 func sendUnder(chain Chain, key, asset string, nonce uint64, patience time.Duration, rules wallet.Rules) *client {
 	now := time.Now().UnixNano()
 	c := &client{
-		x:       &Exchange{Request: Request{Op: wallet.Pay, Limits: new(config.Limits), Now: now, Deadline: now + int64(patience)}},
+		x:       &Exchange{Request: Request{Op: wallet.Transfer, Limits: new(config.Limits), Now: now, Deadline: now + int64(patience)}},
 		verdict: make(chan wallet.Code),
 		reply:   fmt.Sprintf("receipt of %s %s %d at %d", key, asset, nonce, now),
 	}
-	d := &c.x.Transfer
-	d.Op = wallet.Pay
+	d := &c.x.Payment
+	d.Op = wallet.Transfer
 	d.From = wallet.Must(wallet.ParseAccount("acc_1"))
 	d.To = wallet.Must(wallet.ParseAccount("acc_2"))
 	d.Asset = wallet.Must(wallet.ParseAsset(asset))
@@ -231,7 +231,7 @@ func (m *tableModel) timeUp(t *rapid.T) {
 
 func (m *tableModel) expect(t *rapid.T, c *client, want string) {
 	if got := c.String(); got != want {
-		t.Fatalf("%s %s %d: %s, wanted: %s", c.x.Transfer.Idem, c.x.Transfer.Asset, c.x.Transfer.Nonce, got, want)
+		t.Fatalf("%s %s %d: %s, wanted: %s", c.x.Payment.Idem, c.x.Payment.Asset, c.x.Payment.Nonce, got, want)
 	}
 }
 
@@ -242,11 +242,11 @@ func (m *tableModel) expectAnswer(t *rapid.T, c, first *client, code wallet.Code
 	switch {
 	case code == wallet.Replayed:
 		reply, seq = first.reply, 42
-	case code == wallet.NonceConflict && c.x.Transfer.Idem != first.x.Transfer.Idem:
+	case code == wallet.NonceConflict && c.x.Payment.Idem != first.x.Payment.Idem:
 		var want Exchange
-		want.conflict(c.x.Transfer.Nonce+1, NonceReserved)
+		want.conflict(c.x.Payment.Nonce+1, NonceReserved)
 		next, detail = want.NextNonce, want.Detail
-	case code.Outcome() == wallet.Refused && c.x.Transfer.Fingerprint == first.x.Transfer.Fingerprint && code == first.code:
+	case code.Outcome() == wallet.Refused && c.x.Payment.Fingerprint == first.x.Payment.Fingerprint && code == first.code:
 		next, detail = 77, "because "+first.reply
 	case code == wallet.Busy:
 		detail = takenUp
@@ -263,8 +263,8 @@ func (m *tableModel) expectAnswer(t *rapid.T, c, first *client, code wallet.Code
 func TestIdempotencyFollowsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
-			same := func(a, b *client) bool { return a.x.Transfer.Fingerprint == b.x.Transfer.Fingerprint }
-			alike := func(a, b *client) bool { return a.x.Transfer.Rules == b.x.Transfer.Rules }
+			same := func(a, b *client) bool { return a.x.Payment.Fingerprint == b.x.Payment.Fingerprint }
+			alike := func(a, b *client) bool { return a.x.Payment.Rules == b.x.Payment.Rules }
 			f := NewIdempotency(2, 100, 10*time.Second)
 			m := tableModel{
 				chain: Chain{f},
@@ -313,7 +313,7 @@ func TestNonceFollowsModel(t *testing.T) {
 			m := tableModel{
 				chain: Chain{NewNonce(2, 100)},
 				judge: func(w, first *client, code wallet.Code) (wallet.Code, bool) {
-					if code == wallet.OK && w.x.Transfer.Idem != first.x.Transfer.Idem {
+					if code == wallet.OK && w.x.Payment.Idem != first.x.Payment.Idem {
 						return wallet.NonceConflict, false
 					}
 					return 0, true
@@ -420,7 +420,7 @@ func TestDuplicateUnderAnotherCapability(t *testing.T) {
 // total, and for the day, while one waits who may read that account, and one whose day is shorter.
 func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 	all := patterns("*")
-	payer := &Grant{actions: 1 << wallet.Pay, acts: true, accounts: []patterns{all}, MaxAmount: wallet.MaxAmount(), Daily: wallet.MaxAmount()}
+	payer := &Grant{actions: 1 << wallet.Transfer, acts: true, accounts: []patterns{all}, MaxAmount: wallet.MaxAmount(), Daily: wallet.MaxAmount()}
 	reader := *payer
 	reader.actions |= 1 << wallet.Read
 	short := *payer
@@ -448,9 +448,9 @@ func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 	} {
 		f := NewIdempotency(1, 10, time.Hour)
 		ask := func(g *Grant, l *config.Limits) *Exchange {
-			x := &Exchange{Request: Request{Op: wallet.Pay, Limits: l, Deadline: int64(time.Hour)}, Findings: Findings{Grant: g}}
-			x.Transfer = wallet.Transfer{
-				Op: wallet.Pay, From: wallet.Must(wallet.ParseAccount("a")), To: wallet.Must(wallet.ParseAccount("b")),
+			x := &Exchange{Request: Request{Op: wallet.Transfer, Limits: l, Deadline: int64(time.Hour)}, Findings: Findings{Grant: g}}
+			x.Payment = wallet.Payment{
+				Op: wallet.Transfer, From: wallet.Must(wallet.ParseAccount("a")), To: wallet.Must(wallet.ParseAccount("b")),
 				Asset: wallet.Must(wallet.ParseAsset("ron")), Idem: wallet.Must(wallet.ParseIdemKey("k")),
 			}
 			return x
@@ -463,7 +463,7 @@ func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 		go func() { waited <- f.Check(then) }()
 		for shard := &f.table.shards[0]; ; runtime.Gosched() {
 			shard.mu.Lock()
-			waits := shard.byKey[idemKey{first.Transfer.From, first.Transfer.Idem}].done != nil
+			waits := shard.byKey[idemKey{first.Payment.From, first.Payment.Idem}].done != nil
 			shard.mu.Unlock()
 			if waits {
 				break
@@ -559,7 +559,7 @@ func TestOnePatience(t *testing.T) {
 func TestScopes(t *testing.T) {
 	acc := func(s string) wallet.Account { return wallet.Must(wallet.ParseAccount(s)) }
 	x := func(op wallet.Op, from, to, key string, nonce uint64) *Exchange {
-		d := wallet.Transfer{Op: op, Nonce: nonce, Idem: wallet.Must(wallet.ParseIdemKey(key))}
+		d := wallet.Payment{Op: op, Nonce: nonce, Idem: wallet.Must(wallet.ParseIdemKey(key))}
 		if from != "" {
 			d.From = acc(from)
 		}
@@ -567,15 +567,15 @@ func TestScopes(t *testing.T) {
 			d.To = acc(to)
 		}
 		d.Fingerprint = d.Hash()
-		return &Exchange{Request: Request{Op: op}, Findings: Findings{Transfer: d}}
+		return &Exchange{Request: Request{Op: op}, Findings: Findings{Payment: d}}
 	}
 	idem, nonce := NewIdempotency(8, 100, time.Hour), NewNonce(8, 100)
 	for name, c := range map[string]struct {
 		x           *Exchange
 		idem, nonce wallet.Code
 	}{
-		"first":               {x(wallet.Pay, "a", "b", "k", 1), wallet.Pass, wallet.Pass},
-		"another holder":      {x(wallet.Pay, "b", "a", "k", 1), wallet.Pass, wallet.Pass},
+		"first":               {x(wallet.Transfer, "a", "b", "k", 1), wallet.Pass, wallet.Pass},
+		"another holder":      {x(wallet.Transfer, "b", "a", "k", 1), wallet.Pass, wallet.Pass},
 		"issue, another lane": {x(wallet.Issue, "", "c", "k", 1), wallet.Pass, wallet.Pass},
 	} {
 		if i, n := idem.Check(c.x), nonce.Check(c.x); i != c.idem || n != c.nonce {
@@ -669,7 +669,7 @@ func TestShards(t *testing.T) {
 	}
 	f := NewNonce(16, 1000)
 	for i := range 1000 {
-		f.Check(&Exchange{Findings: Findings{Transfer: wallet.Transfer{Nonce: uint64(i)}}})
+		f.Check(&Exchange{Findings: Findings{Payment: wallet.Payment{Nonce: uint64(i)}}})
 	}
 	for i := range f.table.shards {
 		if n := len(f.table.shards[i].byKey); n < 20 || n > 150 {
@@ -708,7 +708,7 @@ type entry struct {
 func (b *books) commit(x *Exchange) (code wallet.Code) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	d := &x.Transfer
+	d := &x.Payment
 	key := idemKey{d.Holder(), d.Idem}
 	mood := b.rng.IntN(10)
 	if mood == 0 {
@@ -749,7 +749,7 @@ func TestEdgeIsNeverWrong(t *testing.T) {
 	t.Logf("seed %d", seed)
 	ledger := &books{rng: rand.New(rand.NewPCG(seed, 0)), byKey: map[idemKey]entry{}, last: map[wallet.Account]uint64{}}
 	type answer struct {
-		d     wallet.Transfer
+		d     wallet.Payment
 		code  wallet.Code
 		reply string
 	}
@@ -765,14 +765,14 @@ func TestEdgeIsNeverWrong(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(g)+1))
 			x := &Exchange{}
 			for i := range 600 {
-				d := wallet.Transfer{Op: wallet.Pay, Nonce: uint64(1 + i/6 + rng.IntN(3))}
+				d := wallet.Payment{Op: wallet.Transfer, Nonce: uint64(1 + i/6 + rng.IntN(3))}
 				d.From = wallet.Must(wallet.ParseAccount(fmt.Sprint("acc_", rng.IntN(2))))
 				d.Idem = wallet.Must(wallet.ParseIdemKey(fmt.Sprint("k", i/6+rng.IntN(2))))
 				d.Fingerprint = d.Hash()
 				code := wallet.Busy
 				for code.Retryable() {
 					x.Reset()
-					x.Transfer, x.Limits, x.Now, x.Deadline = d, new(config.Limits), 1, 1+int64(time.Minute)
+					x.Payment, x.Limits, x.Now, x.Deadline = d, new(config.Limits), 1, 1+int64(time.Minute)
 					code = edges[rng.IntN(2)].Do(x, ledger.commit)
 				}
 				mu.Lock()

@@ -90,7 +90,7 @@ func Explain(x *Exchange, r *wallet.Result) {
 	switch r.Code {
 	case wallet.NonceConflict:
 		reason := NonceTooLow
-		if x.Transfer.Nonce >= r.NextNonce {
+		if x.Payment.Nonce >= r.NextNonce {
 			reason = NonceBeyondGap
 		}
 		x.conflict(r.NextNonce, reason)
@@ -112,7 +112,7 @@ func (x *Exchange) explainLimit(told toldLimit) {
 		hit.Name = x.dailyLimit()
 	case wallet.AccountTotal:
 		hit.Name = LimitTotal
-		if !x.Grant.Allows(wallet.Read, x.Transfer.To, x.Transfer.Asset) {
+		if !x.Grant.Allows(wallet.Read, x.Payment.To, x.Payment.Asset) {
 			hit.Told, hit.Remaining = false, wallet.Amount{}
 		}
 	case wallet.SupplyTotal:

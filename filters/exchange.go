@@ -53,7 +53,7 @@ type Request struct {
 // Findings are what the filters found out, each of which later ones stand on.
 type Findings struct {
 	Grant    *Grant            // the verified capability
-	Transfer wallet.Transfer   // the decoded payment
+	Payment  wallet.Payment    // the decoded payment
 	Balance  wallet.BalanceKey // the decoded balance query
 	TxID     wallet.TxID       // the decoded transaction id
 	Idem     wallet.IdemKey    // the decoded key of a payment that is looked for, in Balance.Account's scope
@@ -108,7 +108,7 @@ func (x *Exchange) asker() config.Asker {
 // capsUnder are the caps of the decoded payment under the limits l.
 func (x *Exchange) capsUnder(l *config.Limits) config.Caps {
 	who := x.asker()
-	who.Account, who.Asset = x.Transfer.Holder(), x.Transfer.Asset
+	who.Account, who.Asset = x.Payment.Holder(), x.Payment.Asset
 	return l.CapsFor(&who)
 }
 

@@ -118,7 +118,7 @@ func TestPayloadGzip(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			f := newPayload()
 			for range 2 { // the second time with used memory
-				x := payment(wallet.Pay, c.body)
+				x := payment(wallet.Transfer, c.body)
 				x.Gzip = true
 				x.Limits = &config.Limits{MaxBodyBytes: c.bytes, DecompressRatioCap: c.ratio}
 				got := f.Check(x)
@@ -128,7 +128,7 @@ func TestPayloadGzip(t *testing.T) {
 			}
 		})
 	}
-	x := payment(wallet.Pay, goodBody)
+	x := payment(wallet.Transfer, goodBody)
 	x.Limits = &config.Limits{MaxBodyBytes: len(goodBody) - 1}
 	if got := newPayload().Check(x); got != wallet.BodyTooLarge {
 		t.Errorf("a plain body over the cap: %v", got)
@@ -198,7 +198,7 @@ func TestGzipWork(t *testing.T) {
 		for _, b := range hostile.Gzip(most) {
 			f, z := newPayload(), newInflater(clock(0))
 			f.inflaters.New = func() any { return z }
-			x := payment(wallet.Pay, string(b.Data))
+			x := payment(wallet.Transfer, string(b.Data))
 			x.Gzip = true
 			code := f.Check(x)
 			size, err := inflatedSize(b.Data, 1<<20, 10)
@@ -217,14 +217,14 @@ func TestGzipWork(t *testing.T) {
 // White space alone is read to its end. Method: long bodies, and where the scanner stops in them.
 func TestPayloadWork(t *testing.T) {
 	for _, b := range hostile.JSON(1 << 20) {
-		var d wallet.Transfer
+		var d wallet.Payment
 		s := scanner{b: b.Data}
-		_, err := s.object(&d, membersOf(wallet.Pay))
+		_, err := s.object(&d, membersOf(wallet.Transfer))
 		blank := bytes.Count(b.Data, []byte(" ")) > len(b.Data)/8
 		if err == nil && !blank || s.i > 400 && !blank {
 			t.Errorf("%s: stopped at %d: %v", b.Name, s.i, err)
 		}
-		x := payment(wallet.Pay, string(b.Data))
+		x := payment(wallet.Transfer, string(b.Data))
 		if code := newPayload().Check(x); code != wallet.BadRequest {
 			t.Errorf("%s: %v", b.Name, code)
 		}
@@ -237,7 +237,7 @@ func TestGzipAllowance(t *testing.T) {
 	now := int64(1e18)
 	f := NewPayload(func() int64 { return now })
 	send := func(size int) (wallet.Code, string) {
-		x := payment(wallet.Pay, zip(t, goodBody+strings.Repeat(" ", size-len(goodBody)), gzip.Header{}))
+		x := payment(wallet.Transfer, zip(t, goodBody+strings.Repeat(" ", size-len(goodBody)), gzip.Header{}))
 		x.Gzip, x.Limits, x.Deadline = true, &config.Limits{MaxBodyBytes: 4 << 20, DecompressRatioCap: 2000}, now+1
 		return f.Check(x), x.Detail
 	}
@@ -294,8 +294,8 @@ func TestGzipNeedsScope(t *testing.T) {
 		"none":                  {nil, true, wallet.Forbidden},
 		"read":                  {&Grant{actions: 1 << wallet.Read, accounts: all}, true, wallet.Forbidden},
 		"issue":                 {&Grant{actions: 1 << wallet.Issue, accounts: all}, true, wallet.Forbidden},
-		"no accounts":           {&Grant{actions: 1 << wallet.Pay}, true, wallet.Forbidden},
-		"transfer":              {&Grant{actions: 1 << wallet.Pay, accounts: all}, true, wallet.BadRequest},
+		"no accounts":           {&Grant{actions: 1 << wallet.Transfer}, true, wallet.Forbidden},
+		"transfer":              {&Grant{actions: 1 << wallet.Transfer, accounts: all}, true, wallet.BadRequest},
 		"read, not compressed":  {&Grant{actions: 1 << wallet.Read, accounts: all}, false, wallet.BadRequest},
 		"nothing, uncompressed": {nil, false, wallet.BadRequest},
 	} {
@@ -306,7 +306,7 @@ func TestGzipNeedsScope(t *testing.T) {
 			}
 			return newInflater(clock(0))
 		}
-		x := payment(wallet.Pay, string(hostile.Wrap([]byte("unsound"), []byte(goodBody))))
+		x := payment(wallet.Transfer, string(hostile.Wrap([]byte("unsound"), []byte(goodBody))))
 		x.Grant, x.Gzip = c.grant, c.gzip
 		if code := f.Check(x); code != c.want || code == wallet.Forbidden && x.Detail != notThisAction {
 			t.Errorf("%s: %v %q", name, code, x.Detail)

@@ -57,8 +57,8 @@ func (f *Idempotency) Forget() { f.table.forget() }
 //
 // The loop ends: each turn claims the key, or answers, or has waited for a settlement.
 func (f *Idempotency) Check(x *Exchange) wallet.Code {
-	key := idemKey{holder: x.Transfer.Holder(), key: x.Transfer.Idem}
-	me := idemOwner{x.Transfer.Fingerprint, x.Transfer.Rules}
+	key := idemKey{holder: x.Payment.Holder(), key: x.Payment.Idem}
+	me := idemOwner{x.Payment.Fingerprint, x.Payment.Rules}
 	for {
 		first, s := f.table.take(x, idemClaim, key, me)
 		switch same := s != full && first.owner.fingerprint == me.fingerprint; {

@@ -32,7 +32,7 @@ func (f *Nonce) Len() int { return f.table.size() }
 //   - anything else (a refusal, an unknown outcome, a replay, or a duplicate of this very
 //     payment) says nothing certain of this one, so it goes on to the ledger.
 func (f *Nonce) Check(x *Exchange) wallet.Code {
-	t := &x.Transfer
+	t := &x.Payment
 	key := nonceKey{holder: t.Holder(), lane: t.Lane(), nonce: t.Nonce}
 	for {
 		first, s := f.table.take(x, nonceClaim, key, t.Idem)

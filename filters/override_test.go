@@ -220,32 +220,32 @@ func TestCapsOverrides(t *testing.T) {
 		want           wallet.Code
 		daily, total   wallet.Amount // in the rules, if it passes
 	}{
-		{"no override", "t", "", wallet.Pay, "acc_2", "ron", 100, wallet.Pass, m(1000), m(5000)},
-		{"no override, over", "t", "", wallet.Pay, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
-		{"wider by token", "big", "", wallet.Pay, "acc_2", "ron", 900, wallet.Pass, m(1000), m(5000)},
-		{"wider by token, over", "big", "", wallet.Pay, "acc_2", "ron", 901, wallet.LimitsExceeded, m(0), m(0)},
-		{"narrower by subject", "t", "small", wallet.Pay, "acc_2", "ron", 11, wallet.LimitsExceeded, m(0), m(0)},
-		{"not wider by subject", "t", "large", wallet.Pay, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
-		{"prefix and asset", "t", "", wallet.Pay, "team_x", "gold", 50, wallet.Pass, m(50), m(5000)},
-		{"prefix and asset, over", "t", "", wallet.Pay, "team_x", "gold", 51, wallet.LimitsExceeded, m(0), m(0)},
-		{"prefix, another asset", "t", "", wallet.Pay, "team_x", "ron", 51, wallet.Pass, m(1000), m(5000)},
+		{"no override", "t", "", wallet.Transfer, "acc_2", "ron", 100, wallet.Pass, m(1000), m(5000)},
+		{"no override, over", "t", "", wallet.Transfer, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
+		{"wider by token", "big", "", wallet.Transfer, "acc_2", "ron", 900, wallet.Pass, m(1000), m(5000)},
+		{"wider by token, over", "big", "", wallet.Transfer, "acc_2", "ron", 901, wallet.LimitsExceeded, m(0), m(0)},
+		{"narrower by subject", "t", "small", wallet.Transfer, "acc_2", "ron", 11, wallet.LimitsExceeded, m(0), m(0)},
+		{"not wider by subject", "t", "large", wallet.Transfer, "acc_2", "ron", 101, wallet.LimitsExceeded, m(0), m(0)},
+		{"prefix and asset", "t", "", wallet.Transfer, "team_x", "gold", 50, wallet.Pass, m(50), m(5000)},
+		{"prefix and asset, over", "t", "", wallet.Transfer, "team_x", "gold", 51, wallet.LimitsExceeded, m(0), m(0)},
+		{"prefix, another asset", "t", "", wallet.Transfer, "team_x", "ron", 51, wallet.Pass, m(1000), m(5000)},
 		{"whole name", "t", "", wallet.Issue, "acc_1", "ron", 80, wallet.Pass, m(1000), m(80)},
 		{"whole name, over", "t", "", wallet.Issue, "acc_1", "ron", 81, wallet.LimitsExceeded, m(0), m(0)},
 		{"a name that begins alike", "t", "", wallet.Issue, "acc_11", "ron", 81, wallet.Pass, m(1000), m(5000)},
 		{"route", "t", "", wallet.Burn, "acc_2", "ron", 21, wallet.LimitsExceeded, m(0), m(0)},
-		{"the capability's cap bounds the override", "big", "", wallet.Pay, "acc_2", "ron", 601, wallet.LimitsExceeded, m(0), m(0)},
+		{"the capability's cap bounds the override", "big", "", wallet.Transfer, "acc_2", "ron", 601, wallet.LimitsExceeded, m(0), m(0)},
 	} {
-		route := map[wallet.Op]config.Route{wallet.Issue: config.RouteIssue, wallet.Pay: config.RouteTransfer, wallet.Burn: config.RouteBurn}[c.op]
+		route := map[wallet.Op]config.Route{wallet.Issue: config.RouteIssue, wallet.Transfer: config.RouteTransfer, wallet.Burn: config.RouteBurn}[c.op]
 		x := holder(l, c.token, c.sub, route, second)
 		if strings.HasPrefix(c.name, "the capability") {
 			x.Grant.MaxAmount = m(600)
 		}
 		account, asset := wallet.Must(wallet.ParseAccount(c.account)), wallet.Must(wallet.ParseAsset(c.asset))
-		x.Op, x.Transfer = c.op, wallet.Transfer{Op: c.op, From: account, To: account, Asset: asset, Amount: m(c.amount)}
+		x.Op, x.Payment = c.op, wallet.Payment{Op: c.op, From: account, To: account, Asset: asset, Amount: m(c.amount)}
 		if got := (Caps{}).Check(x); got != c.want {
 			t.Errorf("%s: %v (%s), wanted %v", c.name, got, x.Detail, c.want)
 		}
-		if r := x.Transfer.Rules; r.DailyCeiling != c.daily || r.MaxAccountTotal != c.total {
+		if r := x.Payment.Rules; r.DailyCeiling != c.daily || r.MaxAccountTotal != c.total {
 			t.Errorf("%s: the ledger is told %v a day and %v in all, wanted %v and %v", c.name, r.DailyCeiling, r.MaxAccountTotal, c.daily, c.total)
 		}
 	}
@@ -271,9 +271,9 @@ func TestOverrideAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	x := holder(pushed(t, manyOverrides("")), "token7", "", config.RouteTransfer, second)
-	x.Op = wallet.Pay
-	x.Transfer = wallet.Transfer{
-		Op: wallet.Pay, Amount: wallet.Minor(1), Asset: wallet.Must(wallet.ParseAsset("ron")),
+	x.Op = wallet.Transfer
+	x.Payment = wallet.Payment{
+		Op: wallet.Transfer, Amount: wallet.Minor(1), Asset: wallet.Must(wallet.ParseAsset("ron")),
 		From: wallet.Must(wallet.ParseAccount("other-of-none")),
 	}
 	rate, subject := NewRate(), NewSubjectRate(10)

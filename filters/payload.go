@@ -22,7 +22,7 @@ func NewPayload(now func() int64) *Payload {
 	return &Payload{now: now, inflaters: sync.Pool{New: func() any { return newInflater(now) }}}
 }
 
-// Check fills x.Transfer from a payment's body and key, x.TxID from x.TxText, x.Balance from
+// Check fills x.Payment from a payment's body and key, x.TxID from x.TxText, x.Balance from
 // x.Account and x.Asset, or x.Balance.Account and x.Idem from x.Account and x.IdemText; a read
 // allocates nothing. It answers, with the rule in x.Detail, BadRequest or BodyTooLarge, and of a
 // compressed body also Forbidden or Busy.
@@ -77,9 +77,9 @@ func (f *Payload) decodeWrite(x *Exchange) wallet.Code {
 	if len(x.Body) > x.Limits.MaxBodyBytes {
 		return x.passOr(errBodySize)
 	}
-	x.Transfer = wallet.Transfer{Op: x.Op, Idem: key, Origin: x.Origin}
+	x.Payment = wallet.Payment{Op: x.Op, Idem: key, Origin: x.Origin}
 	if !x.Gzip {
-		return x.passOr(decodeBody(&x.Transfer, x.Body))
+		return x.passOr(decodeBody(&x.Payment, x.Body))
 	}
 	// Whether a compressed body is sound shows only by decompressing it, so scope comes before that
 	// as far as it is known.
@@ -104,7 +104,7 @@ func (f *Payload) decodeGzip(x *Exchange) error {
 		return err
 	}
 	x.inflated = len(body)
-	return decodeBody(&x.Transfer, body)
+	return decodeBody(&x.Payment, body)
 }
 
 // Shadow implements Shadower.

@@ -82,7 +82,7 @@ const (
 )
 
 // decodeBody reads the body of t.Op into t and takes the fingerprint.
-func decodeBody(t *wallet.Transfer, body []byte) error {
+func decodeBody(t *wallet.Payment, body []byte) error {
 	s := scanner{b: body}
 	want := membersOf(t.Op)
 	seen, err := s.object(t, want)
@@ -137,7 +137,7 @@ type scanner struct {
 }
 
 // object reads the object's members into t and returns which ones it saw.
-func (s *scanner) object(t *wallet.Transfer, want member) (seen member, err error) {
+func (s *scanner) object(t *wallet.Payment, want member) (seen member, err error) {
 	if !s.eat('{') {
 		return 0, errObject
 	}
@@ -169,7 +169,7 @@ func (s *scanner) object(t *wallet.Transfer, want member) (seen member, err erro
 }
 
 // value reads the value of m into t. Text that is malformed is nil, which no grammar takes.
-func (s *scanner) value(t *wallet.Transfer, m member) (err error) {
+func (s *scanner) value(t *wallet.Payment, m member) (err error) {
 	switch m {
 	case memberTo:
 		if t.To, err = wallet.ParseAccount(s.text()); err != nil {

@@ -180,7 +180,7 @@ func TestPayloadWrites(t *testing.T) {
 				}
 				return
 			}
-			want := wallet.Transfer{
+			want := wallet.Payment{
 				Op:     op,
 				From:   wallet.Must(wallet.ParseAccount("acc_1")),
 				To:     wallet.Must(wallet.ParseAccount("acc_2")),
@@ -197,8 +197,8 @@ func TestPayloadWrites(t *testing.T) {
 				want.To = wallet.Account{}
 			}
 			want.Fingerprint = want.Hash()
-			if got != wallet.Pass || x.Transfer != want {
-				t.Errorf("%v %q: %+v, wanted %+v", got, x.Detail, x.Transfer, want)
+			if got != wallet.Pass || x.Payment != want {
+				t.Errorf("%v %q: %+v, wanted %+v", got, x.Detail, x.Payment, want)
 			}
 		})
 	}
@@ -223,11 +223,11 @@ func TestPayloadExtremes(t *testing.T) {
 		}
 	}
 	for _, body := range []string{plain, escaped.String()} {
-		x := payment(wallet.Pay, body)
+		x := payment(wallet.Transfer, body)
 		if got := newPayload().Check(x); got != wallet.Pass {
 			t.Fatalf("%v %s", got, x.Detail)
 		}
-		if d := x.Transfer; d.From.String() != long || d.To.String() != long[:63]+"Z" || d.Asset.String() != long[:32] ||
+		if d := x.Payment; d.From.String() != long || d.To.String() != long[:63]+"Z" || d.Asset.String() != long[:32] ||
 			d.Amount != wallet.MaxAmount() || d.Nonce != 1<<64-1 {
 			t.Errorf("read %+v", d)
 		}
@@ -237,18 +237,18 @@ func TestPayloadExtremes(t *testing.T) {
 // TestPayloadKeepsNothing: what is decoded does not change when the request's bytes do, because
 // the server reuses them. Method: overwrite them, compare.
 func TestPayloadKeepsNothing(t *testing.T) {
-	x := payment(wallet.Pay, goodBody)
+	x := payment(wallet.Transfer, goodBody)
 	if got := newPayload().Check(x); got != wallet.Pass {
 		t.Fatal(got)
 	}
-	before := x.Transfer
+	before := x.Payment
 	for i := range x.Body {
 		x.Body[i] = '#'
 	}
 	for i := range x.Key {
 		x.Key[i] = '#'
 	}
-	if x.Transfer != before {
+	if x.Payment != before {
 		t.Error("the transfer changed with the buffer")
 	}
 }
@@ -260,20 +260,20 @@ func TestPayloadKey(t *testing.T) {
 		"k": true, `"k"`: true, strings.Repeat("k", 64): true,
 		"": false, strings.Repeat("k", 65): false, "a b": false, `"k`: false, "ä": false, "a\x00": false,
 	} {
-		x := payment(wallet.Pay, goodBody)
+		x := payment(wallet.Transfer, goodBody)
 		x.Key = []byte(key)
 		if !ok {
 			x.Body = []byte("nonsense")
 		}
 		got := newPayload().Check(x)
-		if ok && (got != wallet.Pass || x.Transfer.Idem.String() != strings.Trim(key, `"`)) {
-			t.Errorf("key %q: %v, read as %q", key, got, x.Transfer.Idem)
+		if ok && (got != wallet.Pass || x.Payment.Idem.String() != strings.Trim(key, `"`)) {
+			t.Errorf("key %q: %v, read as %q", key, got, x.Payment.Idem)
 		}
 		if !ok && (got != wallet.BadRequest || x.Detail != wallet.ErrIdemKey.Error()) {
 			t.Errorf("key %q: %v %q", key, got, x.Detail)
 		}
 	}
-	if got := newPayload().Check(&Exchange{Request: Request{Op: wallet.Pay, Limits: &config.Limits{}}}); got != wallet.BadRequest {
+	if got := newPayload().Check(&Exchange{Request: Request{Op: wallet.Transfer, Limits: &config.Limits{}}}); got != wallet.BadRequest {
 		t.Errorf("without a key: %v", got)
 	}
 }
@@ -322,7 +322,7 @@ func TestPayloadReads(t *testing.T) {
 }
 
 // bodyOf writes the body of a payment, as a client would.
-func bodyOf(d *wallet.Transfer) string {
+func bodyOf(d *wallet.Payment) string {
 	var members []string
 	if !d.From.IsZero() {
 		members = append(members, `"from":"`+d.From.String()+`"`)
@@ -336,7 +336,7 @@ func bodyOf(d *wallet.Transfer) string {
 
 // readBody is decodeBody by a general JSON reader: jsontext checks the syntax, UTF-8 and
 // duplicates, and a map holds the members.
-func readBody(op wallet.Op, body []byte) (d wallet.Transfer, ok bool) {
+func readBody(op wallet.Op, body []byte) (d wallet.Payment, ok bool) {
 	dec := jsontext.NewDecoder(bytes.NewReader(body))
 	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
 		return d, false
@@ -385,7 +385,7 @@ func readBody(op wallet.Op, body []byte) (d wallet.Transfer, ok bool) {
 	d.Nonce, errs[4] = strconv.ParseUint(string(members["nonce"]), 10, 64)
 	delete(members, "nonce")
 	if errors.Join(errs[:]...) != nil || len(members) > 0 || d.Amount.IsZero() || d.Nonce == 0 || d.From == d.To {
-		return wallet.Transfer{}, false
+		return wallet.Payment{}, false
 	}
 	d.Fingerprint = d.Hash()
 	return d, true
@@ -393,7 +393,7 @@ func readBody(op wallet.Op, body []byte) (d wallet.Transfer, ok bool) {
 
 // agree holds decodeBody against readBody, and what it decodes against its own encoding.
 func agree(t interface{ Fatalf(string, ...any) }, op wallet.Op, body []byte) {
-	d := wallet.Transfer{Op: op}
+	d := wallet.Payment{Op: op}
 	err := decodeBody(&d, body)
 	want, ok := readBody(op, body)
 	if (err == nil) != ok {
@@ -405,7 +405,7 @@ func agree(t interface{ Fatalf(string, ...any) }, op wallet.Op, body []byte) {
 	if d != want {
 		t.Fatalf("%s %q: read %+v, the general reader %+v", op, body, d, want)
 	}
-	again := wallet.Transfer{Op: op}
+	again := wallet.Payment{Op: op}
 	if err := decodeBody(&again, []byte(bodyOf(&d))); err != nil || again != d {
 		t.Fatalf("%s %q: encoded and read again: %+v %v", op, body, again, err)
 	}
@@ -415,7 +415,7 @@ func agree(t interface{ Fatalf(string, ...any) }, op wallet.Op, body []byte) {
 // accepts, reads the same payment, and what it reads survives encoding. Method: differential.
 func FuzzBody(f *testing.F) {
 	for op, bodies := range map[wallet.Op][]string{
-		wallet.Pay: {
+		wallet.Transfer: {
 			goodBody, goodBody + " ", `{"from":"\u0061","to":"b","asset":"r","amount_minor":"1","nonce":1}`, `{}`, `[]`, ``,
 			`{"from":"a","from":"b"}`, `{"nonce":1.0}`, `{"nonce":1e3}`, `{"nonce":01}`, `{"nonce":18446744073709551616}`,
 			`{"to":"\ud83d\ude00"}`, "{\"to\":\"\xff\"}", `{"amount_minor":null}`, `{"asset":{"a":[1,2]}}`, "\ufeff{}",
@@ -456,7 +456,7 @@ func TestBodyMutations(t *testing.T) {
 				body[i], body[j] = body[j], body[i]
 			}
 		}
-		op := rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn}).Draw(t, "op")
+		op := rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Transfer, wallet.Burn}).Draw(t, "op")
 		agree(t, op, []byte(strings.Join(body, "")))
 	})
 }
@@ -470,8 +470,8 @@ func TestPayloadAllocations(t *testing.T) {
 	f := newPayload()
 	balance := &Exchange{Request: Request{Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")}}
 	tx := &Exchange{Request: Request{Op: wallet.Read, TxText: []byte("tx_01ARZ3NDEKTSV4RRFFQ69G5FAV")}}
-	pay := payment(wallet.Pay, `{"from":"\u0061cc_1","to":"acc_2","asset":"ron","amount_minor":"250","nonce":7}`)
-	zipped := payment(wallet.Pay, zip(t, goodBody, gzip.Header{}))
+	pay := payment(wallet.Transfer, `{"from":"\u0061cc_1","to":"acc_2","asset":"ron","amount_minor":"250","nonce":7}`)
+	zipped := payment(wallet.Transfer, zip(t, goodBody, gzip.Header{}))
 	zipped.Gzip = true
 	for name, x := range map[string]*Exchange{"balance": balance, "transaction": tx, "transfer": pay, "gzip": zipped} {
 		if n := testing.AllocsPerRun(1000, func() {
@@ -487,10 +487,10 @@ func TestPayloadAllocations(t *testing.T) {
 // BenchmarkPayload measures the decoding of a payment, fingerprint included, and of a balance
 // query.
 func BenchmarkPayload(b *testing.B) {
-	zipped := payment(wallet.Pay, zip(b, goodBody, gzip.Header{}))
+	zipped := payment(wallet.Transfer, zip(b, goodBody, gzip.Header{}))
 	zipped.Gzip = true
 	for name, x := range map[string]*Exchange{
-		"transfer": payment(wallet.Pay, goodBody),
+		"transfer": payment(wallet.Transfer, goodBody),
 		"gzip":     zipped,
 		"balance":  {Request: Request{Op: wallet.Read, Account: []byte("acc_1"), Asset: []byte("ron")}},
 	} {
@@ -508,8 +508,8 @@ func BenchmarkPayload(b *testing.B) {
 		body := []byte(goodBody)
 		for b.Loop() {
 			s := scanner{b: body}
-			var d wallet.Transfer
-			if _, err := s.object(&d, membersOf(wallet.Pay)); err != nil {
+			var d wallet.Payment
+			if _, err := s.object(&d, membersOf(wallet.Transfer)); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -21,10 +21,10 @@ func (Scope) Check(x *Exchange) wallet.Code {
 	account, asset := x.Balance.Account, x.Balance.Asset
 	if x.Op != wallet.Read {
 		// A payment of another kind than the route's would be judged by the wrong account.
-		if x.Transfer.Op != x.Op {
-			panic("filters: the decoded transfer is not of the exchange's operation")
+		if x.Payment.Op != x.Op {
+			panic("filters: the decoded payment is not of the exchange's operation")
 		}
-		account, asset = x.Transfer.Holder(), x.Transfer.Asset
+		account, asset = x.Payment.Holder(), x.Payment.Asset
 	} else if len(x.TxText) > 0 {
 		return wallet.Pass
 	}

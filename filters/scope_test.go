@@ -37,30 +37,30 @@ func TestScope(t *testing.T) {
 	}{
 		{append(all, "accounts = acc_1"), wallet.Read, "acc_1", "", "ron", true},
 		{append(all, "accounts = acc_1"), wallet.Read, "acc_2", "", "ron", false},
-		{append(all, "accounts = acc_1"), wallet.Pay, "acc_1", "acc_2", "ron", true},
-		{append(all, "accounts = acc_1"), wallet.Pay, "acc_2", "acc_1", "ron", false},
+		{append(all, "accounts = acc_1"), wallet.Transfer, "acc_1", "acc_2", "ron", true},
+		{append(all, "accounts = acc_1"), wallet.Transfer, "acc_2", "acc_1", "ron", false},
 		{append(all, "accounts = acc_1"), wallet.Burn, "acc_1", "", "ron", true},
 		{append(all, "accounts = acc_1"), wallet.Burn, "acc_2", "", "ron", false},
 		{append(all, "accounts = acc_1"), wallet.Issue, "", "acc_1", "ron", true},
 		{append(all, "accounts = acc_1"), wallet.Issue, "", "acc_2", "ron", false},
 		{append(all, "accounts = acc_1"), wallet.NoOp, "acc_1", "acc_1", "ron", false},
 		{append(all, "accounts = acc_1"), wallet.Op(9), "acc_1", "acc_1", "ron", false},
-		{append(all, "accounts = acc_1"), wallet.Pay, "acc_11", "acc_1", "ron", false},
-		{append(all, "accounts = acc_1,team_*"), wallet.Pay, "team_9", "acc_2", "ron", true},
-		{append(all, "accounts = acc_1,team_*"), wallet.Pay, "team_", "acc_2", "ron", true},
-		{append(all, "accounts = acc_1,team_*"), wallet.Pay, "team", "acc_2", "ron", false},
-		{append(all, "accounts = *"), wallet.Pay, "anybody", "acc_2", "ron", true},
-		{append(all, "accounts = *", "accounts = acc_1"), wallet.Pay, "acc_1", "acc_2", "ron", true},
-		{append(all, "accounts = *", "accounts = acc_1"), wallet.Pay, "acc_2", "acc_1", "ron", false},
-		{append(all, "accounts = acc_1,acc_2", "accounts = acc_2,acc_3"), wallet.Pay, "acc_2", "x", "ron", true},
-		{append(all, "accounts = acc_1,acc_2", "accounts = acc_2,acc_3"), wallet.Pay, "acc_1", "x", "ron", false},
+		{append(all, "accounts = acc_1"), wallet.Transfer, "acc_11", "acc_1", "ron", false},
+		{append(all, "accounts = acc_1,team_*"), wallet.Transfer, "team_9", "acc_2", "ron", true},
+		{append(all, "accounts = acc_1,team_*"), wallet.Transfer, "team_", "acc_2", "ron", true},
+		{append(all, "accounts = acc_1,team_*"), wallet.Transfer, "team", "acc_2", "ron", false},
+		{append(all, "accounts = *"), wallet.Transfer, "anybody", "acc_2", "ron", true},
+		{append(all, "accounts = *", "accounts = acc_1"), wallet.Transfer, "acc_1", "acc_2", "ron", true},
+		{append(all, "accounts = *", "accounts = acc_1"), wallet.Transfer, "acc_2", "acc_1", "ron", false},
+		{append(all, "accounts = acc_1,acc_2", "accounts = acc_2,acc_3"), wallet.Transfer, "acc_2", "x", "ron", true},
+		{append(all, "accounts = acc_1,acc_2", "accounts = acc_2,acc_3"), wallet.Transfer, "acc_1", "x", "ron", false},
 		{append(all, "accounts = *", "assets = ron"), wallet.Burn, "acc_1", "", "ron", true},
 		{append(all, "accounts = *", "assets = ron"), wallet.Burn, "acc_1", "", "rox", false},
 		{append(all, "accounts = *", "assets = ro*,usd"), wallet.Burn, "acc_1", "", "rox", true},
 		{append(all, "accounts = *", "assets = ro*,usd"), wallet.Burn, "acc_1", "", "eur", false},
 		{append(all, "accounts = *", "assets = ro*", "assets = rox"), wallet.Burn, "acc_1", "", "ron", false},
-		{[]string{"actions = read", "accounts = *"}, wallet.Pay, "acc_1", "acc_2", "ron", false},
-		{append(all, "actions = read", "accounts = *"), wallet.Pay, "acc_1", "acc_2", "ron", false},
+		{[]string{"actions = read", "accounts = *"}, wallet.Transfer, "acc_1", "acc_2", "ron", false},
+		{append(all, "actions = read", "accounts = *"), wallet.Transfer, "acc_1", "acc_2", "ron", false},
 		{append(all, "actions = read", "accounts = *"), wallet.Read, "acc_1", "", "ron", true},
 		{[]string{"actions = read", "actions = burn", "accounts = *"}, wallet.Burn, "acc_1", "", "ron", false},
 		{all, wallet.Read, "acc_1", "", "ron", false},
@@ -71,7 +71,7 @@ func TestScope(t *testing.T) {
 		if asset := wallet.Must(wallet.ParseAsset(c.asset)); c.op == wallet.Read {
 			x.Balance = wallet.BalanceKey{Account: account(c.from), Asset: asset}
 		} else {
-			x.Transfer = wallet.Transfer{Op: c.op, From: account(c.from), To: account(c.to), Asset: asset}
+			x.Payment = wallet.Payment{Op: c.op, From: account(c.from), To: account(c.to), Asset: asset}
 		}
 		code := filters.Scope{}.Check(x)
 		if want := wallet.Forbidden; !c.ok && (code != want || x.Detail == "") || c.ok && code != wallet.Pass {
@@ -88,7 +88,7 @@ func TestScopeDenies(t *testing.T) {
 		{Request: filters.Request{Op: wallet.Read}},
 		{Request: filters.Request{Op: wallet.Read}, Findings: filters.Findings{Grant: &filters.Grant{}}},
 		{Request: filters.Request{Op: wallet.Read}, Findings: filters.Findings{Grant: everything}},
-		{Request: filters.Request{Op: wallet.Pay}, Findings: filters.Findings{Grant: everything, Transfer: wallet.Transfer{Op: wallet.Pay}}},
+		{Request: filters.Request{Op: wallet.Transfer}, Findings: filters.Findings{Grant: everything, Payment: wallet.Payment{Op: wallet.Transfer}}},
 		{Findings: filters.Findings{Grant: everything}},
 	} {
 		if code := (filters.Scope{}).Check(x); code != wallet.Forbidden {
@@ -105,8 +105,8 @@ func TestScopeDenies(t *testing.T) {
 			Op: wallet.Issue,
 		},
 		Findings: filters.Findings{
-			Grant:    everything,
-			Transfer: wallet.Transfer{Op: wallet.Pay, From: account("acc_1"), Asset: wallet.Must(wallet.ParseAsset("ron"))},
+			Grant:   everything,
+			Payment: wallet.Payment{Op: wallet.Transfer, From: account("acc_1"), Asset: wallet.Must(wallet.ParseAsset("ron"))},
 		},
 	})
 }
@@ -114,7 +114,7 @@ func TestScopeDenies(t *testing.T) {
 // TestScopeReceipt shows who may see a receipt: a reader of the asset on either side, by a table.
 func TestScopeReceipt(t *testing.T) {
 	ron := wallet.Must(wallet.ParseAsset("ron"))
-	transfer := &wallet.Receipt{Op: wallet.Pay, From: account("acc_1"), To: account("acc_2"), Asset: ron}
+	transfer := &wallet.Receipt{Op: wallet.Transfer, From: account("acc_1"), To: account("acc_2"), Asset: ron}
 	issue := &wallet.Receipt{Op: wallet.Issue, To: account("acc_2"), Asset: ron}
 	for _, c := range []struct {
 		caveats []string

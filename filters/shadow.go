@@ -79,7 +79,7 @@ func ShadowTotals(x *Exchange, r *wallet.Result) {
 	}
 	caps := x.capsUnder(x.Limits.Shadow)
 	x.Shadowed.set(ShadowDaily, r.DayTotal.Cmp(caps.DailyCeiling.Min(x.Grant.Daily)) > 0)
-	credited := wallet.BalanceKey{Account: x.Transfer.To, Asset: x.Transfer.Asset}
+	credited := wallet.BalanceKey{Account: x.Payment.To, Asset: x.Payment.Asset}
 	for i := range r.Balances {
 		b := &r.Balances[i]
 		x.Shadowed.set(ShadowTotal, b.Key == credited && x.Op != wallet.Burn && b.Amount.Cmp(caps.MaxAccountTotal) > 0)

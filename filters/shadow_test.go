@@ -21,12 +21,12 @@ func through(f Filter, x *Exchange) wallet.Code {
 func paying(l *config.Limits, op wallet.Op) *Exchange {
 	x := holder(l, "t", "", config.RouteTransfer, second)
 	x.Op = op
-	x.Transfer = wallet.Transfer{
+	x.Payment = wallet.Payment{
 		Op: op, Amount: wallet.Minor(100), Asset: wallet.Must(wallet.ParseAsset("ron")),
 		From: wallet.Must(wallet.ParseAccount("payer")), To: wallet.Must(wallet.ParseAccount("payee")),
 	}
 	if op == wallet.Burn {
-		x.Transfer.To = wallet.Account{}
+		x.Payment.To = wallet.Account{}
 	}
 	return x
 }
@@ -43,10 +43,10 @@ func TestShadow(t *testing.T) {
 	}
 	twice := func(make func() Filter) func(*testing.T, *config.Limits) (*Exchange, wallet.Code) {
 		return func(_ *testing.T, l *config.Limits) (*Exchange, wallet.Code) {
-			f, first := make(), paying(l, wallet.Pay)
+			f, first := make(), paying(l, wallet.Transfer)
 			f.Check(first)
 			first.shadow(f)
-			x := paying(l, wallet.Pay)
+			x := paying(l, wallet.Transfer)
 			return x, through(f, x)
 		}
 	}
@@ -74,7 +74,7 @@ func TestShadow(t *testing.T) {
 				_ = w.Close()
 				text = b.Bytes() // some 90 bytes
 			}
-			x := &Exchange{Request: Request{Op: wallet.Pay, Limits: l, Key: []byte("k"), Body: text, Gzip: zip}, Findings: Findings{Grant: &Grant{actions: 1 << wallet.Pay, accounts: []patterns{"*"}}}}
+			x := &Exchange{Request: Request{Op: wallet.Transfer, Limits: l, Key: []byte("k"), Body: text, Gzip: zip}, Findings: Findings{Grant: &Grant{actions: 1 << wallet.Transfer, accounts: []patterns{"*"}}}}
 			return x, through(newPayload(), x)
 		}
 	}
@@ -85,16 +85,16 @@ func TestShadow(t *testing.T) {
 		want string
 		code wallet.Code
 	}{
-		{"no shadow limit", `{}`, caps(wallet.Pay), "", wallet.Pass},
-		{"amount", `{"shadow":{"max_amount_per_op":"99"}}`, caps(wallet.Pay), "max_amount_per_op", wallet.Pass},
-		{"amount, at the cap", `{"shadow":{"max_amount_per_op":"100"}}`, caps(wallet.Pay), "", wallet.Pass},
-		{"amount, refused in earnest", `{"max_amount_per_op":"99","shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.LimitsExceeded},
-		{"amount, wider", `{"max_amount_per_op":"100","shadow":{"max_amount_per_op":"1000"}}`, caps(wallet.Pay), "", wallet.Pass},
-		{"amount of an override is no shadow limit", `{"overrides":[{"token":"t","max_amount_per_op":"100"}],"shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Pay), "", wallet.Pass},
+		{"no shadow limit", `{}`, caps(wallet.Transfer), "", wallet.Pass},
+		{"amount", `{"shadow":{"max_amount_per_op":"99"}}`, caps(wallet.Transfer), "max_amount_per_op", wallet.Pass},
+		{"amount, at the cap", `{"shadow":{"max_amount_per_op":"100"}}`, caps(wallet.Transfer), "", wallet.Pass},
+		{"amount, refused in earnest", `{"max_amount_per_op":"99","shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Transfer), "", wallet.LimitsExceeded},
+		{"amount, wider", `{"max_amount_per_op":"100","shadow":{"max_amount_per_op":"1000"}}`, caps(wallet.Transfer), "", wallet.Pass},
+		{"amount of an override is no shadow limit", `{"overrides":[{"token":"t","max_amount_per_op":"100"}],"shadow":{"max_amount_per_op":"9"}}`, caps(wallet.Transfer), "", wallet.Pass},
 		{"daily ceiling by one amount", `{"shadow":{"daily_ceiling":"99"}}`, caps(wallet.Burn), "daily_ceiling", wallet.Pass},
 		{"account total by one amount", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Issue), "max_account_total", wallet.Pass},
 		{"a burn credits nobody", `{"shadow":{"max_account_total":"99"}}`, caps(wallet.Burn), "", wallet.Pass},
-		{"several at once", `{"shadow":{"max_account_total":"99","daily_ceiling":"98","max_amount_per_op":"97"}}`, caps(wallet.Pay), "max_amount_per_op,daily_ceiling,max_account_total", wallet.Pass},
+		{"several at once", `{"shadow":{"max_account_total":"99","daily_ceiling":"98","max_amount_per_op":"97"}}`, caps(wallet.Transfer), "max_amount_per_op,daily_ceiling,max_account_total", wallet.Pass},
 
 		{"rate", `{"shadow":{"rate_per_second":1,"rate_burst":1}}`, rate, "rate_per_second", wallet.Pass},
 		{"rate, enough", `{"shadow":{"rate_per_second":1,"rate_burst":2}}`, rate, "", wallet.Pass},
@@ -133,10 +133,10 @@ func TestShadowTotals(t *testing.T) {
 	l := pushed(t, `{"overrides":[{"token":"free","daily_ceiling":"1000000","max_account_total":"1000000"}],
 		"shadow":{"daily_ceiling":"500","max_account_total":"700"}}`)
 	result := func(code wallet.Code, day, payer, payee uint64) wallet.Result {
-		x := paying(l, wallet.Pay)
+		x := paying(l, wallet.Transfer)
 		return wallet.Result{Code: code, DayTotal: wallet.Minor(day), Balances: [2]wallet.Balance{
-			{Key: wallet.BalanceKey{Account: x.Transfer.From, Asset: x.Transfer.Asset}, Amount: wallet.Minor(payer)},
-			{Key: wallet.BalanceKey{Account: x.Transfer.To, Asset: x.Transfer.Asset}, Amount: wallet.Minor(payee)},
+			{Key: wallet.BalanceKey{Account: x.Payment.From, Asset: x.Payment.Asset}, Amount: wallet.Minor(payer)},
+			{Key: wallet.BalanceKey{Account: x.Payment.To, Asset: x.Payment.Asset}, Amount: wallet.Minor(payee)},
 		}}
 	}
 	for _, c := range []struct {
@@ -147,19 +147,19 @@ func TestShadowTotals(t *testing.T) {
 		daily       uint64 // of the capability; 0: none
 		want        string
 	}{
-		{"at both", "t", wallet.Pay, l, result(wallet.OK, 500, 900, 700), 0, ""},
-		{"over the day's", "t", wallet.Pay, l, result(wallet.OK, 501, 0, 0), 0, "daily_ceiling"},
-		{"over the account's", "t", wallet.Pay, l, result(wallet.OK, 0, 0, 701), 0, "max_account_total"},
+		{"at both", "t", wallet.Transfer, l, result(wallet.OK, 500, 900, 700), 0, ""},
+		{"over the day's", "t", wallet.Transfer, l, result(wallet.OK, 501, 0, 0), 0, "daily_ceiling"},
+		{"over the account's", "t", wallet.Transfer, l, result(wallet.OK, 0, 0, 701), 0, "max_account_total"},
 		{"over both", "t", wallet.Issue, l, result(wallet.OK, 501, 0, 701), 0, "daily_ceiling,max_account_total"},
-		{"a rich payer", "t", wallet.Pay, l, result(wallet.OK, 0, 9000, 0), 0, ""},
+		{"a rich payer", "t", wallet.Transfer, l, result(wallet.OK, 0, 9000, 0), 0, ""},
 		{"a burn", "t", wallet.Burn, l, result(wallet.OK, 501, 9000, 0), 0, "daily_ceiling"},
-		{"an override's own", "free", wallet.Pay, l, result(wallet.OK, 501, 0, 701), 0, ""},
-		{"within the capability's", "t", wallet.Pay, l, result(wallet.OK, 400, 0, 0), 400, ""},
-		{"the ledger does not tell", "t", wallet.Pay, l, result(wallet.OK, 0, 0, 0), 0, ""},
-		{"a replay", "t", wallet.Pay, l, result(wallet.Replayed, 501, 0, 701), 0, ""},
-		{"a refusal", "t", wallet.Pay, l, result(wallet.LimitsExceeded, 501, 0, 701), 0, ""},
-		{"unknown", "t", wallet.Pay, l, result(wallet.Uncertain, 501, 0, 701), 0, ""},
-		{"no shadow limit", "t", wallet.Pay, pushed(t, `{}`), result(wallet.OK, 501, 0, 701), 0, ""},
+		{"an override's own", "free", wallet.Transfer, l, result(wallet.OK, 501, 0, 701), 0, ""},
+		{"within the capability's", "t", wallet.Transfer, l, result(wallet.OK, 400, 0, 0), 400, ""},
+		{"the ledger does not tell", "t", wallet.Transfer, l, result(wallet.OK, 0, 0, 0), 0, ""},
+		{"a replay", "t", wallet.Transfer, l, result(wallet.Replayed, 501, 0, 701), 0, ""},
+		{"a refusal", "t", wallet.Transfer, l, result(wallet.LimitsExceeded, 501, 0, 701), 0, ""},
+		{"unknown", "t", wallet.Transfer, l, result(wallet.Uncertain, 501, 0, 701), 0, ""},
+		{"no shadow limit", "t", wallet.Transfer, pushed(t, `{}`), result(wallet.OK, 501, 0, 701), 0, ""},
 	} {
 		x := paying(c.limits, c.op)
 		x.Grant.TokenID = c.token
@@ -215,7 +215,7 @@ func TestShadowAllocations(t *testing.T) {
 	for _, burst := range []string{"1", "1000000"} {
 		l := pushed(t, manyOverrides(`,"shadow":{"rate_per_second":1,"rate_burst":`+burst+`,"subject_rate_per_second":1,"subject_burst":`+burst+`,
 			"inflight":1,"max_amount_per_op":"1","daily_ceiling":"1","max_account_total":"1","revoked_tokens":["t"],"max_body_bytes":256}`))
-		x := paying(l, wallet.Pay)
+		x := paying(l, wallet.Transfer)
 		rate, subject, inFlight, caps, auth := NewRate(), NewSubjectRate(10), NewInFlight(), Filter(Caps{}), (*Auth)(nil)
 		r := wallet.Result{Code: wallet.OK, DayTotal: wallet.MaxAmount()}
 		for name, run := range map[string]func(){

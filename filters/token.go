@@ -198,7 +198,7 @@ func (g *Grant) explain() []string {
 
 func (g *Grant) actionNames() string {
 	var names []string
-	for _, op := range []wallet.Op{wallet.Read, wallet.Issue, wallet.Pay, wallet.Burn} {
+	for _, op := range []wallet.Op{wallet.Read, wallet.Issue, wallet.Transfer, wallet.Burn} {
 		if g.AllowsAction(op) {
 			names = append(names, op.String())
 		}

@@ -37,7 +37,7 @@ type world struct {
 
 // result is what a payment's client will be told; at is when the payment was sent.
 type result struct {
-	transfer wallet.Transfer
+	transfer wallet.Payment
 	result   wallet.Result
 	at       int64
 }
@@ -106,15 +106,15 @@ func (w *world) commit() {
 	at := w.now
 	w.now++ // it takes effect after it was sent
 	to := w.key()
-	t := wallet.Transfer{Op: wallet.Issue, To: to.Account, Asset: to.Asset}
+	t := wallet.Payment{Op: wallet.Issue, To: to.Account, Asset: to.Asset}
 	if from := w.key().Account; from != to.Account {
-		t.Op, t.From = wallet.Pay, from
+		t.Op, t.From = wallet.Transfer, from
 	}
 	w.durable = append(w.durable, w.now)
 	seq := w.head()
 	r := wallet.Result{Code: wallet.OK, Seq: seq}
 	c := wallet.Change{Seq: seq}
-	if t.Op == wallet.Pay {
+	if t.Op == wallet.Transfer {
 		t.Nonce = seq
 		w.nonces[t.From] = append(w.nonces[t.From], seq)
 	}
@@ -153,7 +153,7 @@ func (w *world) learn() {
 		key := wallet.BalanceKey{Account: a, Asset: r.transfer.Asset}
 		w.told[key] = max(w.told[key], r.result.Seq)
 	}
-	if r.transfer.Op == wallet.Pay {
+	if r.transfer.Op == wallet.Transfer {
 		w.told2[r.transfer.From] = max(w.told2[r.transfer.From], r.result.Seq)
 	}
 }

@@ -150,5 +150,5 @@ func (o CallOutcome) String() string {
 type Observer interface {
 	Call(m Method, outcome CallOutcome, nanos int64)
 	Retry(m Method)
-	Batch(transfers int)
+	Batch(payments int)
 }

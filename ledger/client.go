@@ -109,7 +109,7 @@ func (c *Client) Close() error {
 
 // Commit implements Ledger. It is meant for the opening of the ledger that the last stream told of,
 // until the attempt's time is over. What the node says that it did not take up counts as not sent.
-func (c *Client) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (c *Client) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	req := wire.EncodeCommit(batch)
 	err := c.call(ctx, methodCommit, func(ctx context.Context, l *link, a *attempt) error {
 		if err := c.barred(l); err != nil {

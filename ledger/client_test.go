@@ -97,7 +97,7 @@ func TestDialAddresses(t *testing.T) {
 // large; and not where a node had it, be it that it hangs, fails, dies or answers nonsense. Method:
 // a table of nodes that do each.
 func TestNotSent(t *testing.T) {
-	batch, out := []wallet.Transfer{*payment(1, 1)}, make([]wallet.Result, 1)
+	batch, out := []wallet.Payment{*payment(1, 1)}, make([]wallet.Result, 1)
 	t.Run("no node", func(t *testing.T) {
 		c := dial(t, "unix:"+filepath.Join(t.TempDir(), "nobody"), DialOptions{Now: clock})
 		if err := c.Commit(t.Context(), batch, out); !errors.Is(err, ErrNotSent) {
@@ -151,7 +151,7 @@ func TestNotSent(t *testing.T) {
 	})
 	t.Run("too large", func(t *testing.T) {
 		c, _ := (&scriptedNode{}).serve(t)
-		big := make([]wallet.Transfer, 120_000)
+		big := make([]wallet.Payment, 120_000)
 		for i := range big {
 			big[i] = batch[0]
 		}

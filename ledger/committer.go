@@ -54,7 +54,7 @@ type CommitterOptions struct {
 	// OnResult is told of the result of every payment that was part of a call, before its client
 	// is answered, and also when its client no longer waits. at is when the last attempt began,
 	// so an applied payment took effect after it. nil: nobody.
-	OnResult func(t *wallet.Transfer, r *wallet.Result, at int64)
+	OnResult func(t *wallet.Payment, r *wallet.Result, at int64)
 
 	// OnPanic is told of a panic in a batch, which is a bug of ours; the batch's payments are
 	// Uncertain and the worker goes on. nil: standard error is.
@@ -64,7 +64,7 @@ type CommitterOptions struct {
 // pending is one payment on its way. It has two sides, the client's goroutine and the worker; the
 // last to leave gives it back.
 type pending struct {
-	transfer wallet.Transfer // a copy: the client may leave while the call is under way
+	payment  wallet.Payment // a copy: the client may leave while the call is under way
 	deadline int64
 	timer    *time.Timer   // the client's
 	result   wallet.Result // the worker's until done is signalled
@@ -76,12 +76,12 @@ type pending struct {
 
 // batch is the memory of one batch, used again.
 type batch struct {
-	items     []*pending
-	transfers []wallet.Transfer
-	results   []wallet.Result
-	deadline  int64 // the latest of the items'
-	at        int64 // when the last attempt began
-	attempt   func(context.Context) error
+	items    []*pending
+	payments []wallet.Payment
+	results  []wallet.Result
+	deadline int64 // the latest of the items'
+	at       int64 // when the last attempt began
+	attempt  func(context.Context) error
 }
 
 // NewCommitter makes a committer. Close ends it.
@@ -90,7 +90,7 @@ func NewCommitter(l Ledger, b *Breaker, live *config.Live, opts CommitterOptions
 		return nil, fmt.Errorf("ledger: %d workers and a queue of %d cannot commit", opts.Workers, opts.MaxQueue)
 	}
 	if opts.OnResult == nil {
-		opts.OnResult = func(*wallet.Transfer, *wallet.Result, int64) {}
+		opts.OnResult = func(*wallet.Payment, *wallet.Result, int64) {}
 	}
 	if opts.OnPanic == nil {
 		opts.OnPanic = func(v any, stack []byte) { fmt.Fprintf(os.Stderr, "ledger: panic in a batch: %v\n%s", v, stack) }
@@ -124,13 +124,13 @@ func NewCommitter(l Ledger, b *Breaker, live *config.Live, opts CommitterOptions
 // Submit commits t under l and waits for its result until deadline (Unix nanoseconds by Now). A payment
 // that still waits then is withdrawn and certainly refused; one that a worker has taken is
 // Uncertain, and goes on.
-func (c *Committer) Submit(t *wallet.Transfer, l *config.Limits, deadline int64) wallet.Result {
+func (c *Committer) Submit(t *wallet.Payment, l *config.Limits, deadline int64) wallet.Result {
 	patience := deadline - c.opts.Now()
 	if patience <= 0 {
 		return wallet.Result{Code: wallet.UpstreamUnavailable}
 	}
 	p := c.pendings.Get().(*pending)
-	p.transfer, p.deadline = *t, deadline
+	p.payment, p.deadline = *t, deadline
 	p.sides.Store(2)
 	at, code := c.queue.put(p, l.Queue)
 	if code != wallet.OK {
@@ -220,7 +220,7 @@ func (c *Committer) commit(items []*pending) {
 	for len(b.items) > 0 {
 		p, i := b.items[0], len(b.results)-len(b.items)
 		p.result = b.results[i]
-		c.opts.OnResult(&p.transfer, &p.result, b.at)
+		c.opts.OnResult(&p.payment, &p.result, b.at)
 		b.items = b.items[1:]
 		c.signal(p)
 	}
@@ -235,7 +235,7 @@ func (c *Committer) finish(b *batch) {
 		p.result = wallet.Result{}
 		c.signal(p)
 	}
-	b.items, b.transfers, b.results, b.deadline = nil, b.transfers[:0], b.results[:0], 0
+	b.items, b.payments, b.results, b.deadline = nil, b.payments[:0], b.results[:0], 0
 	c.batches.Put(b)
 }
 
@@ -249,7 +249,7 @@ func (c *Committer) layOut(b *batch) {
 			continue
 		}
 		kept = append(kept, p)
-		b.transfers = append(b.transfers, p.transfer)
+		b.payments = append(b.payments, p.payment)
 		b.deadline = max(b.deadline, p.deadline)
 	}
 	b.items = kept
@@ -264,10 +264,10 @@ func (c *Committer) attempt(ctx context.Context, b *batch) (err error) {
 	unknown := true // until it ended, and where it panics
 	defer func() {
 		if unknown {
-			c.lost.add(b.transfers, a, c.opts.Now())
+			c.lost.add(b.payments, a, c.opts.Now())
 		}
 	}()
-	if err := c.ledger.Commit(context.WithValue(ctx, attemptKey{}, a), b.transfers, b.results); err != nil {
+	if err := c.ledger.Commit(context.WithValue(ctx, attemptKey{}, a), b.payments, b.results); err != nil {
 		unknown = !errors.Is(err, ErrNotSent)
 		return err
 	}
@@ -278,7 +278,7 @@ func (c *Committer) attempt(ctx context.Context, b *batch) (err error) {
 	if !slices.ContainsFunc(b.results, func(r wallet.Result) bool { return r.Code != wallet.Uncertain }) {
 		err = errUndecided // a node that answers some of a batch is well: it may not be able to read one row
 	}
-	c.lost.doubt(b.transfers, b.results, a, b.at)
+	c.lost.doubt(b.payments, b.results, a, b.at)
 	return err
 }
 

@@ -56,7 +56,7 @@ func inBubble(t *testing.T, change func(*config.Limits), f func(t *testing.T, b 
 func TestCommitterQueueIsExact(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, b *Breaker, live *config.Live) {
 		bank, gate := newBank(), make(chan struct{})
-		bank.before = func(context.Context, []wallet.Transfer) error { <-gate; return nil }
+		bank.before = func(context.Context, []wallet.Payment) error { <-gate; return nil }
 		c := newTestCommitter(t, bank, b, live, CommitterOptions{Workers: 3})
 		var wg sync.WaitGroup
 		var applied atomic.Int32
@@ -104,7 +104,7 @@ func TestCommitterQueueIsExact(t *testing.T) {
 func TestCommitterSeesTheExchangesLimits(t *testing.T) {
 	inBubble(t, func(l *config.Limits) { l.Queue = 1 }, func(t *testing.T, b *Breaker, live *config.Live) {
 		bank, gate := newBank(), make(chan struct{})
-		bank.before = func(context.Context, []wallet.Transfer) error { <-gate; return nil }
+		bank.before = func(context.Context, []wallet.Payment) error { <-gate; return nil }
 		c := newTestCommitter(t, bank, b, live, CommitterOptions{Workers: 1})
 		watched, narrow := *live.Load(), *live.Load()
 		narrow.Queue = 2
@@ -141,10 +141,10 @@ func TestCommitterSeesTheExchangesLimits(t *testing.T) {
 func TestCommitterDeadlines(t *testing.T) {
 	inBubble(t, func(l *config.Limits) { l.Queue = 1; l.LedgerTimeout = time.Minute }, func(t *testing.T, b *Breaker, live *config.Live) {
 		bank, gate := newBank(), make(chan struct{})
-		bank.before = func(context.Context, []wallet.Transfer) error { <-gate; return nil }
+		bank.before = func(context.Context, []wallet.Payment) error { <-gate; return nil }
 		var learned []wallet.Code
 		c := newTestCommitter(t, bank, b, live, CommitterOptions{
-			Workers: 1, OnResult: func(_ *wallet.Transfer, r *wallet.Result, _ int64) { learned = append(learned, r.Code) },
+			Workers: 1, OnResult: func(_ *wallet.Payment, r *wallet.Result, _ int64) { learned = append(learned, r.Code) },
 		})
 		at := clock() + int64(time.Second)
 		var wg sync.WaitGroup
@@ -184,7 +184,7 @@ func TestCommitterSkipsExpired(t *testing.T) {
 	var items []*pending
 	for i, deadline := range []int64{0, soon(), 1, soon()} {
 		p := c.pendings.New().(*pending)
-		p.transfer, p.deadline = *payment(i, 1), deadline
+		p.payment, p.deadline = *payment(i, 1), deadline
 		p.sides.Store(2)
 		items = append(items, p)
 	}
@@ -241,8 +241,8 @@ func TestCommitterRetries(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			inBubble(t, nil, func(t *testing.T, b *Breaker, live *config.Live) {
 				bank, seen := newBank(), new(calls)
-				bank.before = func(context.Context, []wallet.Transfer) error { return scripted(tc.before, bank.calls) }
-				bank.after = func([]wallet.Transfer) error { return scripted(tc.after, bank.calls) }
+				bank.before = func(context.Context, []wallet.Payment) error { return scripted(tc.before, bank.calls) }
+				bank.after = func([]wallet.Payment) error { return scripted(tc.after, bank.calls) }
 				c := newTestCommitter(t, bank, b, live, CommitterOptions{Observer: seen})
 				start := clock()
 				r := c.Submit(payment(1, 1), live.Load(), start+int64(tc.deadline))
@@ -271,7 +271,7 @@ func scripted(errs []error, call int) error {
 func TestCommitterTimeoutAndBreaker(t *testing.T) {
 	inBubble(t, func(l *config.Limits) { l.BreakerErrors = 4 }, func(t *testing.T, b *Breaker, live *config.Live) {
 		bank, seen := newBank(), new(calls)
-		bank.before = func(ctx context.Context, _ []wallet.Transfer) error { <-ctx.Done(); return ctx.Err() }
+		bank.before = func(ctx context.Context, _ []wallet.Payment) error { <-ctx.Done(); return ctx.Err() }
 		c := newTestCommitter(t, bank, b, live, CommitterOptions{Observer: seen})
 		if r := c.Submit(payment(1, 1), live.Load(), soon()); r.Code != wallet.Uncertain {
 			t.Fatalf("hanging ledger: %v", r.Code)
@@ -328,7 +328,7 @@ func TestDamageIsNoFailure(t *testing.T) {
 	b := newTestBreaker(live, clock)
 	c := newTestCommitter(t, halfBlind{bank}, b, live, CommitterOptions{})
 	for n := range uint64(30) {
-		batch := &batch{transfers: []wallet.Transfer{*payment(1, 2*n+1), *payment(1, 2*n+2)}, results: make([]wallet.Result, 2)}
+		batch := &batch{payments: []wallet.Payment{*payment(1, 2*n+1), *payment(1, 2*n+2)}, results: make([]wallet.Result, 2)}
 		err := c.caller.do(context.Background(), methodCommit, soon(), func(ctx context.Context) error { return c.attempt(ctx, batch) })
 		if err != nil || batch.results[0].Code != wallet.OK || batch.results[1].Code != wallet.Uncertain {
 			t.Fatalf("%v, %+v", err, batch.results)
@@ -353,7 +353,7 @@ func TestDamageIsNoFailure(t *testing.T) {
 // halfBlind is a bank that cannot read what the last payment of a batch needs.
 type halfBlind struct{ *bank }
 
-func (h halfBlind) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (h halfBlind) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	last := len(batch) - 1
 	return h.bank.Commit(ctx, batch[:last], out[:last])
 }
@@ -361,14 +361,14 @@ func (h halfBlind) Commit(ctx context.Context, batch []wallet.Transfer, out []wa
 // garbling is a bank whose results nobody can read.
 type garbling struct{ *bank }
 
-func (garbling) Commit(context.Context, []wallet.Transfer, []wallet.Result) error { return nil }
+func (garbling) Commit(context.Context, []wallet.Payment, []wallet.Result) error { return nil }
 
 // Goal: a panic in a batch is reported, its payments are uncertain, nobody hangs, and the worker
 // goes on, be it in the ledger or in OnResult. Method: panics on key.
 func TestCommitterPanic(t *testing.T) {
 	live := liveLimits(nil)
 	bank := newBank()
-	bank.before = func(_ context.Context, batch []wallet.Transfer) error {
+	bank.before = func(_ context.Context, batch []wallet.Payment) error {
 		if batch[0].Nonce == 2 {
 			panic("in the ledger")
 		}
@@ -378,7 +378,7 @@ func TestCommitterPanic(t *testing.T) {
 	c := newTestCommitter(t, bank, newTestBreaker(live, clock), live, CommitterOptions{
 		Workers: 1,
 		OnPanic: func(v any, _ []byte) { seen = append(seen, v) },
-		OnResult: func(t *wallet.Transfer, _ *wallet.Result, _ int64) {
+		OnResult: func(t *wallet.Payment, _ *wallet.Result, _ int64) {
 			if t.Nonce == 3 {
 				panic("in OnResult")
 			}
@@ -403,7 +403,7 @@ func TestCommitterPanic(t *testing.T) {
 func TestCommitterClose(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, b *Breaker, live *config.Live) {
 		bank, gate := newBank(), make(chan struct{})
-		bank.before = func(context.Context, []wallet.Transfer) error { <-gate; return nil }
+		bank.before = func(context.Context, []wallet.Payment) error { <-gate; return nil }
 		c := newTestCommitter(t, bank, b, live, CommitterOptions{Workers: 1})
 		var wg sync.WaitGroup
 		results := make([]wallet.Code, 3)
@@ -471,7 +471,7 @@ func TestCommitterModel(t *testing.T) {
 
 		synctest.Test(t, func(t *testing.T) {
 			bank := newBank()
-			bank.before = func(ctx context.Context, _ []wallet.Transfer) error {
+			bank.before = func(ctx context.Context, _ []wallet.Payment) error {
 				bank.mu.Lock()
 				f := fate[bank.calls%len(fate)]
 				bank.mu.Unlock()
@@ -486,7 +486,7 @@ func TestCommitterModel(t *testing.T) {
 				}
 				return nil
 			}
-			bank.after = func([]wallet.Transfer) error {
+			bank.after = func([]wallet.Payment) error {
 				bank.mu.Lock()
 				defer bank.mu.Unlock()
 				if fate[(bank.calls+7)%len(fate)] == 3 {
@@ -498,7 +498,7 @@ func TestCommitterModel(t *testing.T) {
 			learned := map[wallet.IdemKey]bool{}
 			c := newTestCommitter(t, bank, b, live, CommitterOptions{
 				Workers: workers,
-				OnResult: func(t *wallet.Transfer, r *wallet.Result, _ int64) {
+				OnResult: func(t *wallet.Payment, r *wallet.Result, _ int64) {
 					mu.Lock()
 					learned[t.Idem] = learned[t.Idem] || r.Code.Outcome() == wallet.Applied
 					mu.Unlock()
@@ -559,7 +559,7 @@ func TestCommitterModel(t *testing.T) {
 func TestCommitterWithdrawalRace(t *testing.T) {
 	live := liveLimits(nil)
 	bank := newBank()
-	bank.before = func(context.Context, []wallet.Transfer) error {
+	bank.before = func(context.Context, []wallet.Payment) error {
 		for end := clock() + 20_000; clock() < end; {
 		}
 		return nil
@@ -633,7 +633,7 @@ func TestCommitterAllocations(t *testing.T) {
 // instant is a ledger that applies everything at once.
 type instant struct{ *bank }
 
-func (instant) Commit(_ context.Context, _ []wallet.Transfer, out []wallet.Result) error {
+func (instant) Commit(_ context.Context, _ []wallet.Payment, out []wallet.Result) error {
 	for i := range out {
 		out[i] = wallet.Result{Code: wallet.OK, Seq: 1}
 	}
@@ -643,7 +643,7 @@ func (instant) Commit(_ context.Context, _ []wallet.Transfer, out []wallet.Resul
 // gated is an instant ledger that answers each call on a signal.
 type gated chan struct{}
 
-func (g gated) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (g gated) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	<-g
 	return instant{}.Commit(ctx, batch, out)
 }

@@ -65,7 +65,7 @@ func TestLedgerThatWentBack(t *testing.T) {
 				t.Errorf("%v: %+v, forgot %d times, counted %d", d, d, forgot.Load(), m.Doubts(tc.kind))
 			}
 			out := make([]wallet.Result, 1)
-			if err := m.Commit(t.Context(), []wallet.Transfer{*issueTo(3, 1)}, out); !errors.Is(err, ErrNotSent) || went.Seq() != version {
+			if err := m.Commit(t.Context(), []wallet.Payment{*issueTo(3, 1)}, out); !errors.Is(err, ErrNotSent) || went.Seq() != version {
 				t.Errorf("a payment: %v, version %d", err, went.Seq())
 			}
 			want := wallet.Amount{}
@@ -130,7 +130,7 @@ func TestLedgerThatWentBack(t *testing.T) {
 
 // reads returns a function that makes every kind of read of what the payment p, the last of its
 // account's, left behind. What contradicts it is an error: another figure, or that it is not there.
-func reads(t *testing.T, m *moving, p *wallet.Transfer) func() map[string]wallet.Code {
+func reads(t *testing.T, m *moving, p *wallet.Payment) func() map[string]wallet.Code {
 	t.Helper()
 	receipt, _, code := m.reader.Payment(p.To, p.Idem, m.live.Load(), 0, wallet.Origin{}, soon())
 	if code != wallet.OK {
@@ -180,7 +180,7 @@ func TestUnprovedLedgerGetsNoPayment(t *testing.T) {
 	until(t, "healthy", m.reader.Healthy)
 	stop()
 	until(t, "unproved", func() bool { return m.barred(m.link.Load()) != nil })
-	err := m.Commit(t.Context(), []wallet.Transfer{*payment(1, 1)}, make([]wallet.Result, 1))
+	err := m.Commit(t.Context(), []wallet.Payment{*payment(1, 1)}, make([]wallet.Result, 1))
 	if !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), "not proved itself") {
 		t.Error(err)
 	}

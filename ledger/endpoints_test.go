@@ -135,7 +135,7 @@ func (m *moving) shows(t *testing.T, addr string, s EndpointStatus, reason strin
 }
 
 // issueTo is payment(i, n) with rules that a node accepts.
-func issueTo(i int, n uint64) *wallet.Transfer {
+func issueTo(i int, n uint64) *wallet.Payment {
 	t := payment(i, n)
 	t.Rules = wallet.Rules{
 		DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: 1,
@@ -145,14 +145,14 @@ func issueTo(i int, n uint64) *wallet.Transfer {
 
 // pays commits one payment over l.
 func pays(t *testing.T, l interface {
-	Commit(context.Context, []wallet.Transfer, []wallet.Result) error
+	Commit(context.Context, []wallet.Payment, []wallet.Result) error
 }, i int, n uint64,
 ) {
 	t.Helper()
 	var out [1]wallet.Result
 	var err error
 	until(t, "what came back has proved itself", func() bool { // at the latest by its next heartbeat
-		err = l.Commit(t.Context(), []wallet.Transfer{*issueTo(i, n)}, out[:])
+		err = l.Commit(t.Context(), []wallet.Payment{*issueTo(i, n)}, out[:])
 		return !errors.Is(err, errUnproved)
 	})
 	if err != nil || out[0].Code != wallet.OK {
@@ -535,7 +535,7 @@ func TestRetiredLinks(t *testing.T) {
 	ends := make(chan error, len(addrs))
 	for i, addr := range addrs[1:] {
 		go func() {
-			ends <- m.Commit(context.Background(), []wallet.Transfer{*payment(1, uint64(i+1))}, make([]wallet.Result, 1))
+			ends <- m.Commit(context.Background(), []wallet.Payment{*payment(1, uint64(i+1))}, make([]wallet.Result, 1))
 		}()
 		<-entered
 		m.set(t, addr)

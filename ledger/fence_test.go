@@ -107,7 +107,7 @@ type verdicts struct {
 	key     wallet.IdemKey
 }
 
-func (v *verdicts) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (v *verdicts) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	err := v.Engine.Commit(ctx, batch, out)
 	if err == nil && out[0].Code == wallet.InsufficientFunds {
 		v.refused.Add(1)
@@ -181,7 +181,7 @@ func TestHeldCommitNeverBeliesARefusal(t *testing.T) {
 func TestLostAttempts(t *testing.T) {
 	const second = int64(time.Second)
 	x, y := []byte("x"), []byte("y")
-	batch := []wallet.Transfer{*payment(1, 1), *payment(1, 2)}
+	batch := []wallet.Payment{*payment(1, 1), *payment(1, 2)}
 	for name, tc := range map[string]struct {
 		lost    []*attempt
 		answer  *attempt
@@ -222,9 +222,9 @@ func TestLostAttemptsAreBounded(t *testing.T) {
 	var l lost
 	a := &attempt{history: []byte("x"), last: 10, until: 1}
 	for i := range maxLost + 10 {
-		l.add([]wallet.Transfer{*payment(i, 1)}, a, 0)
+		l.add([]wallet.Payment{*payment(i, 1)}, a, 0)
 	}
-	stranger := []wallet.Transfer{*payment(maxLost+50, 1)}
+	stranger := []wallet.Payment{*payment(maxLost+50, 1)}
 	refused := func(now int64) wallet.Code {
 		out := []wallet.Result{{Code: wallet.NonceConflict}}
 		l.doubt(stranger, out, &attempt{history: []byte("x"), clock: 11}, now)

@@ -21,7 +21,7 @@ type Ledger interface {
 	// which is as long as batch. Refusals are results. An error means that no result is known,
 	// out is untouched and repeating the call is safe; ErrNotSent says that nothing left this
 	// process.
-	Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error
+	Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error
 
 	// Lookup fills out[i] with the durable figures of keys[i]. A balance never seen is zero, with
 	// its key and version set.

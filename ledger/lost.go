@@ -63,7 +63,7 @@ type lostCall struct {
 }
 
 // add notes that the attempt a of batch was sent at the local time now or before, and not answered.
-func (l *lost) add(batch []wallet.Transfer, a *attempt, now int64) {
+func (l *lost) add(batch []wallet.Payment, a *attempt, now int64) {
 	c := lostCall{a.history, a.last, a.until}
 	if c.last == 0 || c.until == 0 {
 		c = lostCall{until: now + int64(lostLimit)}
@@ -100,7 +100,7 @@ func (c lostCall) and(d lostCall) lostCall {
 
 // doubt makes those refusals among the results of batch unknown that a lost attempt may still
 // belie. a is the attempt that was answered, now the local time before it was sent.
-func (l *lost) doubt(batch []wallet.Transfer, out []wallet.Result, a *attempt, now int64) {
+func (l *lost) doubt(batch []wallet.Payment, out []wallet.Result, a *attempt, now int64) {
 	if !l.any.Load() {
 		return
 	}

@@ -67,8 +67,8 @@ var (
 )
 
 // payment is an issue to account i with key and nonce n.
-func payment(i int, n uint64) *wallet.Transfer {
-	t := &wallet.Transfer{
+func payment(i int, n uint64) *wallet.Payment {
+	t := &wallet.Payment{
 		Op: wallet.Issue, To: account(i), Asset: ron, Amount: wallet.Minor(1), Nonce: n,
 		Idem: wallet.Must(wallet.ParseIdemKey(fmt.Sprintf("key-%d-%d", i, n))),
 	}
@@ -79,8 +79,8 @@ func payment(i int, n uint64) *wallet.Transfer {
 // bank is a ledger for tests: it applies every transfer once, by holder and key, and refuses a
 // transfer of amount 13. Its hooks see every batch.
 type bank struct {
-	before func(ctx context.Context, batch []wallet.Transfer) error // nothing has happened yet
-	after  func(batch []wallet.Transfer) error                      // it has happened
+	before func(ctx context.Context, batch []wallet.Payment) error // nothing has happened yet
+	after  func(batch []wallet.Payment) error                      // it has happened
 
 	mu      sync.Mutex
 	seq     uint64
@@ -103,7 +103,7 @@ func newBank() *bank {
 	}
 }
 
-func (k *bank) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (k *bank) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	k.mu.Lock()
 	k.calls++
 	k.batches = append(k.batches, len(batch))
@@ -128,7 +128,7 @@ func (k *bank) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet
 	return nil
 }
 
-func (k *bank) apply(t *wallet.Transfer) wallet.Result {
+func (k *bank) apply(t *wallet.Payment) wallet.Result {
 	name := t.Holder().String() + "/" + t.Idem.String()
 	if r, ok := k.applied[name]; ok {
 		r.Code, r.Balances = wallet.Replayed, [2]wallet.Balance{}

@@ -139,8 +139,8 @@ func TestSidecarsOverRestart(t *testing.T) {
 	_ = e.Close()
 }
 
-func issue(key wallet.BalanceKey, n uint64) *wallet.Transfer {
-	t := &wallet.Transfer{
+func issue(key wallet.BalanceKey, n uint64) *wallet.Payment {
+	t := &wallet.Payment{
 		Op: wallet.Issue, To: key.Account, Asset: key.Asset, Amount: wallet.Minor(1), Nonce: n,
 		Idem: wallet.Must(wallet.ParseIdemKey(fmt.Sprintf("k%d", n))),
 		Rules: wallet.Rules{
@@ -152,7 +152,7 @@ func issue(key wallet.BalanceKey, n uint64) *wallet.Transfer {
 }
 
 // settle submits p until it is known to be applied, as a client with a key does.
-func settle(t *testing.T, c *ledger.Committer, l *config.Limits, p *wallet.Transfer) wallet.Result {
+func settle(t *testing.T, c *ledger.Committer, l *config.Limits, p *wallet.Payment) wallet.Result {
 	for range 1000 {
 		r := c.Submit(p, l, clock()+int64(5*time.Second))
 		if r.Code.Outcome() == wallet.Applied {
@@ -239,7 +239,7 @@ func TestAnotherHistory(t *testing.T) {
 		e := memory(t)
 		for n := range uint64(3) {
 			var out [1]wallet.Result
-			if err := e.Commit(t.Context(), []wallet.Transfer{*issue(holder, n+1)}, out[:]); err != nil || out[0].Code != wallet.OK {
+			if err := e.Commit(t.Context(), []wallet.Payment{*issue(holder, n+1)}, out[:]); err != nil || out[0].Code != wallet.OK {
 				t.Fatal(err, out[0].Code)
 			}
 		}

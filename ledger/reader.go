@@ -178,7 +178,7 @@ func (r *Reader) serve(f *figure, o CacheOutcome) (wallet.Balance, int64, wallet
 
 // Learn takes in the result of a payment before its client is answered, so that the client reads
 // its own write. at is when the call began that brought it. It is a CommitterOptions.OnResult.
-func (r *Reader) Learn(t *wallet.Transfer, res *wallet.Result, at int64) {
+func (r *Reader) Learn(t *wallet.Payment, res *wallet.Result, at int64) {
 	if res.Code == wallet.OK {
 		for i := range res.Balances {
 			if b := &res.Balances[i]; !b.Key.Account.IsZero() {

@@ -101,7 +101,7 @@ func withReader(
 
 func (k *bank) pay(i int, n uint64) wallet.Result {
 	var out [1]wallet.Result
-	_ = k.Commit(context.Background(), []wallet.Transfer{*payment(i, n)}, out[:])
+	_ = k.Commit(context.Background(), []wallet.Payment{*payment(i, n)}, out[:])
 	return out[0]
 }
 

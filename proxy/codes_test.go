@@ -28,7 +28,7 @@ func (r *rig) limit(f func(*config.Limits)) {
 }
 
 func (r *rig) failCommits(err error) {
-	f := func([]wallet.Transfer) error { return err }
+	f := func([]wallet.Payment) error { return err }
 	r.ledger.commit.Store(&f)
 }
 
@@ -179,7 +179,7 @@ func TestPrecedence(t *testing.T) {
 	}
 	r.issueTo(c, "other", 1)
 	begun, proceed := make(chan struct{}), make(chan struct{})
-	hold := func([]wallet.Transfer) error { close(begun); <-proceed; return nil }
+	hold := func([]wallet.Payment) error { close(begun); <-proceed; return nil }
 	r.ledger.commit.Store(&hold)
 	held := make(chan answer, 1)
 	go func() { held <- r.call(c, "POST", "/v1/transfer", r.transfer("other", "x", 1, 1)) }()
@@ -318,7 +318,7 @@ func TestUnknownOutcome(t *testing.T) {
 	c := r.client()
 	r.issueTo(c, "rich", 50)
 	lost := errors.New("connection lost")
-	f := func(batch []wallet.Transfer) error {
+	f := func(batch []wallet.Payment) error {
 		_ = r.ledger.Client.Commit(context.Background(), batch, make([]wallet.Result, len(batch)))
 		return lost
 	}

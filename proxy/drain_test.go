@@ -191,7 +191,7 @@ func TestDrainByPost(t *testing.T) {
 	c := r.client()
 	r.issueTo(c, "rich", 10)
 	begun, proceed := make(chan struct{}), make(chan struct{})
-	f := func([]wallet.Transfer) error { close(begun); <-proceed; return nil }
+	f := func([]wallet.Payment) error { close(begun); <-proceed; return nil }
 	r.ledger.commit.Store(&f)
 	paid := make(chan answer, 1)
 	go func() { paid <- r.call(c, "POST", "/v1/transfer", r.transfer("rich", "x", 1, 1)) }()

@@ -23,7 +23,7 @@ func TestRefusedPaymentsDoNotFloodTheLog(t *testing.T) {
 	l := &requestLog{log: log}
 	payment := func(g *filters.Grant, code wallet.Code) *visit {
 		v := &visit{code: code}
-		v.Op, v.Grant = wallet.Pay, g
+		v.Op, v.Grant = wallet.Transfer, g
 		return v
 	}
 	read := func(code wallet.Code) *visit {

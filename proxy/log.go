@@ -155,7 +155,7 @@ func (l *requestLog) reason(v *visit) string {
 
 // payment adds what was decoded, which is nothing where the request did not get that far.
 func (l *requestLog) payment(f logrus.Fields, v *visit) {
-	if t := &v.Transfer; t.Fingerprint != ([32]byte{}) {
+	if t := &v.Payment; t.Fingerprint != ([32]byte{}) {
 		f["asset"] = t.Asset.String()
 		f["amount_minor"] = t.Amount.String()
 		f["nonce"] = t.Nonce

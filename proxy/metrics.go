@@ -350,7 +350,7 @@ func (m *Metrics) Call(op ledger.Method, outcome ledger.CallOutcome, nanos int64
 func (m *Metrics) Retry(op ledger.Method) { m.retries[op].Inc() }
 
 // Batch implements ledger.Observer.
-func (m *Metrics) Batch(transfers int) { m.batches.Observe(float64(transfers)) }
+func (m *Metrics) Batch(payments int) { m.batches.Observe(float64(payments)) }
 
 func (m *Metrics) handshakeFailed(cause handshakeCause) {
 	m.handshakes.Inc()

@@ -133,7 +133,7 @@ func TestMetricsCount(t *testing.T) {
 	expect(`http_requests_total{method="POST",route="/v1/transfer",status="429"}`, "1")
 
 	begun, proceed := make(chan struct{}), make(chan struct{})
-	hold := func([]wallet.Transfer) error { close(begun); <-proceed; return nil }
+	hold := func([]wallet.Payment) error { close(begun); <-proceed; return nil }
 	r.ledger.commit.Store(&hold)
 	held := make(chan answer, 1)
 	go func() { held <- pay(1, 3) }()

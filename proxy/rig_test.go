@@ -102,8 +102,8 @@ type rigOptions struct {
 // brokenLedger is the client with a switch for each way a ledger can fail.
 type brokenLedger struct {
 	*ledger.Client
-	commit atomic.Pointer[func([]wallet.Transfer) error] // before the real commit
-	read   atomic.Pointer[error]                         // of lookups and transactions
+	commit atomic.Pointer[func([]wallet.Payment) error] // before the real commit
+	read   atomic.Pointer[error]                        // of lookups and transactions
 }
 
 func (l *brokenLedger) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
@@ -127,7 +127,7 @@ func (l *brokenLedger) Payment(ctx context.Context, account wallet.Account, key 
 	return l.Client.Payment(ctx, account, key)
 }
 
-func (l *brokenLedger) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (l *brokenLedger) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	if f := l.commit.Load(); f != nil {
 		if err := (*f)(batch); err != nil {
 			return err

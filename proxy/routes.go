@@ -42,7 +42,7 @@ var table = [numRoutes]struct { //nolint:gochecknoglobals // a table
 	routeTx:       {fasthttp.MethodGet, txPrefix + "{txid}", config.RouteTx, wallet.Read},
 	routePayment:  {fasthttp.MethodGet, "/v1/tx", config.RouteTx, wallet.Read},
 	routeIssue:    {fasthttp.MethodPost, "/v1/issue", config.RouteIssue, wallet.Issue},
-	routeTransfer: {fasthttp.MethodPost, "/v1/transfer", config.RouteTransfer, wallet.Pay},
+	routeTransfer: {fasthttp.MethodPost, "/v1/transfer", config.RouteTransfer, wallet.Transfer},
 	routeBurn:     {fasthttp.MethodPost, "/v1/burn", config.RouteBurn, wallet.Burn},
 	routeHealthz:  {fasthttp.MethodGet, "/healthz", config.RouteNone, wallet.NoOp},
 	routeReadyz:   {fasthttp.MethodGet, "/readyz", config.RouteNone, wallet.NoOp},
@@ -132,7 +132,7 @@ func (s *Server) find(path []byte) *route {
 
 // pay commits the decoded payment and renders its receipt.
 func (s *Server) pay(x *filters.Exchange) wallet.Code {
-	r := s.deps.Committer.Submit(&x.Transfer, x.Limits, x.Deadline)
+	r := s.deps.Committer.Submit(&x.Payment, x.Limits, x.Deadline)
 	x.Seq = r.Seq
 	filters.Explain(x, &r)
 	filters.ShadowTotals(x, &r)

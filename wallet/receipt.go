@@ -62,8 +62,8 @@ type Receipt struct {
 }
 
 // Payment is what r is the receipt of, without its fingerprint, rules and origin.
-func (r *Receipt) Payment() Transfer {
-	return Transfer{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce, Idem: r.Idem}
+func (r *Receipt) Payment() Payment {
+	return Payment{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce, Idem: r.Idem}
 }
 
 // timeLayout is the layout of receipts and balances: RFC 3339, UTC, milliseconds.
@@ -78,7 +78,7 @@ func AppendTime(dst []byte, millis int64) []byte {
 	return append(dst[:len(dst)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z') //nolint:gosec // digits
 }
 
-// Holder is the nonce-bearing account, which the idempotency key belongs to (Transfer.Holder).
+// Holder is the nonce-bearing account, which the idempotency key belongs to (Payment.Holder).
 func (r *Receipt) Holder() Account {
 	if r.Op == Issue {
 		return r.To

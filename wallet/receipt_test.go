@@ -70,7 +70,7 @@ func TestReceiptGoldens(t *testing.T) {
 // anyReceipt is a receipt as a ledger may make it.
 var anyReceipt = rapid.Custom(func(t *rapid.T) wallet.Receipt {
 	r := wallet.Receipt{
-		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn}).Draw(t, "op"),
+		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Transfer, wallet.Burn}).Draw(t, "op"),
 		Asset:  wallet.Must(wallet.ParseAsset(assetText.Draw(t, "asset"))),
 		Amount: anyAmount.Filter(func(a wallet.Amount) bool { return !a.IsZero() }).Draw(t, "amount"),
 		Nonce:  rapid.Uint64Min(1).Draw(t, "nonce"),
@@ -269,7 +269,7 @@ func sampleReceipts(t testing.TB) (short, longest wallet.Receipt) {
 	for line := range strings.Lines(string(data)) {
 		if raw, ok := strings.CutPrefix(line, "json"); ok {
 			longest = wallet.Must(wallet.VerifyReceipt([]byte(raw)))
-			if short.TxID.IsZero() && longest.Op == wallet.Pay {
+			if short.TxID.IsZero() && longest.Op == wallet.Transfer {
 				short = longest
 			}
 		}

@@ -126,7 +126,7 @@ func (n names) balance(account, asset string) wallet.BalanceKey {
 }
 
 // sign completes a transfer as the edge does.
-func sign(t wallet.Transfer) wallet.Transfer {
+func sign(t wallet.Payment) wallet.Payment {
 	t.Fingerprint = t.Hash()
 	return t
 }
@@ -138,7 +138,7 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-func commit(t fataler, l ledger.Ledger, batch ...wallet.Transfer) []wallet.Result {
+func commit(t fataler, l ledger.Ledger, batch ...wallet.Payment) []wallet.Result {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	out := make([]wallet.Result, len(batch))

@@ -66,11 +66,11 @@ func plus(a, b *big.Int) *big.Int { return new(big.Int).Add(a, b) }
 func most() *big.Int { return bigOf(wallet.MaxAmount()) }
 
 // judge says what must become of t at the time millis.
-func (m *model) judge(t *wallet.Transfer, millis int64) (code wallet.Code, next uint64) {
+func (m *model) judge(t *wallet.Payment, millis int64) (code wallet.Code, next uint64) {
 	millis = m.timeAt(millis)
 	shape := [3]bool{!t.From.IsZero(), !t.To.IsZero(), t.From != t.To}
 	want, known := map[wallet.Op][3]bool{
-		wallet.Issue: {false, true, true}, wallet.Pay: {true, true, true}, wallet.Burn: {true, false, true},
+		wallet.Issue: {false, true, true}, wallet.Transfer: {true, true, true}, wallet.Burn: {true, false, true},
 	}[t.Op]
 	if !known || shape != want || t.Asset.IsZero() || t.Amount.IsZero() || t.Nonce == 0 || t.Idem.IsZero() {
 		return wallet.BadRequest, 0
@@ -114,7 +114,7 @@ func (m *model) judge(t *wallet.Transfer, millis int64) (code wallet.Code, next 
 }
 
 // apply does what the ledger says it did.
-func (m *model) apply(t *wallet.Transfer, r *wallet.Result) {
+func (m *model) apply(t *wallet.Payment, r *wallet.Result) {
 	amount := bigOf(t.Amount)
 	m.millis, m.seq, m.txid = r.Receipt.Millis, r.Seq, r.Receipt.TxID
 	l := lane{t.Holder(), t.Lane()}
@@ -156,7 +156,7 @@ func (m *model) timeAt(millis int64) int64 {
 func date(millis int64) string { return time.UnixMilli(millis).UTC().Format(time.DateOnly) }
 
 // step takes one result of the ledger: it must be what the model says, and then the model does it.
-func (m *model) step(t fataler, tr *wallet.Transfer, r *wallet.Result, millis int64) {
+func (m *model) step(t fataler, tr *wallet.Payment, r *wallet.Result, millis int64) {
 	code, next := m.judge(tr, millis)
 	if r.Code != code || r.NextNonce != next {
 		t.Fatalf("%+v:\nthe ledger says %s, next nonce %d;\nthe model says %s, next nonce %d", tr, codeName(r.Code), r.NextNonce, codeName(code), next)
@@ -186,7 +186,7 @@ func (m *model) step(t fataler, tr *wallet.Transfer, r *wallet.Result, millis in
 }
 
 // checkLimit: what a ledger tells of the limit that tr ran into is so. It need not tell it.
-func (m *model) checkLimit(t fataler, tr *wallet.Transfer, r *wallet.Result, millis int64) {
+func (m *model) checkLimit(t fataler, tr *wallet.Payment, r *wallet.Result, millis int64) {
 	if r.Limit == wallet.NoLimit {
 		return
 	}
@@ -212,7 +212,7 @@ func (m *model) checkLimit(t fataler, tr *wallet.Transfer, r *wallet.Result, mil
 	}
 }
 
-func (m *model) checkReceipt(t fataler, tr *wallet.Transfer, r *wallet.Result, millis int64) {
+func (m *model) checkReceipt(t fataler, tr *wallet.Payment, r *wallet.Result, millis int64) {
 	got := r.Receipt
 	want := wallet.Receipt{
 		TxID: got.TxID, Op: tr.Op, From: tr.From, To: tr.To, Asset: tr.Asset, Amount: tr.Amount,
@@ -226,7 +226,7 @@ func (m *model) checkReceipt(t fataler, tr *wallet.Transfer, r *wallet.Result, m
 	}
 }
 
-func (m *model) checkFigures(t fataler, tr *wallet.Transfer, r *wallet.Result) {
+func (m *model) checkFigures(t fataler, tr *wallet.Payment, r *wallet.Result) {
 	var want [2]wallet.Balance
 	n := 0
 	for _, account := range []wallet.Account{tr.From, tr.To} {

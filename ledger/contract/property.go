@@ -28,7 +28,7 @@ func testEndedContext(t *testing.T, f Fixture) {
 	ctx, cancel := context.WithCancel(within(t))
 	cancel()
 	n := newNames()
-	batch := []wallet.Transfer{issue(n, "alice", "ron", 5, 1)}
+	batch := []wallet.Payment{issue(n, "alice", "ron", 5, 1)}
 	mark := wallet.Result{Seq: 77}
 	out := []wallet.Result{mark}
 	if err := f.Ledger.Commit(ctx, batch, out); err == nil || out[0] != mark {
@@ -69,7 +69,7 @@ func testTransaction(t *testing.T, f Fixture) {
 	n := newNames()
 	odd := issue(n, "alice", "ron", 100, 1)
 	odd.Idem = wallet.Must(wallet.ParseIdemKey(`"\"` + n.prefix + `\\!~"`))
-	pay := wallet.Transfer{Op: wallet.Pay, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(1), Nonce: 1, Idem: n.key("p"), Rules: generous()}
+	pay := wallet.Payment{Op: wallet.Transfer, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(1), Nonce: 1, Idem: n.key("p"), Rules: generous()}
 	burn := pay
 	burn.Op, burn.To, burn.Nonce, burn.Idem = wallet.Burn, wallet.Account{}, 2, n.key("b")
 	for _, r := range commit(t, f.Ledger, sign(odd), sign(pay), sign(burn)) {
@@ -90,10 +90,10 @@ func testTransaction(t *testing.T, f Fixture) {
 // answered and however old it is; a key is its account's own, of whatever operation.
 func testPayment(t *testing.T, f Fixture) {
 	n := newNames()
-	pay := wallet.Transfer{Op: wallet.Pay, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(1), Nonce: 1, Idem: n.key(`"\p`), Rules: generous()}
+	pay := wallet.Payment{Op: wallet.Transfer, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(1), Nonce: 1, Idem: n.key(`"\p`), Rules: generous()}
 	burn := pay
 	burn.Op, burn.From, burn.To, burn.Nonce = wallet.Burn, n.account("bob"), wallet.Account{}, 1
-	made := []wallet.Transfer{issue(n, "alice", "ron", 100, 1), sign(pay), sign(burn)}
+	made := []wallet.Payment{issue(n, "alice", "ron", 100, 1), sign(pay), sign(burn)}
 	results := commit(t, f.Ledger, made...)
 	if f.Clock != nil {
 		f.Clock.Advance(100 * time.Hour) // longer than any sidecar remembers
@@ -120,10 +120,10 @@ func testPayment(t *testing.T, f Fixture) {
 // operation of the lane; of lanes, accounts and assets each has its own, and a replay tells none.
 func testDayTotal(t *testing.T, f Fixture) {
 	n := newNames()
-	pay := sign(wallet.Transfer{Op: wallet.Pay, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(7), Nonce: 1, Idem: n.key("p"), Rules: generous()})
+	pay := sign(wallet.Payment{Op: wallet.Transfer, From: n.account("alice"), To: n.account("bob"), Asset: n.asset("ron"), Amount: wallet.Minor(7), Nonce: 1, Idem: n.key("p"), Rules: generous()})
 	burn := pay
 	burn.Op, burn.To, burn.Nonce, burn.Idem = wallet.Burn, wallet.Account{}, 2, n.key("b")
-	batch := []wallet.Transfer{issue(n, "alice", "ron", 100, 1), issue(n, "alice", "eur", 5, 2), issue(n, "alice", "ron", 10, 3), pay, sign(burn), pay}
+	batch := []wallet.Payment{issue(n, "alice", "ron", 100, 1), issue(n, "alice", "eur", 5, 2), issue(n, "alice", "ron", 10, 3), pay, sign(burn), pay}
 	out := commit(t, f.Ledger, batch...)
 	for i, want := range []uint64{100, 5, 110, 7, 14, 0} {
 		switch got := out[i].DayTotal; {
@@ -141,17 +141,17 @@ func testDayTotal(t *testing.T, f Fixture) {
 // when that changes by itself; a smaller payment of just so much then passes.
 func testLimitsTell(t *testing.T, f Fixture) {
 	n := newNames()
-	under := func(daily, total wallet.Amount, tr wallet.Transfer) wallet.Transfer {
+	under := func(daily, total wallet.Amount, tr wallet.Payment) wallet.Payment {
 		tr.Rules.DailyCeiling, tr.Rules.MaxAccountTotal = daily, total
 		return tr
 	}
 	wide := wallet.MaxAmount()
 	commit(t, f.Ledger, issue(n, "alice", "ron", 100, 1))
-	commit(t, f.Ledger, sign(wallet.Transfer{
+	commit(t, f.Ledger, sign(wallet.Payment{
 		Op: wallet.Issue, To: n.account("whale"), Asset: n.asset("usd"), Amount: wallet.MaxAmount(), Nonce: 1, Idem: n.key("w"), Rules: generous(),
 	}))
 	for _, c := range []struct {
-		transfer  wallet.Transfer
+		transfer  wallet.Payment
 		limit     wallet.Limit
 		remaining uint64
 		resets    bool
@@ -215,7 +215,7 @@ type generator struct {
 	clock Clock
 }
 
-func (g generator) draw(rt *rapid.T) wallet.Transfer {
+func (g generator) draw(rt *rapid.T) wallet.Payment {
 	pick := func(label string, from ...string) string { return rapid.SampledFrom(from).Draw(rt, label) }
 	account := func(label string) (a wallet.Account) {
 		if s := pick(label, "a", "b", "c", "d", "a", "b", "c", "d", "a", "b", "c", "d", ""); s != "" {
@@ -223,8 +223,8 @@ func (g generator) draw(rt *rapid.T) wallet.Transfer {
 		}
 		return a
 	}
-	t := wallet.Transfer{
-		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Pay, wallet.Pay, wallet.Burn, wallet.NoOp}).Draw(rt, "op"),
+	t := wallet.Payment{
+		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Transfer, wallet.Transfer, wallet.Burn, wallet.NoOp}).Draw(rt, "op"),
 		Asset:  g.names.asset(pick("asset", "x", "y")),
 		Amount: rapid.Custom(drawAmount).Draw(rt, "amount"),
 		Nonce:  rapid.OneOf(rapid.Uint64Range(0, 12), rapid.Uint64()).Draw(rt, "nonce"),
@@ -258,8 +258,8 @@ func drawAmount(rt *rapid.T) wallet.Amount {
 	).Draw(rt, "amount")
 }
 
-func issue(n names, to, asset string, minor, nonce uint64) wallet.Transfer {
-	return sign(wallet.Transfer{
+func issue(n names, to, asset string, minor, nonce uint64) wallet.Payment {
+	return sign(wallet.Payment{
 		Op: wallet.Issue, To: n.account(to), Asset: n.asset(asset), Amount: wallet.Minor(minor), Nonce: nonce,
 		Idem: n.key(fmt.Sprint("i", nonce)), Rules: generous(),
 	})
@@ -267,7 +267,7 @@ func issue(n names, to, asset string, minor, nonce uint64) wallet.Transfer {
 
 // answered is one transfer with its result, and when its call began and ended on one clock.
 type answered struct {
-	transfer   wallet.Transfer
+	transfer   wallet.Payment
 	result     wallet.Result
 	begin, end uint64
 }
@@ -298,15 +298,15 @@ func testManyAtOnce(t *testing.T, f Fixture) {
 			rng := rand.New(rand.NewPCG(seed, uint64(p))) //nolint:gosec // a test's choice
 			nonce := uint64(0)
 			for range calls {
-				batch := make([]wallet.Transfer, 1+rng.IntN(16))
+				batch := make([]wallet.Payment, 1+rng.IntN(16))
 				for i := range batch {
 					if len(history[p]) > 0 && rng.IntN(5) == 0 {
 						batch[i] = history[p][rng.IntN(len(history[p]))].transfer
 						continue
 					}
 					nonce++
-					batch[i] = sign(wallet.Transfer{
-						Op: wallet.Pay, From: keys[p].Account, To: keys[(p+1+rng.IntN(payers-1))%payers].Account, Asset: keys[p].Asset,
+					batch[i] = sign(wallet.Payment{
+						Op: wallet.Transfer, From: keys[p].Account, To: keys[(p+1+rng.IntN(payers-1))%payers].Account, Asset: keys[p].Asset,
 						Amount: wallet.Minor(1 + rng.Uint64N(funds)), Nonce: nonce, Idem: n.key(fmt.Sprint(p, "-", nonce)), Rules: generous(),
 					})
 				}

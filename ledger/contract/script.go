@@ -29,7 +29,7 @@ type script struct {
 	model *model
 	rules wallet.Rules
 	line  int
-	batch []wallet.Transfer
+	batch []wallet.Payment
 	wants []string
 	open  bool // in a batch
 }
@@ -92,9 +92,9 @@ func (s *script) step(line string) {
 	}
 }
 
-func (s *script) transfer(words []string) wallet.Transfer {
-	t := wallet.Transfer{Rules: s.rules}
-	ops := map[string]wallet.Op{"issue": wallet.Issue, "pay": wallet.Pay, "burn": wallet.Burn, "read": wallet.Read, "nothing": wallet.NoOp}
+func (s *script) transfer(words []string) wallet.Payment {
+	t := wallet.Payment{Rules: s.rules}
+	ops := map[string]wallet.Op{"issue": wallet.Issue, "pay": wallet.Transfer, "burn": wallet.Burn, "read": wallet.Read, "nothing": wallet.NoOp}
 	op, ok := ops[words[0]]
 	if !ok {
 		s.fail("no such step: %s", words[0])

@@ -150,13 +150,13 @@ func churn(t *testing.T, f Fixture, n names, payers, calls, size int) (keys []wa
 		keys = append(keys, n.balance(name, "ron"))
 		running.Go(func() {
 			for c := range calls {
-				batch := make([]wallet.Transfer, size)
+				batch := make([]wallet.Payment, size)
 				for i := range batch {
 					nonce := uint64(c*size + i + 1) //nolint:gosec // small
 					batch[i] = issue(n, name, "ron", 10, nonce)
 					if i%2 == 1 {
-						batch[i] = sign(wallet.Transfer{
-							Op: wallet.Pay, From: n.account(name), To: n.account(fmt.Sprint("p", (p+1)%payers)), Asset: n.asset("ron"),
+						batch[i] = sign(wallet.Payment{
+							Op: wallet.Transfer, From: n.account(name), To: n.account(fmt.Sprint("p", (p+1)%payers)), Asset: n.asset("ron"),
 							Amount: wallet.Minor(3), Nonce: nonce, Idem: n.key(fmt.Sprint(name, "-", nonce)), Rules: generous(),
 						})
 					}
@@ -179,8 +179,8 @@ func testWatchShowsNonces(t *testing.T, f Fixture) {
 	n := newNames()
 	commit(t, f.Ledger, issue(n, "alice", "ron", 10, 1))
 	r := follow(t, f, 0)
-	pay := func(nonce uint64) wallet.Transfer {
-		return sign(wallet.Transfer{
+	pay := func(nonce uint64) wallet.Payment {
+		return sign(wallet.Payment{
 			Op: wallet.Burn, From: n.account("alice"), Asset: n.asset("ron"), Amount: wallet.Minor(1), Nonce: nonce,
 			Idem: n.key(fmt.Sprint("b", nonce)), Rules: generous(),
 		})
@@ -267,7 +267,7 @@ func testWatchLagged(t *testing.T, f Fixture) {
 	name := func(i int) string { return fmt.Sprintf("%050d", i) }
 	last := uint64(0)
 	for round := range uint64(rounds) {
-		batch := make([]wallet.Transfer, wide)
+		batch := make([]wallet.Payment, wide)
 		for i := range batch {
 			batch[i] = issue(n, name(i), asset, 1, round+1)
 		}

@@ -49,10 +49,10 @@ func newPayments(b *testing.B, e node.Engine) *payments {
 		asset: wallet.Must(wallet.ParseAsset("ron")), nonces: make([]atomic.Uint64, 1000),
 		rules: wallet.Rules{DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceStart: 1, NonceMaxGap: math.MaxUint64},
 	}
-	var batch []wallet.Transfer
+	var batch []wallet.Payment
 	for i := range p.nonces {
 		p.accounts = append(p.accounts, wallet.Must(wallet.ParseAccount(fmt.Sprintf("account-%04d", i))))
-		batch = append(batch, wallet.Transfer{
+		batch = append(batch, wallet.Payment{
 			Op: wallet.Issue, To: p.accounts[i], Asset: p.asset, Amount: wallet.Minor(1 << 40), Nonce: 1, Idem: wallet.Must(wallet.ParseIdemKey("first")), Rules: p.rules,
 		})
 	}
@@ -68,13 +68,13 @@ func (p *payments) run(b *testing.B, e node.Engine, callers, size int) {
 	var running sync.WaitGroup
 	for range callers {
 		running.Go(func() {
-			batch, out := make([]wallet.Transfer, size), make([]wallet.Result, size)
+			batch, out := make([]wallet.Payment, size), make([]wallet.Result, size)
 			for left.Add(-int64(size)) > -int64(size) {
 				from := int(p.next.Add(1)) % len(p.accounts) // nobody else has it before all had
 				for i := range batch {
 					nonce := p.nonces[from].Add(1)
-					batch[i] = wallet.Transfer{
-						Op: wallet.Pay, From: p.accounts[from], To: p.accounts[(from+7*i+1)%len(p.accounts)], Asset: p.asset,
+					batch[i] = wallet.Payment{
+						Op: wallet.Transfer, From: p.accounts[from], To: p.accounts[(from+7*i+1)%len(p.accounts)], Asset: p.asset,
 						Amount: wallet.Minor(1), Nonce: nonce, Rules: p.rules, Idem: wallet.Must(wallet.ParseIdemKey(fmt.Sprintf("%032d", nonce))),
 					}
 				}

@@ -87,7 +87,7 @@ func (b *books) begin(now int64) {
 // decide judges t and applies it if it passes. An error means that a row that t needs cannot be
 // read: t is left undecided, which is Uncertain, and the group goes on. errEntropy means that no
 // payment can be made: the whole group must be rolled back.
-func (b *books) decide(t *wallet.Transfer, out *wallet.Result) error {
+func (b *books) decide(t *wallet.Payment, out *wallet.Result) error {
 	*out = wallet.Result{}
 	if !t.WellFormed() {
 		out.Code = wallet.BadRequest
@@ -142,7 +142,7 @@ func (b *books) redo(paid *receiptRow) error {
 	return nil
 }
 
-func (b *books) rowsOf(t *wallet.Transfer) (r rows, err error) {
+func (b *books) rowsOf(t *wallet.Payment) (r rows, err error) {
 	if !t.From.IsZero() {
 		if r.from, r.debit, err = b.side(t.From, t.Asset); err != nil {
 			return r, err
@@ -210,7 +210,7 @@ func raise(id *wallet.TxID, step uint64) {
 }
 
 // figures are the touched balances right after t.
-func figures(r *rows, t *wallet.Transfer, seq uint64) (out [2]wallet.Balance) {
+func figures(r *rows, t *wallet.Payment, seq uint64) (out [2]wallet.Balance) {
 	n := 0
 	if r.debit != nil {
 		out[n] = wallet.Balance{

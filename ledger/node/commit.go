@@ -30,7 +30,7 @@ const (
 // call is one Commit on its way.
 type call struct {
 	ctx   context.Context //nolint:containedctx // asked when the call is taken up, whether its caller is still there
-	batch []wallet.Transfer
+	batch []wallet.Payment
 	out   []wallet.Result
 	state atomic.Uint32
 	done  chan error // room for one
@@ -58,7 +58,7 @@ type group struct {
 }
 
 // Commit waits in the queue for the next group, which answers it.
-func (p *pebbleEngine) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (p *pebbleEngine) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	if err := checkCommit(batch, out); err != nil || len(batch) == 0 {
 		return err
 	}
@@ -67,7 +67,7 @@ func (p *pebbleEngine) Commit(ctx context.Context, batch []wallet.Transfer, out 
 	}
 	c := &call{ctx: ctx, batch: batch, out: out, done: make(chan error, 1)}
 	if ctx.Done() != nil { // the caller may leave, and its slices with it
-		c.batch, c.out = append([]wallet.Transfer(nil), batch...), make([]wallet.Result, len(out))
+		c.batch, c.out = append([]wallet.Payment(nil), batch...), make([]wallet.Result, len(out))
 	}
 	select {
 	case p.calls <- c:

@@ -30,7 +30,7 @@ func TestPaymentCostsWhatItTouches(t *testing.T) {
 
 func payWithManyAssets(t *testing.T, e Engine, b *books, assets int) {
 	t.Helper()
-	batch := make([]wallet.Transfer, assets)
+	batch := make([]wallet.Payment, assets)
 	for i := range batch {
 		batch[i] = payment(0, 0)
 		batch[i].Asset = wallet.Must(wallet.ParseAsset(fmt.Sprintf("asset-%d", i)))

@@ -51,10 +51,10 @@ func mustClose(t testing.TB, e Engine) {
 }
 
 // payment is number n of a payer's own: the first fills its account, the rest pay the next payer.
-func payment(payer, n int) wallet.Transfer {
+func payment(payer, n int) wallet.Payment {
 	account := func(i int) wallet.Account { return wallet.Must(wallet.ParseAccount(fmt.Sprintf("payer-%d", i%4))) }
-	t := wallet.Transfer{
-		Op: wallet.Pay, From: account(payer), To: account(payer + 1), Asset: wallet.Must(wallet.ParseAsset("ron")), Amount: wallet.Minor(1),
+	t := wallet.Payment{
+		Op: wallet.Transfer, From: account(payer), To: account(payer + 1), Asset: wallet.Must(wallet.ParseAsset("ron")), Amount: wallet.Minor(1),
 		Nonce: uint64(n + 1), Idem: wallet.Must(wallet.ParseIdemKey(fmt.Sprintf("key-%d-%d", payer, n))),
 		Rules: wallet.Rules{
 			DailyCeiling: wallet.MaxAmount(), MaxAccountTotal: wallet.MaxAmount(), NonceMaxGap: math.MaxUint64,
@@ -68,7 +68,7 @@ func payment(payer, n int) wallet.Transfer {
 }
 
 // ownIssue fills an account that nothing else touches.
-func ownIssue(n int) wallet.Transfer {
+func ownIssue(n int) wallet.Payment {
 	t := payment(0, 0)
 	t.To = wallet.Must(wallet.ParseAccount(fmt.Sprint("own-", n)))
 	t.Fingerprint = t.Hash()
@@ -83,11 +83,11 @@ type ledgerBook struct {
 }
 
 type answer struct {
-	transfer wallet.Transfer
+	transfer wallet.Payment
 	result   wallet.Result
 }
 
-func (b *ledgerBook) add(ts []wallet.Transfer, rs []wallet.Result) {
+func (b *ledgerBook) add(ts []wallet.Payment, rs []wallet.Result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := range rs {
@@ -114,7 +114,7 @@ func verify(e Engine, seen uint64, answers []answer) error {
 	if e.Seq() < seen {
 		return fmt.Errorf("the ledger is at version %d, but %d had been shown", e.Seq(), seen)
 	}
-	var again []wallet.Transfer
+	var again []wallet.Payment
 	for _, a := range answers {
 		r, seq, err := e.Transaction(context.Background(), a.result.Receipt.TxID)
 		if err != nil || r != a.result.Receipt || seq != a.result.Seq {
@@ -145,7 +145,7 @@ func pay(e Engine, book *ledgerBook, n int, stop *atomic.Bool) (wait func()) {
 	for payer := range 4 {
 		running.Go(func() {
 			for n := n; !stop.Load(); n += 3 {
-				batch := []wallet.Transfer{payment(payer, n), payment(payer, n+1), payment(payer, n+2)}
+				batch := []wallet.Payment{payment(payer, n), payment(payer, n+1), payment(payer, n+2)}
 				out := make([]wallet.Result, len(batch))
 				if e.Commit(ctx, batch, out) != nil {
 					return
@@ -246,7 +246,7 @@ func TestReopen(t *testing.T) {
 			t.Errorf("life %d starts at version %d, the last ended at %d", life, e.Seq(), seen)
 		}
 		for n := range 5 {
-			batch := []wallet.Transfer{payment(0, 5*life+n)}
+			batch := []wallet.Payment{payment(0, 5*life+n)}
 			out := make([]wallet.Result, 1)
 			if err := e.Commit(context.Background(), batch, out); err != nil || out[0].Code != wallet.OK {
 				t.Fatalf("%v, %s", err, out[0].Code)
@@ -321,10 +321,10 @@ func TestFailStop(t *testing.T) {
 			}
 			var book ledgerBook
 			out := make([]wallet.Result, 1)
-			if err := p.Commit(context.Background(), []wallet.Transfer{payment(0, 0)}, out); err != nil {
+			if err := p.Commit(context.Background(), []wallet.Payment{payment(0, 0)}, out); err != nil {
 				t.Fatal(err)
 			}
-			book.add([]wallet.Transfer{payment(0, 0)}, out)
+			book.add([]wallet.Payment{payment(0, 0)}, out)
 			watched := make(chan error, 1)
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
@@ -332,7 +332,7 @@ func TestFailStop(t *testing.T) {
 
 			on.Store(true)
 			for n := range 3 {
-				if err := p.Commit(context.Background(), []wallet.Transfer{payment(0, n+1)}, out); !errors.Is(err, broken.err) {
+				if err := p.Commit(context.Background(), []wallet.Payment{payment(0, n+1)}, out); !errors.Is(err, broken.err) {
 					t.Errorf("commit %d: %v", n, err)
 				}
 			}

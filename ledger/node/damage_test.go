@@ -51,7 +51,7 @@ func fillStore(t *testing.T, e *pebbleEngine, groups int) *damaged {
 	t.Helper()
 	var book ledgerBook
 	for n := range groups {
-		batch := make([]wallet.Transfer, 0, 4)
+		batch := make([]wallet.Payment, 0, 4)
 		for payer := range 4 {
 			batch = append(batch, payment(payer, n))
 		}

@@ -78,12 +78,12 @@ var (
 	someAssets   = []string{"x", "y", "z"}
 )
 
-func drawTransfer(rt *rapid.T) wallet.Transfer {
+func drawTransfer(rt *rapid.T) wallet.Payment {
 	account := func() wallet.Account {
 		return wallet.Must(wallet.ParseAccount(rapid.SampledFrom(someAccounts).Draw(rt, "account")))
 	}
-	t := wallet.Transfer{
-		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Issue, wallet.Pay, wallet.Pay, wallet.Burn}).Draw(rt, "op"),
+	t := wallet.Payment{
+		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Issue, wallet.Transfer, wallet.Transfer, wallet.Burn}).Draw(rt, "op"),
 		Asset:  wallet.Must(wallet.ParseAsset(rapid.SampledFrom(someAssets).Draw(rt, "asset"))),
 		Amount: wallet.Minor(rapid.Uint64Range(0, 50).Draw(rt, "amount")),
 		Nonce:  rapid.Uint64Range(1, 30).Draw(rt, "nonce"),

@@ -31,7 +31,7 @@ type Engine interface {
 	// Where ctx ends before the batch is taken up, nothing is done, then or later; where it ends
 	// afterwards, the work goes on and its outcome is unknown to the caller. out is untouched on
 	// every error.
-	Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error
+	Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error
 
 	// Lookup fills out[i] with the durable figures of keys[i], all of one version.
 	Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error
@@ -176,9 +176,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func checkCommit(batch []wallet.Transfer, out []wallet.Result) error {
+func checkCommit(batch []wallet.Payment, out []wallet.Result) error {
 	if len(batch) != len(out) || len(batch) > MaxCommit {
-		return fmt.Errorf("node: commit of %d transfers into %d results, at most %d", len(batch), len(out), MaxCommit)
+		return fmt.Errorf("node: commit of %d payments into %d results, at most %d", len(batch), len(out), MaxCommit)
 	}
 	return nil
 }

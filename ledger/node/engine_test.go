@@ -22,7 +22,7 @@ import (
 	"svc-wallet/wallet"
 )
 
-func send(t testing.TB, e Engine, batch ...wallet.Transfer) []wallet.Result {
+func send(t testing.TB, e Engine, batch ...wallet.Payment) []wallet.Result {
 	t.Helper()
 	out := make([]wallet.Result, len(batch))
 	if err := e.Commit(context.Background(), batch, out); err != nil {
@@ -117,7 +117,7 @@ func TestNoEntropy(t *testing.T) {
 	opts := Options{Now: frozen, Entropy: iotest.ErrReader(broken)}
 	mem := OpenMemory(opts)
 	out := []wallet.Result{{Seq: 7}}
-	if err := mem.Commit(context.Background(), []wallet.Transfer{payment(0, 0)}, out); !errors.Is(err, broken) || out[0].Seq != 7 || mem.Seq() != 0 {
+	if err := mem.Commit(context.Background(), []wallet.Payment{payment(0, 0)}, out); !errors.Is(err, broken) || out[0].Seq != 7 || mem.Seq() != 0 {
 		t.Errorf("memory: %v, %+v", err, out[0])
 	}
 	mustClose(t, mem)
@@ -127,7 +127,7 @@ func TestNoEntropy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.Commit(context.Background(), []wallet.Transfer{payment(0, 0)}, out); !errors.Is(err, broken) || !errors.Is(fatal, broken) {
+	if err := disk.Commit(context.Background(), []wallet.Payment{payment(0, 0)}, out); !errors.Is(err, broken) || !errors.Is(fatal, broken) {
 		t.Errorf("pebble: %v, fatal %v", err, fatal)
 	}
 	if err := disk.Close(); err != nil {
@@ -190,10 +190,10 @@ func TestBounds(t *testing.T) {
 	for name, e := range engines(t) {
 		t.Run(name, func(t *testing.T) {
 			defer mustClose(t, e)
-			if err := e.Commit(ctx, make([]wallet.Transfer, MaxCommit+1), make([]wallet.Result, MaxCommit+1)); err == nil {
+			if err := e.Commit(ctx, make([]wallet.Payment, MaxCommit+1), make([]wallet.Result, MaxCommit+1)); err == nil {
 				t.Error("a commit over the bound was served")
 			}
-			if err := e.Commit(ctx, make([]wallet.Transfer, 2), make([]wallet.Result, 1)); err == nil {
+			if err := e.Commit(ctx, make([]wallet.Payment, 2), make([]wallet.Result, 1)); err == nil {
 				t.Error("a commit without room for its results was served")
 			}
 			if err := e.Lookup(ctx, make([]wallet.BalanceKey, MaxLookup+1), make([]wallet.Balance, MaxLookup+1)); err == nil {
@@ -202,7 +202,7 @@ func TestBounds(t *testing.T) {
 			if err := e.Lookup(ctx, make([]wallet.BalanceKey, 2), make([]wallet.Balance, 1)); err == nil {
 				t.Error("a lookup without room for its balances was served")
 			}
-			batch := make([]wallet.Transfer, MaxCommit)
+			batch := make([]wallet.Payment, MaxCommit)
 			for n := range batch {
 				batch[n] = payment(0, n)
 			}
@@ -229,7 +229,7 @@ func TestClosed(t *testing.T) {
 			if err := <-watched; !errors.Is(err, ErrClosed) {
 				t.Errorf("watch that was on: %v", err)
 			}
-			if err := e.Commit(ctx, []wallet.Transfer{payment(0, 0)}, make([]wallet.Result, 1)); !errors.Is(err, ErrClosed) {
+			if err := e.Commit(ctx, []wallet.Payment{payment(0, 0)}, make([]wallet.Result, 1)); !errors.Is(err, ErrClosed) {
 				t.Errorf("commit: %v", err)
 			}
 			if err := e.Lookup(ctx, make([]wallet.BalanceKey, 1), make([]wallet.Balance, 1)); !errors.Is(err, ErrClosed) {
@@ -258,7 +258,7 @@ func TestCloseWhileBusy(t *testing.T) {
 			running.Go(func() {
 				for n := life*1_000_000 + 1; ; n++ {
 					out := make([]wallet.Result, 1)
-					err := e.Commit(context.Background(), []wallet.Transfer{payment(payer, n)}, out)
+					err := e.Commit(context.Background(), []wallet.Payment{payment(payer, n)}, out)
 					if errors.Is(err, ErrClosed) {
 						return
 					}
@@ -266,7 +266,7 @@ func TestCloseWhileBusy(t *testing.T) {
 						t.Errorf("%v, %s", err, out[0].Code)
 						return
 					}
-					book.add([]wallet.Transfer{payment(payer, n)}, out)
+					book.add([]wallet.Payment{payment(payer, n)}, out)
 				}
 			})
 		}
@@ -304,7 +304,7 @@ func TestStalled(t *testing.T) {
 	gate.Lock()
 	done := make(chan error, 1)
 	go func() {
-		done <- e.Commit(context.Background(), []wallet.Transfer{ownIssue(0)}, make([]wallet.Result, 1))
+		done <- e.Commit(context.Background(), []wallet.Payment{ownIssue(0)}, make([]wallet.Result, 1))
 	}()
 	for e.disk.began.Load() == 0 {
 		runtime.Gosched()
@@ -350,9 +350,9 @@ func TestWithdraw(t *testing.T) {
 	calls := 0
 	call := func(until func() bool) {
 		go func(n int) {
-			batch, out := []wallet.Transfer{ownIssue(n)}, []wallet.Result{{Seq: 99}}
+			batch, out := []wallet.Payment{ownIssue(n)}, []wallet.Result{{Seq: 99}}
 			err := e.Commit(ctx, batch, out)
-			batch[0] = wallet.Transfer{} // the caller's again
+			batch[0] = wallet.Payment{} // the caller's again
 			outcomes <- outcome{n, err, out[0]}
 		}(calls)
 		calls++
@@ -412,14 +412,14 @@ func TestGatherLeavesOutTheGone(t *testing.T) {
 	defer mustClose(t, e)
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	gone := &call{ctx: ended, batch: []wallet.Transfer{ownIssue(1)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
+	gone := &call{ctx: ended, batch: []wallet.Payment{ownIssue(1)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
 	if calls := e.gather(gone); len(calls) != 0 {
 		t.Errorf("took up %d calls", len(calls))
 	}
 	if err := <-gone.done; !errors.Is(err, context.Canceled) || gone.state.Load() == callTaken {
 		t.Errorf("the call was answered %v in state %d", err, gone.state.Load())
 	}
-	there := &call{ctx: context.Background(), batch: []wallet.Transfer{ownIssue(2)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
+	there := &call{ctx: context.Background(), batch: []wallet.Payment{ownIssue(2)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
 	if calls := e.gather(there); len(calls) != 1 || there.state.Load() != callTaken {
 		t.Errorf("did not take up the call of one who waits: %d", len(calls))
 	}

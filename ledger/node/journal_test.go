@@ -47,7 +47,7 @@ func TestJournalIsTakenAway(t *testing.T) {
 			}
 			elapsed.Add(int64(lookEvery))
 			out := make([]wallet.Result, 1)
-			if err := e.Commit(context.Background(), []wallet.Transfer{payment(0, 1)}, out); err == nil || fatal.Load() != 1 {
+			if err := e.Commit(context.Background(), []wallet.Payment{payment(0, 1)}, out); err == nil || fatal.Load() != 1 {
 				t.Errorf("answered %v, %v; stopped %d times", out[0].Code.Name(), err, fatal.Load())
 			}
 			if e.Seq() != 1 {
@@ -73,7 +73,7 @@ func TestNoSegmentElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 0; n < 1000 && err == nil; n++ {
-		err = e.Commit(context.Background(), []wallet.Transfer{payment(0, n)}, make([]wallet.Result, 1))
+		err = e.Commit(context.Background(), []wallet.Payment{payment(0, n)}, make([]wallet.Result, 1))
 	}
 	if names, _ := os.ReadDir(journal); err == nil || fatal.Load() != 1 || len(names) > 0 {
 		t.Errorf("%v, stopped %d times, %d files in the other folder", err, fatal.Load(), len(names))

@@ -51,7 +51,7 @@ func child(dir string, first int) error {
 		go func() {
 			for n := first; ; n++ {
 				out := make([]wallet.Result, 1)
-				if err := e.Commit(context.Background(), []wallet.Transfer{payment(payer, n)}, out); err != nil || out[0].Code != wallet.OK {
+				if err := e.Commit(context.Background(), []wallet.Payment{payment(payer, n)}, out); err != nil || out[0].Code != wallet.OK {
 					failed <- fmt.Errorf("payment %d of %d: %s, %w", n, payer, out[0].Code.Name(), err)
 				}
 				fmt.Printf("%d %d %x %d\n", payer, n, out[0].Receipt.TxID[:], out[0].Seq)
@@ -115,7 +115,7 @@ func kill(t *testing.T, dir string, first, after int, book *ledgerBook) {
 		if k, err := hex.Decode(id[:], []byte(txid)); err != nil || k != len(id) {
 			break
 		}
-		book.add([]wallet.Transfer{tr}, []wallet.Result{{Seq: seq, Receipt: tr.Receipt(id, millisOf(id))}})
+		book.add([]wallet.Payment{tr}, []wallet.Result{{Seq: seq, Receipt: tr.Receipt(id, millisOf(id))}})
 		if n == after {
 			if _, err := OpenPebble(dir, Options{Now: frozen}); err == nil {
 				t.Error("a folder that another process uses was opened")

@@ -34,7 +34,7 @@ type memory struct {
 	books  *books
 }
 
-func (m *memory) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (m *memory) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	if err := checkCommit(batch, out); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ type rows struct {
 }
 
 // spender returns the lane's last nonce and the lane's daily total, both the holder's.
-func (r *rows) spender(t *wallet.Transfer) (last *uint64, daily *dailyRow) {
+func (r *rows) spender(t *wallet.Payment) (last *uint64, daily *dailyRow) {
 	if t.Op == wallet.Issue {
 		return &r.to.issue, &r.credit.daily[1]
 	}
@@ -55,7 +55,7 @@ func (r *rows) spender(t *wallet.Transfer) (last *uint64, daily *dailyRow) {
 }
 
 // judgeKey is rule 1: Replayed, KeyReused, or OK where no payment was made under the key.
-func judgeKey(made *receiptRow, t *wallet.Transfer) wallet.Code {
+func judgeKey(made *receiptRow, t *wallet.Payment) wallet.Code {
 	if made == nil {
 		return wallet.OK
 	}
@@ -67,7 +67,7 @@ func judgeKey(made *receiptRow, t *wallet.Transfer) wallet.Code {
 
 // judge is rules 2 to 4, in the order of CONTRACT §1: nonce, ceilings, funds. It changes nothing. To
 // a refusal it adds what would have passed.
-func judge(r *rows, t *wallet.Transfer, millis int64, out *wallet.Result) wallet.Code {
+func judge(r *rows, t *wallet.Payment, millis int64, out *wallet.Result) wallet.Code {
 	last, daily := r.spender(t)
 	if lo, ok := nonceFits(*last, t); !ok {
 		out.NextNonce = lo
@@ -106,7 +106,7 @@ func leftOf(limit, used wallet.Amount) wallet.Amount {
 
 // nonceFits returns the lowest nonce that the lane takes, 0 where there is none left, and whether
 // t's is in the range that starts there.
-func nonceFits(last uint64, t *wallet.Transfer) (lo uint64, ok bool) {
+func nonceFits(last uint64, t *wallet.Payment) (lo uint64, ok bool) {
 	if last == math.MaxUint64 {
 		return 0, false
 	}
@@ -119,7 +119,7 @@ func nonceFits(last uint64, t *wallet.Transfer) (lo uint64, ok bool) {
 
 // apply makes what judge passed happen, and tells the lane's total of the day. After judge it cannot
 // fail: no sum overflows.
-func apply(r *rows, t *wallet.Transfer, seq uint64, millis int64) (moved wallet.Amount) {
+func apply(r *rows, t *wallet.Payment, seq uint64, millis int64) (moved wallet.Amount) {
 	last, daily := r.spender(t)
 	*last = t.Nonce
 	moved, _ = movedOn(daily, millis).Add(t.Amount)

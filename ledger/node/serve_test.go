@@ -140,7 +140,7 @@ func certificate(t *testing.T, c *x509.Certificate, signer *ecdsa.PrivateKey, pa
 // stub is an engine that a test scripts; calls without a script panic.
 type stub struct {
 	node.Engine
-	commit func(context.Context, []wallet.Transfer, []wallet.Result) error
+	commit func(context.Context, []wallet.Payment, []wallet.Result) error
 	lookup func(context.Context) error
 	watch  func(context.Context, uint64, func(wallet.Change)) error
 	seq    atomic.Uint64
@@ -152,7 +152,7 @@ func (*stub) Identity() node.Identity {
 	return node.Identity{Ledger: [16]byte{1}, Opening: [16]byte{2}}
 }
 
-func (s *stub) Commit(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+func (s *stub) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	return s.commit(ctx, batch, out)
 }
 
@@ -171,7 +171,7 @@ func (s *stub) Stats() node.Stats { return node.Stats{ConservationOK: 5, Conserv
 // caller takes for a failing node; one of which something could is answered with what there is.
 func TestCommitOfUnreadRows(t *testing.T) {
 	for _, judged := range []int{0, 1} {
-		e := &stub{commit: func(_ context.Context, _ []wallet.Transfer, out []wallet.Result) error {
+		e := &stub{commit: func(_ context.Context, _ []wallet.Payment, out []wallet.Result) error {
 			for i := range judged {
 				out[i].Code = wallet.InsufficientFunds
 			}
@@ -341,7 +341,7 @@ func TestEngineErrors(t *testing.T) {
 		{context.DeadlineExceeded, codes.DeadlineExceeded, false},
 		{errors.New("secret"), codes.Internal, true},
 	} {
-		e.commit = func(context.Context, []wallet.Transfer, []wallet.Result) error { return x.err }
+		e.commit = func(context.Context, []wallet.Payment, []wallet.Result) error { return x.err }
 		e.lookup = func(context.Context) error { return x.err }
 		e.watch = func(context.Context, uint64, func(wallet.Change)) error { return x.err }
 		hook.Reset()
@@ -391,7 +391,7 @@ func TestAbandonedCommit(t *testing.T) {
 	inner := node.OpenMemory(node.Options{Now: newClock().Now})
 	entered, leave, late := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	var calls atomic.Int64
-	conn := raw(t, &stub{commit: func(ctx context.Context, batch []wallet.Transfer, out []wallet.Result) error {
+	conn := raw(t, &stub{commit: func(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 		if calls.Add(1) > 1 {
 			return inner.Commit(ctx, batch, out)
 		}
@@ -510,7 +510,7 @@ func TestHeartbeats(t *testing.T) {
 func TestHealthAndDrain(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	e := &stub{
-		commit: func(context.Context, []wallet.Transfer, []wallet.Result) error { close(entered); <-leave; return nil },
+		commit: func(context.Context, []wallet.Payment, []wallet.Result) error { close(entered); <-leave; return nil },
 		watch:  func(ctx context.Context, _ uint64, _ func(wallet.Change)) error { <-ctx.Done(); return ctx.Err() },
 	}
 	ln, err := host.Listen("unix:"+filepath.Join(t.TempDir(), "s"), host.ListenOptions{})

@@ -148,7 +148,7 @@ type server struct {
 func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledgerpb.CommitResponse, error) {
 	n := len(req.GetTransfers())
 	if n > MaxCommit {
-		return nil, status.Errorf(codes.InvalidArgument, "%d transfers, at most %d", n, MaxCommit)
+		return nil, status.Errorf(codes.InvalidArgument, "%d payments, at most %d", n, MaxCommit)
 	}
 	if last := req.GetClock(); last > 0 {
 		if !bytes.Equal(req.GetHistory(), s.identity.Opening[:]) {
@@ -157,9 +157,9 @@ func (s *server) Commit(ctx context.Context, req *ledgerpb.CommitRequest) (*ledg
 		ctx = withFence(ctx, last)
 	}
 	clock := s.engine.Clock() // before it is taken up, so what has expired by it is never taken up later
-	batch, out := make([]wallet.Transfer, n), make([]wallet.Result, n)
+	batch, out := make([]wallet.Payment, n), make([]wallet.Result, n)
 	for i, p := range req.GetTransfers() {
-		batch[i] = wire.DecodeTransfer(p)
+		batch[i] = wire.DecodePayment(p)
 	}
 	if err := s.engine.Commit(ctx, batch, out); err != nil {
 		return nil, s.status("commit", err)

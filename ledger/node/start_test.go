@@ -24,12 +24,12 @@ func crowdPays(t testing.TB, e *pebbleEngine, accounts, payments int) {
 	rules := payment(0, 1).Rules
 	asset := payment(0, 1).Asset
 	for at := 0; at < accounts+payments; at += 256 {
-		batch := make([]wallet.Transfer, 0, 256)
+		batch := make([]wallet.Payment, 0, 256)
 		for i := at; i < min(at+256, accounts+payments); i++ {
-			t := wallet.Transfer{Op: wallet.Issue, To: name(i), Asset: asset, Amount: wallet.Minor(1 << 20), Nonce: 1, Rules: rules}
+			t := wallet.Payment{Op: wallet.Issue, To: name(i), Asset: asset, Amount: wallet.Minor(1 << 20), Nonce: 1, Rules: rules}
 			if n := i - accounts; n >= 0 {
-				t = wallet.Transfer{
-					Op: wallet.Pay, From: name(7919 * n), To: name(7919*n + 104729), Asset: asset, Amount: wallet.Minor(1),
+				t = wallet.Payment{
+					Op: wallet.Transfer, From: name(7919 * n), To: name(7919*n + 104729), Asset: asset, Amount: wallet.Minor(1),
 					Nonce: uint64(n/accounts + 1), Rules: rules,
 				}
 			}

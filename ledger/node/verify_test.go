@@ -87,7 +87,7 @@ func TestVerifyRefuses(t *testing.T) {
 	big := vfs.NewMem()
 	e = mustOpen(t, big, "db")
 	for at := 0; at < 3*MaxCommit; at += MaxCommit {
-		batch := make([]wallet.Transfer, MaxCommit)
+		batch := make([]wallet.Payment, MaxCommit)
 		for n := range batch {
 			batch[n] = payment(0, at+n)
 		}
@@ -231,7 +231,7 @@ func TestVerifyGroupsFaults(t *testing.T) {
 	fs := vfs.NewMem()
 	e := mustOpen(t, fs, "db")
 	for at := range 3 {
-		batch := make([]wallet.Transfer, 1000)
+		batch := make([]wallet.Payment, 1000)
 		for n := range batch {
 			batch[n] = ownIssue(1000*at + n)
 		}
@@ -411,7 +411,7 @@ func TestDamagedTableFailsAlone(t *testing.T) {
 	fs := vfs.NewMem()
 	e := mustOpen(t, fs, "db")
 	for at := range 3 {
-		batch := make([]wallet.Transfer, 1000)
+		batch := make([]wallet.Payment, 1000)
 		for n := range batch {
 			batch[n] = ownIssue(1000*at + n)
 		}
@@ -477,7 +477,7 @@ func TestFullDiskAtStart(t *testing.T) {
 		e := mustOpen(t, mem, "db")
 		payments := 0
 		for range 4 { // more than a memtable
-			batch := make([]wallet.Transfer, MaxCommit)
+			batch := make([]wallet.Payment, MaxCommit)
 			for n := range batch {
 				batch[n] = ownIssue(payments + n)
 			}

@@ -8,9 +8,9 @@ import (
 )
 
 // EncodeCommit makes the request. The memory is fresh: gRPC may look at it after the call.
-func EncodeCommit(batch []wallet.Transfer) *ledgerpb.CommitRequest {
-	const perTransfer, bytes = 6, 22
-	x := newTexts(perTransfer*len(batch), bytes)
+func EncodeCommit(batch []wallet.Payment) *ledgerpb.CommitRequest {
+	const perPayment, bytes = 6, 22
+	x := newTexts(perPayment*len(batch), bytes)
 	for i := range batch {
 		t := &batch[i]
 		add(&x, t.From)
@@ -42,10 +42,10 @@ func EncodeCommit(batch []wallet.Transfer) *ledgerpb.CommitRequest {
 	return req
 }
 
-// DecodeTransfer never fails: what is malformed in any way comes out as the zero Transfer. The origin
+// DecodePayment never fails: what is malformed in any way comes out as the zero Payment. The origin
 // only serves logs, and no payment fails for it.
-func DecodeTransfer(m *ledgerpb.Transfer) wallet.Transfer {
-	t := wallet.Transfer{Op: ops.decode(m.GetOp()), Nonce: m.GetNonce()}
+func DecodePayment(m *ledgerpb.Transfer) wallet.Payment {
+	t := wallet.Payment{Op: ops.decode(m.GetOp()), Nonce: m.GetNonce()}
 	var errs [4]error
 	t.From, errs[0] = decodeAccount(m.GetFrom())
 	t.To, errs[1] = decodeAccount(m.GetTo())
@@ -53,7 +53,7 @@ func DecodeTransfer(m *ledgerpb.Transfer) wallet.Transfer {
 	t.Idem, errs[3] = wallet.IdemKeyFromText(m.GetIdempotencyKey())
 	t.Amount, _ = decodeAmount(m.GetAmount())
 	if errs != [4]error{} || len(m.GetFingerprint()) != len(t.Fingerprint) || !t.WellFormed() {
-		return wallet.Transfer{}
+		return wallet.Payment{}
 	}
 	copy(t.Fingerprint[:], m.GetFingerprint())
 	rules := m.GetRules()
@@ -123,9 +123,9 @@ func touched(r *wallet.Result) []wallet.Balance {
 
 // DecodeCommit fills out, which is as long as batch. A count that does not match is an error, and
 // out is untouched: nobody can say which result is whose. A single malformed result is Uncertain.
-func DecodeCommit(batch []wallet.Transfer, res *ledgerpb.CommitResponse, out []wallet.Result) error {
+func DecodeCommit(batch []wallet.Payment, res *ledgerpb.CommitResponse, out []wallet.Result) error {
 	if len(res.GetResults()) != len(batch) {
-		return fmt.Errorf("%w: %d results for %d transfers", ErrMalformed, len(res.GetResults()), len(batch))
+		return fmt.Errorf("%w: %d results for %d payments", ErrMalformed, len(res.GetResults()), len(batch))
 	}
 	var last uint64 // a batch is judged in order, so what it commits has growing versions
 	for i := range batch {
@@ -144,7 +144,7 @@ func DecodeCommit(batch []wallet.Transfer, res *ledgerpb.CommitResponse, out []w
 
 // decodeResult reads the node's word on t. The zero Result, which is Uncertain, is for every word
 // that contradicts itself or t, and for a verdict of a later protocol.
-func decodeResult(t *wallet.Transfer, m *ledgerpb.Result) (r wallet.Result) {
+func decodeResult(t *wallet.Payment, m *ledgerpb.Result) (r wallet.Result) {
 	r.Code = verdicts.decode(m.GetVerdict())
 	ok := false
 	switch r.Code.Outcome() {
@@ -167,7 +167,7 @@ func decodeResult(t *wallet.Transfer, m *ledgerpb.Result) (r wallet.Result) {
 
 // decodeLimit reads which limit t ran into. The refusal stands whatever the node says of it; what
 // cannot be so is left out.
-func decodeLimit(t *wallet.Transfer, m *ledgerpb.Result, r *wallet.Result) {
+func decodeLimit(t *wallet.Payment, m *ledgerpb.Result, r *wallet.Result) {
 	remaining, told := decodeAmount(m.GetRemaining())
 	limit := limits.decode(m.GetLimit())
 	if limit == wallet.NoLimit || !told || remaining.Cmp(t.Amount) >= 0 {
@@ -180,7 +180,7 @@ func decodeLimit(t *wallet.Transfer, m *ledgerpb.Result, r *wallet.Result) {
 }
 
 // decodeApplied reads a receipt, which must be t's, and after a first commit what t left behind.
-func decodeApplied(t *wallet.Transfer, m *ledgerpb.Result, r *wallet.Result) (ok bool) {
+func decodeApplied(t *wallet.Payment, m *ledgerpb.Result, r *wallet.Result) (ok bool) {
 	r.Seq = m.GetSeq()
 	if r.Receipt, ok = decodeReceipt(m.GetReceipt()); !ok || r.Seq == 0 || r.Receipt != t.Receipt(r.Receipt.TxID, r.Receipt.Millis) {
 		return false
@@ -199,7 +199,7 @@ func decodeApplied(t *wallet.Transfer, m *ledgerpb.Result, r *wallet.Result) (ok
 
 // decodeTouched reads the balances of t's accounts after its commit: each one once, in either order,
 // first the debited one.
-func decodeTouched(t *wallet.Transfer, m *ledgerpb.Result, out *[2]wallet.Balance) (ok bool) {
+func decodeTouched(t *wallet.Payment, m *ledgerpb.Result, out *[2]wallet.Balance) (ok bool) {
 	n := 0
 	for _, a := range [2]wallet.Account{t.From, t.To} {
 		if !a.IsZero() {

@@ -2,7 +2,7 @@
 // in package ledger and for the node: functions that make messages, and functions that read them.
 //
 // Invariant: neither side trusts the other. What a node reads comes out as a payment that parses, or as
-// the zero Transfer, which every engine refuses. What a client reads is checked field by field against
+// the zero Payment, which every engine refuses. What a client reads is checked field by field against
 // the question, because a malformed answer that reads as paid is money lost: it comes out as an error or
 // as wallet.Uncertain, never as more.
 package wire
@@ -57,7 +57,7 @@ func (p pairs[A, B]) decode(b B) (a A) {
 var (
 	ops = pairs[wallet.Op, ledgerpb.Op]{
 		{wallet.Issue, ledgerpb.Op_OP_ISSUE},
-		{wallet.Pay, ledgerpb.Op_OP_TRANSFER},
+		{wallet.Transfer, ledgerpb.Op_OP_TRANSFER},
 		{wallet.Burn, ledgerpb.Op_OP_BURN},
 	}
 	verdicts = pairs[wallet.Code, ledgerpb.Verdict]{

@@ -23,8 +23,8 @@ func wireBalance(seq uint64) *ledgerpb.Balance {
 }
 
 // fullTransfer is a full payment: every field set, and a key that begins with a quote.
-func fullTransfer(op wallet.Op) *wallet.Transfer {
-	t := &wallet.Transfer{
+func fullTransfer(op wallet.Op) *wallet.Payment {
+	t := &wallet.Payment{
 		Op: op, From: account(1), To: account(2), Asset: ron, Amount: wallet.AmountFromBits(3, 4), Nonce: 1<<63 + 5,
 		Idem: wallet.Must(wallet.ParseIdemKey(`"\"quoted\\"`)),
 		Rules: wallet.Rules{
@@ -47,7 +47,7 @@ func fullTransfer(op wallet.Op) *wallet.Transfer {
 }
 
 // applied is a sound answer for t.
-func applied(t *wallet.Transfer) *ledgerpb.Result {
+func applied(t *wallet.Payment) *ledgerpb.Result {
 	r := &ledgerpb.Result{
 		Verdict: ledgerpb.Verdict_VERDICT_APPLIED, Seq: 7, DayTotal: &ledgerpb.Amount{Hi: 3, Lo: 8},
 		Receipt: &ledgerpb.Receipt{
@@ -69,7 +69,7 @@ func applied(t *wallet.Transfer) *ledgerpb.Result {
 // Goal: a transfer crosses the wire whole. Method: each field of each operation is compared after
 // protobuf's own round trip.
 func TestEncodeCommit(t *testing.T) {
-	batch := []wallet.Transfer{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Pay), *fullTransfer(wallet.Burn), {}}
+	batch := []wallet.Payment{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Transfer), *fullTransfer(wallet.Burn), {}}
 	raw, err := proto.Marshal(EncodeCommit(batch))
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestEncodeCommit(t *testing.T) {
 // Goal: every verdict comes out as its code, with what belongs to it. Method: a table of sound
 // answers for each operation.
 func TestDecodeVerdicts(t *testing.T) {
-	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
+	for _, op := range []wallet.Op{wallet.Issue, wallet.Transfer, wallet.Burn} {
 		w := fullTransfer(op)
 		r := decodeResult(w, applied(w))
 		if r.Code != wallet.OK || r.Seq != 7 || r.Receipt.Amount != w.Amount || r.DayTotal != wallet.AmountFromBits(3, 8) || r.Receipt.Idem != w.Idem || r.Receipt.TxID.IsZero() {
@@ -107,7 +107,7 @@ func TestDecodeVerdicts(t *testing.T) {
 		if op == wallet.Issue {
 			first = w.To
 		}
-		if r.Balances[0].Key.Account != first || r.Balances[0].Amount != wallet.Minor(9) || r.Balances[1].Key.Account.IsZero() != (op != wallet.Pay) {
+		if r.Balances[0].Key.Account != first || r.Balances[0].Amount != wallet.Minor(9) || r.Balances[1].Key.Account.IsZero() != (op != wallet.Transfer) {
 			t.Errorf("%v balances: %+v", op, r.Balances)
 		}
 		silent := applied(w)
@@ -121,7 +121,7 @@ func TestDecodeVerdicts(t *testing.T) {
 			t.Errorf("%v replayed: %+v", op, r)
 		}
 	}
-	w := fullTransfer(wallet.Pay)
+	w := fullTransfer(wallet.Transfer)
 	swapped := applied(w)
 	swapped.Balances[0], swapped.Balances[1] = swapped.Balances[1], swapped.Balances[0]
 	if r := decodeResult(w, swapped); r.Code != wallet.OK || r.Balances[0].Key.Account != w.From {
@@ -184,24 +184,24 @@ func TestDecodeGarbled(t *testing.T) {
 		"total of nothing":     func(r *ledgerpb.Result) { r.DayTotal = &ledgerpb.Amount{} },
 		"refused with balance": func(r *ledgerpb.Result) { r.Verdict, r.Receipt = ledgerpb.Verdict_VERDICT_INVALID, nil },
 	} {
-		w := fullTransfer(wallet.Pay)
+		w := fullTransfer(wallet.Transfer)
 		m := applied(w)
 		spoil(m)
 		if r := decodeResult(w, m); r != (wallet.Result{}) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
-	if r := decodeResult(fullTransfer(wallet.Pay), nil); r != (wallet.Result{}) {
+	if r := decodeResult(fullTransfer(wallet.Transfer), nil); r != (wallet.Result{}) {
 		t.Errorf("nil: %+v", r)
 	}
 
-	w := *fullTransfer(wallet.Pay)
+	w := *fullTransfer(wallet.Transfer)
 	out := []wallet.Result{{Code: wallet.Internal}, {}}
-	if err := DecodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w)}}, out); !errors.Is(err, ErrMalformed) || out[0].Code != wallet.Internal {
+	if err := DecodeCommit([]wallet.Payment{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w)}}, out); !errors.Is(err, ErrMalformed) || out[0].Code != wallet.Internal {
 		t.Errorf("one result for two: %v, %+v", err, out[0])
 	}
 	// Two commits cannot have one version.
-	if err := DecodeCommit([]wallet.Transfer{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w), applied(&w)}}, out); err != nil || out[0].Code != wallet.OK || out[1].Code != wallet.Uncertain {
+	if err := DecodeCommit([]wallet.Payment{w, w}, &ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(&w), applied(&w)}}, out); err != nil || out[0].Code != wallet.OK || out[1].Code != wallet.Uncertain {
 		t.Errorf("twice one version: %v, %v, %v", err, out[0].Code, out[1].Code)
 	}
 }
@@ -209,7 +209,7 @@ func TestDecodeGarbled(t *testing.T) {
 // Goal: what a node tells of a limit is taken where it can be so, and the refusal stands anyhow.
 // Method: true and spoiled answers.
 func TestDecodeLimit(t *testing.T) {
-	w := fullTransfer(wallet.Pay) // of more than 3 minor units
+	w := fullTransfer(wallet.Transfer) // of more than 3 minor units
 	three := &ledgerpb.Amount{Lo: 3}
 	for name, c := range map[string]struct {
 		told *ledgerpb.Result
@@ -256,7 +256,7 @@ func TestDecodeLookup(t *testing.T) {
 
 // Goal: a receipt that is fetched later is checked as strictly. Method: spoiled answers.
 func TestDecodeReceipt(t *testing.T) {
-	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
+	for _, op := range []wallet.Op{wallet.Issue, wallet.Transfer, wallet.Burn} {
 		w := fullTransfer(op)
 		m := &ledgerpb.TransactionResponse{Receipt: applied(w).GetReceipt(), Seq: 7}
 		id := wallet.TxID(m.GetReceipt().GetTxid())
@@ -292,7 +292,7 @@ func TestDecodeReceipt(t *testing.T) {
 func TestKeysInReceipts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.StringMatching(`[!-~]{1,64}`).Draw(t, "key")
-		w := fullTransfer(wallet.Pay)
+		w := fullTransfer(wallet.Transfer)
 		w.Idem = wallet.Must(wallet.IdemKeyFromText(s))
 		paid := w.Receipt(wallet.TxID{1}, 1)
 		r, _, err := DecodeReceipt(EncodeReceipt(&paid, 7), func(*wallet.Receipt) bool { return true })
@@ -305,7 +305,7 @@ func TestKeysInReceipts(t *testing.T) {
 // FuzzDecode: whatever a node answers, nothing panics, and what is taken for a committed payment
 // says exactly what was asked.
 func FuzzDecode(f *testing.F) {
-	w := fullTransfer(wallet.Pay)
+	w := fullTransfer(wallet.Transfer)
 	for _, m := range []proto.Message{
 		&ledgerpb.CommitResponse{Results: []*ledgerpb.Result{applied(w)}},
 		&ledgerpb.LookupResponse{Balances: []*ledgerpb.Balance{wireBalance(5)}},
@@ -322,7 +322,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var commit ledgerpb.CommitResponse
 		out := make([]wallet.Result, 1)
-		if proto.Unmarshal(raw, &commit) == nil && DecodeCommit([]wallet.Transfer{*w}, &commit, out) == nil && out[0].Code.Outcome() == wallet.Applied {
+		if proto.Unmarshal(raw, &commit) == nil && DecodeCommit([]wallet.Payment{*w}, &commit, out) == nil && out[0].Code.Outcome() == wallet.Applied {
 			if r := &out[0].Receipt; out[0].Seq == 0 || r.Amount != w.Amount || r.From != w.From || r.To != w.To || r.Nonce != w.Nonce || r.Idem != w.Idem || r.TxID.IsZero() {
 				t.Fatalf("taken for paid: %+v", out[0])
 			}
@@ -352,10 +352,10 @@ func FuzzDecode(f *testing.F) {
 // FuzzDecodeTransfer: no request makes the decoder panic, and what it takes for a payment is one, with
 // exactly the names, amounts and rules of the message.
 func FuzzDecodeTransfer(f *testing.F) {
-	odd := *fullTransfer(wallet.Pay)
+	odd := *fullTransfer(wallet.Transfer)
 	odd.Idem = wallet.Must(wallet.IdemKeyFromText(`"\"`))
-	for _, w := range []wallet.Transfer{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Pay), *fullTransfer(wallet.Burn), odd} {
-		raw, err := proto.Marshal(EncodeCommit([]wallet.Transfer{w, {}}))
+	for _, w := range []wallet.Payment{*fullTransfer(wallet.Issue), *fullTransfer(wallet.Transfer), *fullTransfer(wallet.Burn), odd} {
+		raw, err := proto.Marshal(EncodeCommit([]wallet.Payment{w, {}}))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -367,14 +367,14 @@ func FuzzDecodeTransfer(f *testing.F) {
 			return
 		}
 		for _, p := range req.GetTransfers() {
-			got := DecodeTransfer(p)
-			if got == (wallet.Transfer{}) {
+			got := DecodePayment(p)
+			if got == (wallet.Payment{}) {
 				continue
 			}
 			if !got.WellFormed() {
 				t.Errorf("%v is taken for %+v", p, got)
 			}
-			again := EncodeCommit([]wallet.Transfer{got}).GetTransfers()[0]
+			again := EncodeCommit([]wallet.Payment{got}).GetTransfers()[0]
 			amount, told := decodeAmount(p.GetAmount())
 			daily, _ := decodeAmount(p.GetRules().GetDailyCeiling())
 			total, _ := decodeAmount(p.GetRules().GetMaxAccountTotal())
@@ -392,14 +392,14 @@ func FuzzDecodeTransfer(f *testing.F) {
 // Goal: what one side makes, the other reads as it was. Method: each operation, once through both
 // directions of a commit.
 func TestThereAndBack(t *testing.T) {
-	for _, op := range []wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn} {
+	for _, op := range []wallet.Op{wallet.Issue, wallet.Transfer, wallet.Burn} {
 		w := *fullTransfer(op)
-		if got := DecodeTransfer(EncodeCommit([]wallet.Transfer{w}).GetTransfers()[0]); got != w {
+		if got := DecodePayment(EncodeCommit([]wallet.Payment{w}).GetTransfers()[0]); got != w {
 			t.Errorf("%v: %+v", op, got)
 		}
 		told := decodeResult(&w, applied(&w))
 		out := make([]wallet.Result, 1)
-		if err := DecodeCommit([]wallet.Transfer{w}, EncodeResults([]wallet.Result{told}), out); err != nil || out[0] != told || told.Code != wallet.OK {
+		if err := DecodeCommit([]wallet.Payment{w}, EncodeResults([]wallet.Result{told}), out); err != nil || out[0] != told || told.Code != wallet.OK {
 			t.Errorf("%v: %+v, %v", op, out[0], err)
 		}
 	}
@@ -430,7 +430,7 @@ func TestVerdicts(t *testing.T) {
 func TestResultsAreCheap(t *testing.T) {
 	out := make([]wallet.Result, 200)
 	for i := range out {
-		w := fullTransfer(wallet.Pay)
+		w := fullTransfer(wallet.Transfer)
 		out[i] = decodeResult(w, applied(w))
 	}
 	if n := testing.AllocsPerRun(10, func() { EncodeResults(out) }); n > 15 {

@@ -10,12 +10,12 @@ const (
 	NoOp Op = iota
 	Read
 	Issue
-	Pay // POST /v1/transfer
+	Transfer // POST /v1/transfer
 	Burn
 	numOps
 )
 
-var ops = [numOps]string{NoOp: "none", Read: "read", Issue: "issue", Pay: "transfer", Burn: "burn"} //nolint:gochecknoglobals // a table
+var ops = [numOps]string{NoOp: "none", Read: "read", Issue: "issue", Transfer: "transfer", Burn: "burn"} //nolint:gochecknoglobals // a table
 
 // String is the operation's name in routes, receipts, caveats and metrics. What is no operation,
 // as another program may send it, does nothing.
@@ -62,8 +62,8 @@ type Rules struct {
 	NonceMaxGap     uint64 // largest step above the last nonce; 1 is contiguous
 }
 
-// Transfer is one decoded payment: an issue (no From), a transfer or a burn (no To).
-type Transfer struct {
+// Payment is one decoded payment: an issue (no From), a transfer or a burn (no To).
+type Payment struct {
 	Op          Op
 	From, To    Account
 	Asset       Asset
@@ -76,7 +76,7 @@ type Transfer struct {
 }
 
 // Holder is the nonce-bearing account: it scopes the idempotency key, and its capability pays.
-func (t *Transfer) Holder() Account {
+func (t *Payment) Holder() Account {
 	if t.Op == Issue {
 		return t.To
 	}
@@ -84,11 +84,11 @@ func (t *Transfer) Holder() Account {
 }
 
 // Lane is where the nonce is spent.
-func (t *Transfer) Lane() Lane {
+func (t *Payment) Lane() Lane {
 	switch t.Op {
 	case Issue:
 		return IssueLane
-	case Pay, Burn:
+	case Transfer, Burn:
 		return DebitLane
 	default:
 		return NoLane
@@ -97,12 +97,12 @@ func (t *Transfer) Lane() Lane {
 
 // WellFormed says whether t is a payment at all: the operation's accounts, no others, and none of
 // the rest missing. Names were checked by whoever parsed them, so here they are right or missing.
-func (t *Transfer) WellFormed() bool {
+func (t *Payment) WellFormed() bool {
 	var hasFrom, hasTo bool
 	switch t.Op {
 	case Issue:
 		hasTo = true
-	case Pay:
+	case Transfer:
 		hasFrom, hasTo = true, true
 	case Burn:
 		hasFrom = true
@@ -114,7 +114,7 @@ func (t *Transfer) WellFormed() bool {
 }
 
 // Receipt is the receipt of t as the ledger committed it.
-func (t *Transfer) Receipt(id TxID, millis int64) Receipt {
+func (t *Payment) Receipt(id TxID, millis int64) Receipt {
 	return Receipt{
 		TxID: id, Op: t.Op, From: t.From, To: t.To, Asset: t.Asset,
 		Amount: t.Amount, Nonce: t.Nonce, Idem: t.Idem, Millis: millis,
@@ -124,7 +124,7 @@ func (t *Transfer) Receipt(id TxID, millis int64) Receipt {
 // Hash is BLAKE3-256 over the decoded request (op, from, to, asset, amount, nonce), so that
 // white space and member order do not matter. Its input is fixed for ever: stored fingerprints
 // are compared with fresh ones.
-func (t *Transfer) Hash() [32]byte {
+func (t *Payment) Hash() [32]byte {
 	var buf [2 + 65 + 65 + 33 + 16 + 8]byte
 	b := append(buf[:0], 1, byte(t.Op)) // 1: the version of this layout
 	for _, id := range [2]Account{t.From, t.To} {

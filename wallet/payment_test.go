@@ -23,17 +23,17 @@ func TestHolderAndLane(t *testing.T) {
 		lane   wallet.Lane
 	}{
 		{wallet.Issue, to, wallet.IssueLane},
-		{wallet.Pay, from, wallet.DebitLane},
+		{wallet.Transfer, from, wallet.DebitLane},
 		{wallet.Burn, from, wallet.DebitLane},
 		{wallet.Read, from, wallet.NoLane},
 		{wallet.NoOp, from, wallet.NoLane},
 	} {
-		tr := wallet.Transfer{Op: c.op, From: from, To: to}
+		tr := wallet.Payment{Op: c.op, From: from, To: to}
 		if tr.Holder() != c.holder || tr.Lane() != c.lane {
 			t.Errorf("%s: holder %s, lane %d; want %s, %d", c.op, tr.Holder(), tr.Lane(), c.holder, c.lane)
 		}
 	}
-	if (&wallet.Transfer{}).Lane() != wallet.NoLane || !(&wallet.Transfer{}).Holder().IsZero() {
+	if (&wallet.Payment{}).Lane() != wallet.NoLane || !(&wallet.Payment{}).Holder().IsZero() {
 		t.Error("the zero transfer has a lane or a holder")
 	}
 }
@@ -48,10 +48,10 @@ func TestOpNames(t *testing.T) {
 }
 
 // anyTransfer draws short names from few letters, so that neighbouring fields are easily confused.
-var anyTransfer = rapid.Custom(func(t *rapid.T) wallet.Transfer {
+var anyTransfer = rapid.Custom(func(t *rapid.T) wallet.Payment {
 	name := rapid.StringMatching(`[ab]{1,4}`)
-	tr := wallet.Transfer{
-		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Pay, wallet.Burn}).Draw(t, "op"),
+	tr := wallet.Payment{
+		Op:     rapid.SampledFrom([]wallet.Op{wallet.Issue, wallet.Transfer, wallet.Burn}).Draw(t, "op"),
 		Asset:  wallet.Must(wallet.ParseAsset(name.Draw(t, "asset"))),
 		Amount: wallet.AmountFromBits(rapid.Uint64Max(2).Draw(t, "hi"), rapid.Uint64Max(2).Draw(t, "lo")),
 		Nonce:  rapid.Uint64Range(1, 3).Draw(t, "nonce"),
@@ -140,7 +140,7 @@ func TestFingerprintGoldens(t *testing.T) {
 		if !ok || err != nil {
 			t.Fatalf("cannot read %q", line)
 		}
-		tr := wallet.Transfer{Op: op, Asset: wallet.Must(wallet.ParseAsset(f[3])), Amount: wallet.Must(wallet.ParseAmount(f[4])), Nonce: nonce}
+		tr := wallet.Payment{Op: op, Asset: wallet.Must(wallet.ParseAsset(f[3])), Amount: wallet.Must(wallet.ParseAmount(f[4])), Nonce: nonce}
 		if f[1] != "-" {
 			tr.From = wallet.Must(wallet.ParseAccount(f[1]))
 		}
@@ -170,13 +170,13 @@ func TestFingerprintGoldens(t *testing.T) {
 // TestHashAllocs: the fingerprint of the longest transfer does not allocate.
 func TestHashAllocs(t *testing.T) {
 	_, r := sampleReceipts(t)
-	tr := wallet.Transfer{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce}
+	tr := wallet.Payment{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce}
 	noAllocs(t, "Hash", func() { tr.Fingerprint = tr.Hash() })
 }
 
 func BenchmarkTransferHash(b *testing.B) {
 	r, _ := sampleReceipts(b)
-	tr := wallet.Transfer{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce}
+	tr := wallet.Payment{Op: r.Op, From: r.From, To: r.To, Asset: r.Asset, Amount: r.Amount, Nonce: r.Nonce}
 	b.ReportAllocs()
 	for b.Loop() {
 		tr.Fingerprint = tr.Hash()
