@@ -99,7 +99,7 @@ func TestCommitterQueueIsExact(t *testing.T) {
 }
 
 // Goal: a payment is judged by the limits that its exchange brought, whatever is in force by then,
-// and a queue under watch counts what it would refuse and refuses nothing. Method: one worker that
+// and a queue with a shadow limit counts what it would refuse and refuses nothing. Method: one worker that
 // blocks, and payments with limits of their own.
 func TestCommitterSeesTheExchangesLimits(t *testing.T) {
 	inBubble(t, func(l *config.Limits) { l.Queue = 1 }, func(t *testing.T, b *Breaker, live *config.Live) {

@@ -193,7 +193,7 @@ func TestLimitsFields(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("limits.proto has\n%v\nand a push\n%v", got, want)
 	}
-	// Each override field is one that an exception may have.
+	// Each field of the message is one that an override may have.
 	list := new(xdspb.Override).ProtoReflect().Descriptor().Fields()
 	for i := range list.Len() {
 		value := `""`
@@ -202,7 +202,7 @@ func TestLimitsFields(t *testing.T) {
 		}
 		_, err := config.ParsePush([]byte(fmt.Sprintf(`{"overrides": [{%q: %s}]}`, list.Get(i).Name(), value)))
 		if err != nil && strings.Contains(err.Error(), "is unknown") {
-			t.Errorf("an exception has no %s", list.Get(i).Name())
+			t.Errorf("an override has no %s", list.Get(i).Name())
 		}
 	}
 }

@@ -85,8 +85,8 @@ func (k knobs) push() (*config.Patch, error) {
 		return append(append(appendText(dst, name), ':'), text...)
 	}
 	for _, path := range slices.Sorted(maps.Keys(k)) {
-		if watched, ok := strings.CutPrefix(path, "shadow."); ok {
-			shadow = add(shadow, watched, k[path])
+		if limit, ok := strings.CutPrefix(path, "shadow."); ok {
+			shadow = add(shadow, limit, k[path])
 		} else {
 			top = add(top, path, k[path])
 		}

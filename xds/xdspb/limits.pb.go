@@ -358,7 +358,7 @@ func (x *Names) GetValues() []string {
 	return nil
 }
 
-// Overrides is a list of exceptions that may be empty. The first one that fits counts.
+// Overrides is a list of overrides that may be empty; the first one that fits counts.
 type Overrides struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Values        []*Override            `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
@@ -403,7 +403,7 @@ func (x *Overrides) GetValues() []*Override {
 	return nil
 }
 
-// Override is one exception: whom it fits, and what then holds.
+// Override says whom it fits, and what then holds.
 type Override struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Token                *string                `protobuf:"bytes,1,opt,name=token,proto3,oneof" json:"token,omitempty"`
@@ -536,7 +536,7 @@ func (x *Override) GetSubjectBurst() uint64 {
 	return 0
 }
 
-// Shadow are limits under watch: what they would refuse is counted and goes on.
+// Shadow are shadow limits: what they would refuse is counted and goes on.
 type Shadow struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	MaxAmountPerOp       *string                `protobuf:"bytes,1,opt,name=max_amount_per_op,json=maxAmountPerOp,proto3,oneof" json:"max_amount_per_op,omitempty"`
