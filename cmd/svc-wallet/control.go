@@ -36,8 +36,8 @@ file is gone.`,
 			if o.TLS, err = certs.open(files, "control"); err != nil {
 				return err
 			}
-			if len(o.ClientIDs) > 0 && o.TLS == nil {
-				return usageError{errors.New("--client-id means nothing without --tls-ca")}
+			if len(o.ClientIDs)+len(o.BindNodes) > 0 && o.TLS == nil {
+				return usageError{errors.New("--client-id and --bind-node mean nothing without --tls-ca")}
 			}
 			return join(runControl(cmd.Context(), o, files, hup))
 		},
@@ -49,6 +49,7 @@ file is gone.`,
 	f.StringVar(&o.API, "api", "127.0.0.1:18001", "unix:PATH or HOST:PORT of the HTTP API; empty for none")
 	certs.bind(f, "tls-ca", "of both listeners")
 	f.StringArrayVar(&o.ClientIDs, "client-id", nil, "URI SAN of a client that may change limits, * is any characters; may be repeated")
+	f.StringArrayVar(&o.BindNodes, "bind-node", nil, "URI SAN that a sidecar's certificate must have, {id} and {cluster} are its node's, * is any characters; may be repeated: one must fit")
 	f.StringVar(&o.Names.Limits, "limits-name", "svc-wallet.limits", "name of the resource of limits")
 	f.StringVar(&o.Names.Runtime, "runtime-name", "svc-wallet.runtime", "name of the runtime layer")
 	f.IntVar(&o.MaxSidecars, "max-sidecars", 10_000, "sidecars that are known at once; those that left longest ago are forgotten first")

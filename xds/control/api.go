@@ -94,19 +94,9 @@ func (p *Plane) mayChange(r *http.Request) bool {
 	if p.opts.TLS == nil {
 		return true
 	}
-	return slices.ContainsFunc(clientIDs(r), func(client string) bool {
+	return slices.ContainsFunc(urisOf(r.TLS), func(client string) bool {
 		return slices.ContainsFunc(p.opts.ClientIDs, func(id string) bool { return newGlob(id).matches(client) })
 	})
-}
-
-// clientIDs are the URI SANs of a client's certificate.
-func clientIDs(r *http.Request) (ids []string) {
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		for _, uri := range r.TLS.PeerCertificates[0].URIs {
-			ids = append(ids, uri.String())
-		}
-	}
-	return ids
 }
 
 // code is what kind of error it is.

@@ -216,7 +216,7 @@ func (p *Plane) tell(r *http.Request, name string, changes []memberChange) *logr
 		}
 	}
 	f := logrus.Fields{"group": name, "peer": r.RemoteAddr, "changed": strings.Join(changed, " "), "removed": strings.Join(removed, " ")}
-	if ids := clientIDs(r); len(ids) > 0 {
+	if ids := urisOf(r.TLS); len(ids) > 0 {
 		f["client"] = strings.Join(ids, " ")
 	}
 	return p.log.WithFields(f)

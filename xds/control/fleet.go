@@ -28,10 +28,11 @@ const (
 // fleet knows the sidecars: who is connected, and what each has been sent, has taken and has
 // refused. It is the callbacks of go-control-plane's server.
 type fleet struct {
-	most    int // rows
-	now     func() int64
-	log     logrus.FieldLogger
-	metrics *metrics
+	most     int       // rows
+	bindings []binding // of node ids to certificates; immutable
+	now      func() int64
+	log      logrus.FieldLogger
+	metrics  *metrics
 
 	mu      sync.Mutex
 	rows    map[string]*sidecar // by node id
@@ -74,7 +75,8 @@ type streamKey struct {
 }
 
 type stream struct {
-	url     string // the one type of a stream that is not aggregated
+	url     string   // the one type of a stream that is not aggregated
+	uris    []string // of its client's certificate
 	row     *sidecar
 	types   map[string]bool
 	pending [numKinds]response
@@ -94,13 +96,13 @@ func newFleet(most int, now func() int64, log logrus.FieldLogger, m *metrics) *f
 }
 
 // open takes a stream, unless there are too many. Whose it is, its first request says.
-func (f *fleet) open(key streamKey, url string) error {
+func (f *fleet) open(key streamKey, url string, uris []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.streams) >= 2*f.most {
 		return status.Error(codes.ResourceExhausted, "too many streams")
 	}
-	f.streams[key] = &stream{url: url, types: map[string]bool{}}
+	f.streams[key] = &stream{url: url, uris: uris, types: map[string]bool{}}
 	return nil
 }
 
@@ -177,6 +179,9 @@ func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
 	id, cluster := node.GetId(), node.GetCluster()
 	if !isName(id) || (cluster != "" && !isName(cluster)) {
 		return status.Errorf(codes.InvalidArgument, "node.id and node.cluster are 1 to %d visible ASCII characters", maxName)
+	}
+	if !f.bound(s.uris, id, cluster) {
+		return status.Error(codes.PermissionDenied, "the client certificate is not that of this node id and cluster")
 	}
 	row := f.rows[id]
 	switch {
@@ -342,8 +347,8 @@ func (f *fleet) list() []sidecar {
 }
 
 // OnStreamOpen and the methods below are go-control-plane's server.Callbacks.
-func (f *fleet) OnStreamOpen(_ context.Context, id int64, url string) error {
-	return f.open(streamKey{false, id}, url)
+func (f *fleet) OnStreamOpen(ctx context.Context, id int64, url string) error {
+	return f.open(streamKey{false, id}, url, callerURIs(ctx))
 }
 
 // OnStreamClosed ends a stream of the state of the world.
@@ -362,8 +367,8 @@ func (f *fleet) OnStreamResponse(_ context.Context, id int64, _ *discovery.Disco
 }
 
 // OnDeltaStreamOpen begins a stream of deltas.
-func (f *fleet) OnDeltaStreamOpen(_ context.Context, id int64, url string) error {
-	return f.open(streamKey{true, id}, url)
+func (f *fleet) OnDeltaStreamOpen(ctx context.Context, id int64, url string) error {
+	return f.open(streamKey{true, id}, url, callerURIs(ctx))
 }
 
 // OnDeltaStreamClosed ends a stream of deltas.

@@ -147,7 +147,7 @@ func TestManyDistinct(t *testing.T) {
 	f := newFleet(1000, func() int64 { return 0 }, nil, newMetrics())
 	for i := range int64(10_000) {
 		key := streamKey{true, i}
-		if err := f.open(key, ""); err != nil {
+		if err := f.open(key, "", nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.request(key, asked{node: &core.Node{Id: fmt.Sprint(i)}, url: "x"}); err != nil {
@@ -159,7 +159,7 @@ func TestManyDistinct(t *testing.T) {
 		t.Error(len(f.rows), f.gone.Len(), len(f.streams))
 	}
 	for i := range int64(2001) {
-		if err := f.open(streamKey{false, i}, ""); (err != nil) != (i == 2000) {
+		if err := f.open(streamKey{false, i}, "", nil); (err != nil) != (i == 2000) {
 			t.Fatal(i, err)
 		}
 	}

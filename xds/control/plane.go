@@ -38,6 +38,7 @@ type Options struct {
 	API         string             // for operators, likewise; "": none
 	TLS         func() *tls.Config // of both listeners, for each handshake a new one; without, they must be Unix sockets or on loopback
 	ClientIDs   []string           // URI SANs, or globs of them, that may change limits where TLS is spoken
+	BindNodes   []string           // URI SANs, one of which a sidecar's certificate must have; {id} and {cluster} stand for what it calls itself, * for any characters
 	Names       Names
 	MaxSidecars int  // that are known at once; 10,000 by default
 	AllowEmpty  bool // a folder without a document is meant
@@ -96,8 +97,8 @@ func New(opts Options) (*Plane, error) {
 	if opts.Now == nil {
 		opts.Now = func() int64 { return time.Now().UnixNano() } //nolint:forbidigo // the default of an injected clock
 	}
-	if len(opts.ClientIDs) > 0 && opts.TLS == nil {
-		return nil, errors.New("client ids mean nothing without TLS")
+	if len(opts.ClientIDs)+len(opts.BindNodes) > 0 && opts.TLS == nil {
+		return nil, errors.New("client ids and bound nodes mean nothing without TLS")
 	}
 	none, err := newSnapshot(contents{}, opts.Names)
 	if err != nil {
@@ -111,6 +112,13 @@ func New(opts Options) (*Plane, error) {
 	}
 	p.state.Store(&state{served: newGroups(nil, nil, none)})
 	p.fleet = newFleet(opts.MaxSidecars, opts.Now, p.log, p.metrics)
+	for _, rule := range opts.BindNodes {
+		b, err := newBinding(rule)
+		if err != nil {
+			return nil, err
+		}
+		p.fleet.bindings = append(p.fleet.bindings, b)
+	}
 	p.board = newBoard(p.fleet)
 	p.metrics.sidecarsFn = func() float64 { return float64(p.fleet.size()) }
 	p.metrics.groupsFn = func() float64 { return float64(len(p.state.Load().served.docs)) }
@@ -282,6 +290,9 @@ func (p *Plane) Close() error {
 
 // Run serves until ctx ends, then ends the streams and waits for everything that it started.
 func (p *Plane) Run(ctx context.Context) error {
+	if p.opts.TLS != nil && len(p.opts.BindNodes) == 0 {
+		p.log.WithField("reason", "whoever has a client certificate may call itself any node; --bind-node names whose is whose").Warn("node_ids_unbound")
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var g errgroup.Group
