@@ -81,6 +81,9 @@ func unpackBackend(raw []byte) (any, error) {
 	return b, err
 }
 
+// unejected is the most that breaker.errors takes: no call to a ledger that works fails so often.
+const unejected = "10000"
+
 // readCluster takes of a cluster what means here what it means to Envoy.
 func readCluster(m *cluster.Cluster) (*backend, error) {
 	b := new(backend)
@@ -99,7 +102,11 @@ func readCluster(m *cluster.Cluster) (*backend, error) {
 		faults = append(faults, fmt.Errorf("circuit_breakers: %w", err))
 	}
 	outliers := m.GetOutlierDetection()
-	count(set, "breaker_errors", outliers.GetConsecutive_5Xx())
+	if enforced := outliers.GetEnforcingConsecutive_5Xx(); enforced != nil && enforced.GetValue() == 0 {
+		set("breaker_errors", unejected)
+	} else {
+		count(set, "breaker_errors", outliers.GetConsecutive_5Xx())
+	}
 	if err := duration(set, "breaker_open", outliers.GetBaseEjectionTime()); err != nil {
 		faults = append(faults, fmt.Errorf("outlier_detection.base_ejection_time: %w", err))
 	}
