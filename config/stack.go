@@ -62,8 +62,8 @@ func NewStack(static *Config, live *Live) *Stack {
 	return &Stack{live: live, static: static}
 }
 
-// Config is the static configuration below the layers. What Admit and Set say of a push depends on
-// nothing else.
+// Config is the static configuration below the layers. What Set says of a push depends on nothing
+// else.
 func (s *Stack) Config() *Config {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,27 +90,25 @@ func (s *Stack) Effective() []Effective {
 	return all
 }
 
-// Admit says whether Set would refuse p under the present configuration. It changes nothing.
-func (s *Stack) Admit(l Layer, p *Patch) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, err := fit(s.static, s.with(l, pushed{patch: p}))
-	return err
-}
-
 // Set puts a layer in force, or takes it away where p is nil. The error is Faults, and then all
 // stays as it was.
 func (s *Stack) Set(l Layer, p *Patch, from Origin) error {
+	return s.SetWith(l, p, from, func() error { return nil })
+}
+
+// SetWith is Set of what must come together with something else, which also puts in force once p is
+// known to fit: where it fails all stays as it was, and its error is the answer. also must not use s.
+func (s *Stack) SetWith(l Layer, p *Patch, from Origin, also func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.adopt(s.static, s.with(l, pushed{patch: p, from: from}))
+	return s.adopt(s.static, s.with(l, pushed{patch: p, from: from}), also)
 }
 
 // Rebase puts another static configuration below the layers.
 func (s *Stack) Rebase(static *Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.adopt(static, s.layers)
+	return s.adopt(static, s.layers, func() error { return nil })
 }
 
 func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
@@ -119,8 +117,11 @@ func (s *Stack) with(l Layer, p pushed) [numLayers]pushed {
 	return layers
 }
 
-func (s *Stack) adopt(static *Config, layers [numLayers]pushed) error {
+func (s *Stack) adopt(static *Config, layers [numLayers]pushed, also func() error) error {
 	layers, err := fit(static, layers)
+	if err == nil {
+		err = also()
+	}
 	if err != nil {
 		return err
 	}

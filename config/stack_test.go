@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -74,11 +75,12 @@ func TestStack(t *testing.T) {
 		if step.push != "" {
 			p = mustPush(t, step.push)
 		}
-		if admitted := s.Admit(step.layer, p); (admitted != nil) != (step.fault != "") {
-			t.Errorf("%s: Admit says %v", step.name, admitted)
+		no := errors.New("what comes with it is refused")
+		if err := s.SetWith(step.layer, p, step.from, func() error { return no }); errors.Is(err, no) != (step.fault == "") {
+			t.Errorf("%s: with something else: %v", step.name, err)
 		}
 		if snapshot(s) != before {
-			t.Errorf("%s: Admit has changed something", step.name)
+			t.Errorf("%s: what came with something that was refused has changed something", step.name)
 		}
 		err := s.Set(step.layer, p, step.from)
 		if step.fault != "" || err != nil {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"svc-wallet/config"
 	"svc-wallet/host"
 )
 
@@ -118,7 +119,7 @@ func TestRollback(t *testing.T) {
 		for i := range 100 {
 			l.acked(l.push(extensionURL, "many"+strings.Repeat("x", i), limits(`{}`)))
 		}
-		if n := len(w.topics[0].past); n > maxPast {
+		if n := len(w.types[0].state().past); n > maxPast {
 			t.Errorf("%d versions are remembered", n)
 		}
 	})
@@ -187,7 +188,7 @@ func TestRefusedFlood(t *testing.T) {
 			timing: func(tm *timing) { tm.nack = host.Backoff{First: time.Hour, Most: time.Hour} },
 		})
 		decodes := 0
-		w.topics[0].blank = counted(w.topics[0].kind, &decodes)
+		w.countDecodes(&decodes)
 		l := p.stream(t)
 		l.asks(extensionURL)
 		l.asks(runtimeURL)
@@ -220,10 +221,14 @@ func TestRefusedFlood(t *testing.T) {
 	})
 }
 
-// counted counts the resources that a kind decodes. Client.mu is held where it does.
-func counted(k kind, n *int) func() protoMessage {
-	blank := k.blank
-	return func() protoMessage { *n++; return blank() }
+// countDecodes counts the resources of limits that are decoded. Client.mu is held where they are.
+func (w *sidecar) countDecodes(n *int) {
+	limits := w.types[0].(*typed[*config.Patch])
+	decode := limits.rt.decode
+	limits.rt.decode = func(raw []byte) (string, func() (*config.Patch, []string, error), error) {
+		*n++
+		return decode(raw)
+	}
 }
 
 // TestRefusedLoop: a server that sends a refused version again at each NACK, as a snapshot cache
@@ -255,7 +260,7 @@ func TestRefusedLoop(t *testing.T) {
 		}
 		// A reload that changes what the response is judged by has it judged anew.
 		decodes := 0
-		w.locked(func() { w.topics[0].blank = counted(w.topics[0].kind, &decodes) })
+		w.locked(func() { w.countDecodes(&decodes) })
 		reloaded := *w.cfg
 		if err := w.stack.Rebase(&reloaded); err != nil {
 			t.Fatal(err)

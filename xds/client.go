@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -51,25 +50,29 @@ type Client struct {
 	opts    Options
 	timing  timing
 	node    *core.Node
-	sources []*source
-	topics  []*topic // of all sources, those whose removal others depend on last
+	servers []*server
+	types   []anyType // of all servers, those whose removal others depend on last
 	log     *floodLog
 	store   *store // nil: nothing is kept
 
-	counts [numTypes][numOutcomes]atomic.Uint64
+	clusters  *typed[*backend]   // nil: they are not asked for
+	endpoints *typed[assignment] // likewise
+
+	counts map[counter]*atomic.Uint64 // never written after New
+	wake   chan struct{}              // capacity 1: what expires next may have changed
 
 	fetchBy int64       // when the start has waited long enough
 	fetched atomic.Bool // every type has been answered
 
-	mu        sync.Mutex
-	endpoints []string // the ledger's, as the target has them; nil: the static one
-	secrets   applied
+	mu      sync.Mutex
+	addrs   []string // the ledger's, as the target has them; nil: the static one
+	secrets applied
 }
 
 // timing are the periods and rates that do not come from the configuration.
 type timing struct {
 	reconnect         host.Backoff  // before a new stream, full jitter
-	nack              host.Backoff  // before the NACK of what was refused already
+	nack              host.Backoff  // before a repeated NACK
 	preferred         time.Duration // between attempts at the first address
 	ping, pingTimeout time.Duration // of silence before a ping, and for its answer
 	write             time.Duration // between two writes of the last good file
@@ -80,6 +83,7 @@ type timing struct {
 func realTiming() timing {
 	return timing{
 		reconnect: host.Backoff{First: 500 * time.Millisecond, Most: 30 * time.Second},
+		// What corrects a refused version waits behind the NACK, in the state of the world.
 		nack:      host.Backoff{First: time.Second, Most: 2 * time.Second},
 		preferred: time.Minute,
 		// Over the 30 s that go-control-plane's example server allows, and the 15 s of Istiod.
@@ -100,7 +104,7 @@ func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Cl
 	if opts.Today == nil {
 		opts.Today = opts.Now
 	}
-	c := &Client{cfg: cfg, to: to, opts: opts, timing: timing}
+	c := &Client{cfg: cfg, to: to, opts: opts, timing: timing, counts: newCounts(), wake: make(chan struct{}, 1)}
 	c.log = &floodLog{log: opts.Log, now: opts.Now}
 	var err error
 	if c.node, err = nodeOf(cfg, opts); err != nil {
@@ -119,47 +123,39 @@ func newClient(cfg *config.Config, to Targets, opts Options, timing timing) (*Cl
 	return c, nil
 }
 
-// build makes the topics and the sources that they come from.
+// build makes the types of resource and the servers that they come from.
 func (c *Client) build() {
 	x := &c.cfg.XDS
-	add := func(k kind, names func() []string, put func(map[string]*held) error) *topic {
-		t := &topic{kind: k, names: names, put: put, held: map[string]*held{}, missing: map[string]bool{}, gone: map[string]bool{}}
-		c.topics = append(c.topics, t)
-		return t
-	}
 	fixed := func(names ...string) func() []string { return func() []string { return names } }
 	wants := func(name string) bool { return len(x.Addrs) > 0 && slices.Contains(x.Types, name) }
-
-	now := c.opts.Now()
-	plane := &source{c: c, name: "control plane", vouched: now, strict: map[string]bool{}, addrs: x.Addrs, tls: c.opts.TLS, open: openADS(x.Protocol)}
+	plane := newServer(c, "control plane", x.Addrs, openADS(x.Protocol))
+	plane.tls = c.opts.TLS
 	if wants(config.XDSLimits) {
-		plane.topics = append(plane.topics, add(limitsKind(), fixed(x.LimitsName), c.putLimits))
+		plane.types = append(plane.types, newTyped(limitsType(), fixed(x.LimitsName), c.putLimits))
 	}
 	if wants(config.XDSRuntime) && len(x.RuntimeNames) > 0 {
-		plane.topics = append(plane.topics, add(runtimeKind(), fixed(x.RuntimeNames...), c.putRuntime))
+		plane.types = append(plane.types, newTyped(runtimeType(), fixed(x.RuntimeNames...), c.putRuntime))
 	}
-	var clusters, endpoints *topic
 	if wants(config.XDSCluster) {
-		clusters = add(clusterKind(), fixed(ledgerCluster, authCluster, policyCluster),
-			func(next map[string]*held) error { return c.putClusters(next, endpoints) })
-		plane.topics = append(plane.topics, clusters)
+		c.clusters = newTyped(clusterType(), fixed(ledgerCluster, authCluster, policyCluster), c.putClusters)
+		plane.types = append(plane.types, c.clusters)
 	}
-	if clusters != nil && wants(config.XDSEndpoint) {
-		endpoints = add(endpointKind(), func() []string { return servicesOf(clusters.held) },
-			func(next map[string]*held) error { return c.putEndpoints(next, clusters, endpoints) })
-		plane.topics = append(plane.topics, endpoints)
+	if c.clusters != nil && wants(config.XDSEndpoint) {
+		c.endpoints = newTyped(endpointType(), func() []string { return servicesOf(c.clusters.values) }, c.putEndpoints)
+		plane.types = append(plane.types, c.endpoints)
 	}
-	agent := &source{c: c, name: "agent", vouched: now, strict: map[string]bool{}, addrs: []string{x.SDSAddr}, open: openSDS}
+	agent := newServer(c, "agent", []string{x.SDSAddr}, openSDS)
 	if names := c.secretNames(); len(names) > 0 {
 		from := plane
 		if x.SDSAddr != "" {
 			from = agent
 		}
-		from.topics = append(from.topics, add(secretKind(), fixed(names...), c.putSecrets))
+		from.types = append(from.types, newTyped(secretType(), fixed(names...), c.putSecrets))
 	}
-	for _, s := range []*source{plane, agent} {
-		if len(s.topics) > 0 {
-			c.sources = append(c.sources, s)
+	for _, s := range []*server{plane, agent} {
+		if len(s.types) > 0 {
+			c.servers = append(c.servers, s)
+			c.types = append(c.types, s.types...)
 		}
 	}
 }
@@ -167,7 +163,8 @@ func (c *Client) build() {
 // Run obeys the control planes until ctx ends, and then returns nil. It is called once.
 func (c *Client) Run(ctx context.Context) error {
 	var all sync.WaitGroup
-	for _, s := range c.sources {
+	all.Go(func() { c.expire(ctx) })
+	for _, s := range c.servers {
 		all.Go(func() { s.run(ctx) })
 	}
 	if c.store != nil {
@@ -192,12 +189,12 @@ func (c *Client) Unfetched() bool {
 
 // noteFetched looks whether every type has been answered. Client.mu is held, or nothing runs yet.
 func (c *Client) noteFetched() {
-	if !slices.ContainsFunc(c.topics, func(t *topic) bool { return !t.answered && (t.wild || len(t.names()) > 0) }) {
+	if !slices.ContainsFunc(c.types, func(t anyType) bool { return t.state().unanswered() }) {
 		c.fetched.Store(true)
 	}
 }
 
-// Connected reports whether each source has a stream that has brought a message.
+// Connected reports whether each server has a stream that has brought a message.
 func (c *Client) Connected() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,7 +202,7 @@ func (c *Client) Connected() bool {
 }
 
 func (c *Client) connected() bool {
-	return !slices.ContainsFunc(c.sources, func(s *source) bool { return !s.connected })
+	return !slices.ContainsFunc(c.servers, func(s *server) bool { return !s.connected })
 }
 
 // VersionAge is how long nobody has vouched for what is in force; 0 while connected, but not once
@@ -213,131 +210,115 @@ func (c *Client) connected() bool {
 func (c *Client) VersionAge() (age time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.sources {
+	for _, s := range c.servers {
 		age = max(age, s.age(c.opts.Now()))
 	}
 	return age
 }
 
-// Outcomes of updates.
-const (
-	accepted   = iota // a response that was put in force
-	refusedOut        // a response that was refused, each time that it came
-	removed           // a resource that was taken away
-	rolledBack        // an accepted response with a version that was in force before
-	timedOut          // a resource that was asked for and did not come in time
-	unexpected        // a resource, or a response, that nobody asked for
-	numOutcomes
-)
-
-const (
-	typeLastGood = "last_good" // refused: a file that was passed over
-	typeOther    = "other"     // unexpected: a response of a type that was not asked for
-	numTypes     = 7
-)
-
-// Types are the types that Updates counts by.
-func (c *Client) Types() []string { return allTypes() }
-
-func allTypes() []string {
-	return []string{config.XDSLimits, config.XDSRuntime, config.XDSCluster, config.XDSEndpoint, typeSecret, typeLastGood, typeOther}
-}
-
-// Outcomes are the outcomes that Updates counts by.
-func (c *Client) Outcomes() []string { return allOutcomes() }
-
-func allOutcomes() []string {
-	return []string{"accepted", "refused", "removed", "rolled_back", "timed_out", "unexpected"}
-}
-
-// Updates counts what came: responses that were accepted, refused or rolled_back (which are
-// accepted ones too), and resources that were removed, timed_out or unexpected. It is 0 for a type
-// or outcome that there is not.
-func (c *Client) Updates(typ, outcome string) uint64 {
-	t, o := slices.Index(allTypes(), typ), slices.Index(allOutcomes(), outcome)
-	if t < 0 || o < 0 {
-		return 0
-	}
-	return c.counts[t][o].Load()
-}
-
-func (c *Client) count(typ string, outcome int, n int) {
-	c.counts[slices.Index(allTypes(), typ)][outcome].Add(uint64(max(0, n)))
-}
-
 // take judges a response and puts it in force. The reason is "" where it was accepted, and else
-// the NACK's, which is to wait so long.
-func (c *Client) take(t *topic, r *response) (reason string, wait time.Duration) {
+// the NACK's, which is to wait so long. The names of stale live on, and are not in force.
+func (c *Client) take(t anyType, r *response) (reason string, wait time.Duration, stale []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.opts.Now()
-	if f := &t.refused; f.known(r, r.digest, now, c.to.Stack.Config()) {
+	st, now, under := t.state(), c.opts.Now(), c.to.Stack.Config()
+	if f := &st.refused; f.known(r, now, under) {
 		f.times++
 		f.shown = now
-		c.count(t.name, refusedOut, 1)
-		return f.reason, c.timing.nack.Pause(f.times - 2)
+		c.count(st.name, refusedOut, 1)
+		return f.reason, c.timing.nack.Pause(f.times - 2), nil
 	}
-	under := c.to.Stack.Config()
 	ch, err := t.read(r, now)
 	if err == nil {
-		err = c.try(t, ch.next)
+		err = ch.apply()
 	}
 	if err != nil {
 		f := refused{sum: r.digest(), times: 1, version: r.version, reason: host.Cut(err.Error(), maxReason), at: now, shown: now, under: under}
-		if f.sum == t.refused.sum {
-			f.times += t.refused.times
+		if f.sum == st.refused.sum {
+			f.times += st.refused.times
 		}
-		t.refused = f
-		c.count(t.name, refusedOut, 1)
-		c.log.warn("xds_refused", logrus.Fields{"type": t.name, "version": host.Cut(r.version, 80), "reason": f.reason})
-		return f.reason, c.timing.nack.Pause(f.times - 2)
+		st.refused = f
+		c.count(st.name, refusedOut, 1)
+		c.log.warn("xds_refused", logrus.Fields{"type": st.name, "version": host.Cut(r.version, 80), "reason": f.reason})
+		return f.reason, c.timing.nack.Pause(f.times - 2), nil
 	}
-	c.accept(t, r, ch)
-	return "", 0
+	st.noteAnswer(r, ch)
+	c.noteAccepted(st, r, ch)
+	return "", 0, ch.stale
 }
 
-// try puts a set in force.
-func (c *Client) try(t *topic, next map[string]*held) error {
-	err := t.put(next)
-	if err == nil {
-		return nil
-	}
-	var own config.Faults
-	if errors.As(err, &own) && len(next) > 0 { // the stack names the key, and not yet the resource
-		return fault(t.culprit(next), err)
-	}
-	return err
-}
-
-// culprit names the resource, or the resources, of which the stack takes one push.
-func (t *topic) culprit(next map[string]*held) string {
-	name := ""
-	for _, n := range t.names() {
-		if next[n] != nil && (name == "" || !t.wild) {
-			name = n // of several layers the last one is on top
-		}
-	}
-	return cmp.Or(name, t.name)
-}
-
-func (c *Client) accept(t *topic, r *response, ch change) {
-	c.count(t.name, accepted, 1)
-	c.count(t.name, removed, len(ch.removed))
-	c.count(t.name, unexpected, ch.unexpected)
-	if ch.rolledBack {
-		c.count(t.name, rolledBack, 1)
-	}
-	fields := logrus.Fields{"type": t.name, "version": host.Cut(r.version, 80)}
+// noteAccepted tells of a response that is in force.
+func (c *Client) noteAccepted(st *typeState, r *response, ch *change) {
+	c.noteFetched()
+	c.count(st.name, accepted, 1)
+	c.count(st.name, removed, len(ch.removed))
+	c.count(st.name, unexpected, ch.unexpected)
+	fields := logrus.Fields{"type": st.name, "version": host.Cut(r.version, 80)}
 	if len(ch.removed) > 0 {
 		fields["removed"] = ch.removed
 	}
 	if ch.rolledBack {
+		c.count(st.name, rolledBack, 1)
 		fields["rolled_back"] = true
 	}
-	c.log.info("xds_accepted", fields)
-	t.adopt(r, ch)
-	c.noteFetched()
-	if c.store != nil && !t.secret {
+	if !ch.heartbeat {
+		c.log.info("xds_accepted", fields)
+	}
+	c.changed(st)
+}
+
+// changed has what is in force of a type written to the last good file, and its end looked at.
+func (c *Client) changed(st *typeState) {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	if c.store != nil && !st.secret {
 		c.store.touch()
 	}
+}
+
+// expire takes away what has outlived its time, also while no control plane is there, until ctx ends.
+func (c *Client) expire(ctx context.Context) {
+	for ctx.Err() == nil {
+		timer := time.NewTimer(c.expireNow())
+		select {
+		case <-ctx.Done():
+		case <-c.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// expireNow takes away what has outlived its time, and returns how long until the next one will have.
+// What the targets refuse to give up is tried again in a minute.
+func (c *Client) expireNow() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.opts.Now()
+	next := now + int64(time.Minute)
+	for _, t := range c.types {
+		st := t.state()
+		names, first := st.expired(now)
+		if first > 0 {
+			next = min(next, first)
+		}
+		if len(names) == 0 {
+			continue
+		}
+		fields := logrus.Fields{"type": st.name, "resources": names}
+		if err := t.without(names).apply(); err != nil {
+			fields["reason"] = host.Cut(err.Error(), maxReason)
+			c.log.warn("xds_not_expired", fields)
+			continue
+		}
+		for _, name := range names {
+			st.gone[name] = "expired"
+		}
+		c.count(st.name, expired, len(names))
+		c.log.info("xds_expired", fields)
+		c.changed(st)
+	}
+	return time.Duration(next - now)
 }

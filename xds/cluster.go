@@ -1,9 +1,11 @@
 package xds
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -12,7 +14,6 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -31,24 +32,28 @@ const (
 
 // backend is what is taken of a cluster.
 type backend struct {
-	push    *config.Patch
-	addrs   []string // inline endpoints; nil: it tells of none, empty: it tells that there are none
-	service string   // whose endpoints to ask for; "" unless it is of type EDS
+	push      *config.Patch
+	unlimited []string   // limits that are to be as high as their ceilings
+	addrs     assignment // inline endpoints; nil: it tells of none, empty: it tells that there are none
+	service   string     // whose endpoints to ask for; "" unless it is of type EDS
 }
 
-// clusterKind is CDS. Its value is a *backend.
-func clusterKind() kind {
-	return kind{
-		name:   config.XDSCluster,
-		url:    clusterURL,
-		wild:   true,
-		whole:  true,
-		blank:  func() proto.Message { return new(cluster.Cluster) },
-		nameOf: func(m proto.Message) string { return m.(*cluster.Cluster).GetName() },          //nolint:forcetypeassert // blank makes it
-		read:   func(m proto.Message) (any, error) { return readCluster(m.(*cluster.Cluster)) }, //nolint:forcetypeassert // blank makes it
-		pack: func(value any) any {
-			b := value.(*backend) //nolint:forcetypeassert // read makes it
-			s := storedBackend{Push: b.push.JSON(), Service: b.service}
+// clusterTakes are the fields of a Cluster that count. Where its endpoints come from is not looked at:
+// it is here.
+func clusterTakes() []string {
+	return append(assignmentTakes("load_assignment."),
+		"name", "type", "eds_cluster_config.service_name", "eds_cluster_config.eds_config", "connect_timeout",
+		"circuit_breakers.thresholds.priority", "circuit_breakers.thresholds.max_pending_requests", "circuit_breakers.thresholds.max_requests",
+		"outlier_detection.consecutive_5xx", "outlier_detection.enforcing_consecutive_5xx", "outlier_detection.base_ejection_time")
+}
+
+// clusterType is CDS.
+func clusterType() resourceType[*backend] {
+	return resourceType[*backend]{
+		typeInfo: typeInfo{name: config.XDSCluster, url: clusterURL, wildcard: true, allInSotW: true},
+		decode:   decoder((*cluster.Cluster).GetName, readCluster, clusterTakes()...),
+		pack: func(b *backend) any {
+			s := storedBackend{Push: b.push.JSON(), Unlimited: b.unlimited, Service: b.service}
 			if b.addrs != nil {
 				s.Endpoints = &b.addrs
 			}
@@ -61,11 +66,12 @@ func clusterKind() kind {
 // storedBackend is a backend in the last good file.
 type storedBackend struct {
 	Push      jsontext.Value `json:"push"`
-	Endpoints *[]string      `json:"endpoints,omitzero"` // absent: it tells of none
+	Unlimited []string       `json:"unlimited,omitempty"`
+	Endpoints *assignment    `json:"endpoints,omitzero"` // absent: it tells of none
 	Service   string         `json:"service,omitempty"`
 }
 
-func unpackBackend(raw []byte) (any, error) {
+func unpackBackend(raw []byte) (*backend, error) {
 	var s storedBackend
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return nil, err
@@ -74,7 +80,7 @@ func unpackBackend(raw []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{push: p, service: s.Service}
+	b := &backend{push: p, unlimited: s.Unlimited, service: s.Service}
 	if s.Endpoints != nil {
 		b.addrs, err = checkAddrs(*s.Endpoints)
 	}
@@ -88,30 +94,24 @@ const unejected = "10000"
 func readCluster(m *cluster.Cluster) (*backend, error) {
 	b := new(backend)
 	var faults []error
-	text := []byte{'{'}
-	set := func(name, value string) {
-		if len(text) > 1 {
-			text = append(text, ',')
-		}
-		text = append(append(appendText(text, name), ':'), value...)
-	}
-	if err := duration(set, "ledger_connect_timeout", m.GetConnectTimeout()); err != nil {
+	var text members
+	if err := duration(&text, "ledger_connect_timeout", m.GetConnectTimeout()); err != nil {
 		faults = append(faults, fmt.Errorf("connect_timeout: %w", err))
 	}
-	if err := thresholds(set, m.GetCircuitBreakers()); err != nil {
+	if err := b.thresholds(&text, m.GetCircuitBreakers()); err != nil {
 		faults = append(faults, fmt.Errorf("circuit_breakers: %w", err))
 	}
 	outliers := m.GetOutlierDetection()
-	if enforced := outliers.GetEnforcingConsecutive_5Xx(); enforced != nil && enforced.GetValue() == 0 {
-		set("breaker_errors", unejected)
-	} else {
-		count(set, "breaker_errors", outliers.GetConsecutive_5Xx())
+	if enforcing := outliers.GetEnforcingConsecutive_5Xx(); enforcing != nil && enforcing.GetValue() == 0 {
+		text.add("breaker_errors", unejected)
+	} else if n := outliers.GetConsecutive_5Xx(); n != nil {
+		text.add("breaker_errors", strconv.FormatUint(uint64(n.GetValue()), 10))
 	}
-	if err := duration(set, "breaker_open", outliers.GetBaseEjectionTime()); err != nil {
+	if err := duration(&text, "breaker_open", outliers.GetBaseEjectionTime()); err != nil {
 		faults = append(faults, fmt.Errorf("outlier_detection.base_ejection_time: %w", err))
 	}
 	var err error
-	if b.push, err = config.ParsePush(append(text, '}')); err != nil {
+	if b.push, err = config.ParsePush(text.object()); err != nil {
 		faults = append(faults, err)
 	}
 	if err := b.discover(m); err != nil {
@@ -141,7 +141,7 @@ func (b *backend) discover(m *cluster.Cluster) (err error) {
 	}
 }
 
-func thresholds(set func(name, value string), m *cluster.CircuitBreakers) error {
+func (b *backend) thresholds(text *members, m *cluster.CircuitBreakers) error {
 	seen := false
 	for _, t := range m.GetThresholds() {
 		if t.GetPriority() != core.RoutingPriority_DEFAULT {
@@ -151,19 +151,39 @@ func thresholds(set func(name, value string), m *cluster.CircuitBreakers) error 
 			return errors.New("the thresholds of DEFAULT are there twice")
 		}
 		seen = true
-		count(set, "queue", t.GetMaxPendingRequests())
-		count(set, "inflight", t.GetMaxRequests())
+		b.limit(text, "queue", t.GetMaxPendingRequests())
+		b.limit(text, "inflight", t.GetMaxRequests())
 	}
 	return nil
 }
 
-func count(set func(name, value string), name string, n *wrapperspb.UInt32Value) {
-	if n != nil {
-		set(name, strconv.FormatUint(uint64(n.GetValue()), 10))
+// limit takes a threshold. The largest number of all is how a mesh says that there is none.
+func (b *backend) limit(text *members, name string, n *wrapperspb.UInt32Value) {
+	switch {
+	case n == nil:
+	case n.GetValue() == math.MaxUint32:
+		b.unlimited = append(b.unlimited, name)
+	default:
+		text.add(name, strconv.FormatUint(uint64(n.GetValue()), 10))
 	}
 }
 
-func duration(set func(name, value string), name string, d *durationpb.Duration) error {
+// pushUnder is the push with what is unlimited as high as it may be; nil of no backend.
+func (b *backend) pushUnder(most *config.Limits) (*config.Patch, error) {
+	if b == nil {
+		return nil, nil //nolint:nilnil // a layer that is taken away
+	}
+	if len(b.unlimited) == 0 {
+		return b.push, nil
+	}
+	text := members(bytes.TrimSuffix(b.push.JSON(), []byte("}")))
+	for _, name := range b.unlimited {
+		text.add(name, strconv.Itoa(map[string]int{"queue": most.Queue, "inflight": most.InFlight}[name]))
+	}
+	return config.ParsePush(text.object())
+}
+
+func duration(text *members, name string, d *durationpb.Duration) error {
 	if d == nil {
 		return nil
 	}
@@ -173,62 +193,54 @@ func duration(set func(name, value string), name string, d *durationpb.Duration)
 	if d.GetSeconds() > int64(24*time.Hour/time.Second) { // AsDuration saturates
 		return errors.New("is over a day")
 	}
-	set(name, string(appendText(nil, d.AsDuration().String())))
+	text.add(name, string(appendText(nil, d.AsDuration().String())))
 	return nil
 }
 
 // servicesOf are the assignments that the clusters ask for.
-func servicesOf(clusters map[string]*held) (names []string) {
+func servicesOf(clusters map[string]*backend) (names []string) {
 	for _, name := range []string{ledgerCluster, authCluster, policyCluster} {
-		h := clusters[name]
-		if h == nil {
-			continue
-		}
-		if b := h.value.(*backend); b.service != "" && !slices.Contains(names, b.service) { //nolint:forcetypeassert // read makes it
+		if b := clusters[name]; b != nil && b.service != "" && !slices.Contains(names, b.service) {
 			names = append(names, b.service)
 		}
 	}
 	return names
 }
 
-// putClusters puts the ledger's cluster in force. endpoints is nil where none are asked for.
-func (c *Client) putClusters(next map[string]*held, endpoints *topic) error {
-	var assigned map[string]*held
-	if endpoints != nil {
-		assigned = endpoints.held
+// putClusters puts the ledger's cluster in force: its limits and its endpoints, or neither.
+func (c *Client) putClusters(next set[*backend]) error {
+	ledger := next.values[ledgerCluster]
+	var assigned map[string]assignment
+	if c.endpoints != nil {
+		assigned = c.endpoints.values
 	}
-	addrs, speaks := resolve(next, assigned)
-	var push *config.Patch
-	var origin config.Origin
-	if h := next[ledgerCluster]; h != nil {
-		push, origin = h.value.(*backend).push, h.origin("cluster "+ledgerCluster) //nolint:forcetypeassert // read makes it
-	}
-	if err := c.to.Stack.Admit(config.LayerCluster, push); push != nil && err != nil {
+	push, err := ledger.pushUnder(&c.to.Stack.Config().Ceilings)
+	if err != nil {
 		return err
 	}
-	before := c.endpoints
-	if speaks {
+	err = c.to.Stack.SetWith(config.LayerCluster, push, next.held[ledgerCluster].origin("cluster "+ledgerCluster), func() error {
+		addrs, speaks := resolve(ledger, assigned)
+		if !speaks {
+			return nil
+		}
 		if err := c.follow(addrs); err != nil {
 			return fault(ledgerCluster, prefixed("endpoints: ", err))
 		}
+		return nil
+	})
+	if err == nil && c.endpoints != nil {
+		c.endpoints.forget(servicesOf(next.values))
 	}
-	if err := c.to.Stack.Set(config.LayerCluster, push, origin); err != nil {
-		// A reload came between Admit and here.
-		return errors.Join(err, c.follow(before))
-	}
-	if endpoints != nil {
-		endpoints.forget(servicesOf(next))
-	}
-	return nil
+	return err
 }
 
 // forget drops the resources that nobody asks for any more.
-func (t *topic) forget(names []string) {
-	kept := map[string]*held{}
-	for _, name := range names {
-		if t.held[name] != nil {
-			kept[name] = t.held[name]
+func (t *typed[T]) forget(names []string) {
+	next := t.present()
+	for name := range t.held {
+		if !slices.Contains(names, name) {
+			next.drop(name)
 		}
 	}
-	t.held = kept
+	t.held, t.values = next.held, next.values
 }

@@ -14,12 +14,10 @@ type delta struct {
 	asked  map[string][]string // by type URL
 }
 
-const everything = "*"
-
-func (d *delta) ask(url string, c claim) error {
-	names := c.names
-	if c.wild {
-		names = []string{everything}
+func (d *delta) subscribe(url string, r request) error {
+	names := r.names
+	if r.wildcard {
+		names = []string{wildcard}
 	}
 	before, again := d.asked[url]
 	d.asked[url] = names
@@ -29,7 +27,7 @@ func (d *delta) ask(url string, c claim) error {
 		ResourceNamesUnsubscribe: without(before, names),
 	}
 	if !again {
-		req.InitialResourceVersions = c.versions
+		req.InitialResourceVersions = r.versions
 	} else if len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) == 0 {
 		return nil
 	}
@@ -37,10 +35,18 @@ func (d *delta) ask(url string, c claim) error {
 	return d.stream.Send(req)
 }
 
-func (d *delta) answer(url, nonce string, _ claim, reason string) error {
+func (d *delta) answer(url, nonce string, _ request, reason string) error {
 	return d.stream.Send(&discovery.DeltaDiscoveryRequest{
 		Node: d.self.once(), TypeUrl: url, ResponseNonce: nonce, ErrorDetail: refusal(reason).Proto(),
 	})
+}
+
+// subscribeAgain needs two requests: a server takes a name that stands in both lists of one as it likes.
+func (d *delta) subscribeAgain(url string, names []string) error {
+	if err := d.stream.Send(&discovery.DeltaDiscoveryRequest{Node: d.self.once(), TypeUrl: url, ResourceNamesUnsubscribe: names}); err != nil {
+		return err
+	}
+	return d.stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: url, ResourceNamesSubscribe: names})
 }
 
 func (d *delta) recv() (*response, error) {
@@ -50,7 +56,7 @@ func (d *delta) recv() (*response, error) {
 	}
 	r := &response{url: m.GetTypeUrl(), nonce: m.GetNonce(), version: m.GetSystemVersionInfo(), removed: m.GetRemovedResources(), size: sizeOf(m)}
 	for _, b := range m.GetResources() {
-		r.bodies = append(r.bodies, body{name: b.GetName(), version: b.GetVersion(), resource: b.GetResource()})
+		r.bodies = append(r.bodies, body{name: b.GetName(), version: b.GetVersion(), resource: b.GetResource(), ttl: b.GetTtl()})
 	}
 	return r, nil
 }

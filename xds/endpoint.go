@@ -6,12 +6,10 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/go-json-experiment/json"
-	"google.golang.org/protobuf/proto"
 
 	"svc-wallet/config"
 	"svc-wallet/host"
@@ -22,41 +20,48 @@ const (
 	maxEndpoints = 64
 )
 
-// endpointKind is EDS. Its value is the addresses, []string, the preferred one first.
-func endpointKind() kind {
-	return kind{
-		name:   config.XDSEndpoint,
-		url:    endpointURL,
-		blank:  func() proto.Message { return new(endpoint.ClusterLoadAssignment) },
-		nameOf: func(m proto.Message) string { return m.(*endpoint.ClusterLoadAssignment).GetClusterName() }, //nolint:forcetypeassert // blank makes it
-		read:   func(m proto.Message) (any, error) { return addresses(m.(*endpoint.ClusterLoadAssignment)) }, //nolint:forcetypeassert // blank makes it
-		pack:   func(value any) any { return value },
-		unpack: func(raw []byte) (any, error) {
-			var addrs []string
-			if err := json.Unmarshal(raw, &addrs); err != nil {
+// assignment is the addresses of a cluster, the preferred one first. It is not nil where there is one.
+type assignment []string
+
+// assignmentTakes are the fields of a ClusterLoadAssignment that count.
+func assignmentTakes(prefix string) (paths []string) {
+	for _, p := range []string{"cluster_name", "endpoints.priority", "endpoints.lb_endpoints.health_status", "endpoints.lb_endpoints.endpoint.address"} {
+		paths = append(paths, prefix+p)
+	}
+	return paths
+}
+
+// endpointType is EDS.
+func endpointType() resourceType[assignment] {
+	return resourceType[assignment]{
+		typeInfo: typeInfo{name: config.XDSEndpoint, url: endpointURL},
+		decode:   decoder((*endpoint.ClusterLoadAssignment).GetClusterName, addresses, assignmentTakes("")...),
+		pack:     func(a assignment) any { return a },
+		unpack: func(raw []byte) (assignment, error) {
+			var a assignment
+			if err := json.Unmarshal(raw, &a); err != nil {
 				return nil, err
 			}
-			return checkAddrs(addrs)
+			return checkAddrs(a)
 		},
 	}
 }
 
 // putEndpoints puts the assignment of the ledger's cluster in force.
-func (c *Client) putEndpoints(next map[string]*held, clusters, endpoints *topic) error {
-	addrs, speaks := resolve(clusters.held, next)
-	ledger := clusters.held[ledgerCluster]
+func (c *Client) putEndpoints(next set[assignment]) error {
+	ledger := c.clusters.values[ledgerCluster]
 	if ledger == nil {
 		return nil
 	}
-	service := ledger.value.(*backend).service //nolint:forcetypeassert // read makes it
-	if service != "" && endpoints.held[service] != nil && next[service] == nil {
+	addrs, speaks := resolve(ledger, next.values)
+	if ledger.service != "" && c.endpoints.held[ledger.service] != nil && next.held[ledger.service] == nil {
 		addrs, speaks = nil, true // it was taken away, so the static address holds
 	}
 	if !speaks {
 		return nil
 	}
 	if err := c.follow(addrs); err != nil {
-		return fault(service, prefixed("endpoints: ", err))
+		return fault(ledger.service, prefixed("endpoints: ", err))
 	}
 	return nil
 }
@@ -64,32 +69,24 @@ func (c *Client) putEndpoints(next map[string]*held, clusters, endpoints *topic)
 // resolve says which addresses the ledger's cluster has, nil being the static one. Where it does
 // not speak of any, those in use stay: its assignment has not come yet, or leaves no endpoint, and
 // the last one that works is not given up for none.
-func resolve(clusters, assigned map[string]*held) (addrs []string, speaks bool) {
-	h := clusters[ledgerCluster]
-	if h == nil {
+func resolve(ledger *backend, assigned map[string]assignment) (addrs assignment, speaks bool) {
+	switch {
+	case ledger == nil:
 		return nil, true
+	case ledger.service == "":
+		return ledger.addrs, ledger.addrs == nil || len(ledger.addrs) > 0
 	}
-	b := h.value.(*backend) //nolint:forcetypeassert // read makes it
-	if b.service == "" {
-		return b.addrs, b.addrs == nil || len(b.addrs) > 0
-	}
-	if a := assigned[b.service]; a != nil {
-		addrs = a.value.([]string) //nolint:forcetypeassert // read makes it
-	}
+	addrs = assigned[ledger.service]
 	return addrs, len(addrs) > 0
 }
 
 // follow makes the ledger client use other addresses, where they are other ones.
 func (c *Client) follow(addrs []string) error {
-	if slices.Equal(addrs, c.endpoints) {
+	if slices.Equal(addrs, c.addrs) {
 		return nil
 	}
 	for _, a := range addrs {
-		at, err := host.ParseAddr(a)
-		if err != nil {
-			return err
-		}
-		if c.cfg.Ledger.TLSCAFile == "" && !at.IsLocal() {
+		if at, err := host.ParseAddr(a); c.cfg.Ledger.TLSCAFile == "" && (err != nil || !at.IsLocal()) {
 			return fmt.Errorf("%s is neither a Unix socket nor a loopback address, so it needs ledger.tls_ca_file", host.Plain(a))
 		}
 	}
@@ -98,13 +95,13 @@ func (c *Client) follow(addrs []string) error {
 			return err
 		}
 	}
-	c.endpoints = addrs
+	c.addrs = addrs
 	return nil
 }
 
 // addresses are the endpoints of an assignment in the order of their priority: those that are
 // well or of unknown health, then those that are degraded. The others are left out. It is not nil.
-func addresses(m *endpoint.ClusterLoadAssignment) ([]string, error) {
+func addresses(m *endpoint.ClusterLoadAssignment) (assignment, error) {
 	type found struct {
 		addr string
 		rank uint64
@@ -134,7 +131,7 @@ func addresses(m *endpoint.ClusterLoadAssignment) ([]string, error) {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b found) int { return int(a.rank) - int(b.rank) }) //nolint:gosec // under 2^33
-	addrs := []string{}
+	addrs := assignment{}
 	for _, f := range all {
 		if !slices.Contains(addrs, f.addr) {
 			addrs = append(addrs, f.addr)
@@ -161,26 +158,25 @@ func address(m *core.Address) (string, error) {
 	default:
 		return "", errors.New("has no address that the sidecar can dial")
 	}
+	return addr, judged(addr)
+}
+
+func judged(addr string) error {
 	if _, err := host.ParseAddr(addr); err != nil {
-		return "", fmt.Errorf("%s is not an address: %w", host.Plain(addr), err)
+		return fmt.Errorf("%s is not an address: %w", host.Plain(addr), err)
 	}
-	return addr, nil
+	return nil
 }
 
 // checkAddrs are addresses from the last good file.
-func checkAddrs(addrs []string) ([]string, error) {
+func checkAddrs(addrs assignment) (assignment, error) {
 	if len(addrs) > maxEndpoints {
 		return nil, fmt.Errorf("endpoints: there are more than %d", maxEndpoints)
 	}
 	for _, a := range addrs {
-		if _, err := host.ParseAddr(a); err != nil {
-			return nil, fmt.Errorf("endpoints: %s is not an address: %w", host.Plain(a), err)
+		if err := judged(a); err != nil {
+			return nil, prefixed("endpoints: ", err)
 		}
 	}
 	return addrs, nil
-}
-
-// prefixed puts a path before each line of err.
-func prefixed(path string, err error) error {
-	return errors.New(path + strings.ReplaceAll(err.Error(), "\n", "\n"+path))
 }

@@ -47,7 +47,7 @@ func TestInitialFetch(t *testing.T) {
 		l.acked(l.push(clusterURL, "1", []named{clusterOf(`{"name": "ledger", "type": "EDS"}`)}))
 		waits("without endpoints", true)
 		l.asks(endpointURL)
-		l.acked(l.push(endpointURL, "1", []named{assignment("ledger", "/1")}))
+		l.acked(l.push(endpointURL, "1", []named{assignmentOf("ledger", "/1")}))
 		waits("with everything", false)
 		w.stop()
 

@@ -127,7 +127,7 @@ func TestTooManyPings(t *testing.T) {
 	w := newSidecar(t, setup{flags: map[string]string{"xds.addr": addr, "xds.types": "limits"}})
 	await(t, "the end of a stream", func() bool { return strings.Contains(w.status().Sources[0].LastError, "too_many_pings") })
 	w.stop()
-	if s := w.sources[0]; !s.strict[addr] || s.ping > strictPing {
-		t.Errorf("pings every %s", s.ping)
+	if s := w.servers[0]; !s.strict[addr] || s.conn.ping > strictPing {
+		t.Errorf("pings every %s", s.conn.ping)
 	}
 }

@@ -31,9 +31,52 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/resources.txt")
 
+// kind is a type of resource whatever its values are.
+type kind struct {
+	typeInfo
+	blank  proto.Message
+	read   func(raw []byte) (any, error)
+	pack   func(any) any
+	unpack func(raw []byte) (any, error)
+	// restored says what is wrong with a last good file.
+	restored func(items []lastItem, names []string) error
+}
+
+func kindOf[T any](rt resourceType[T], blank proto.Message) kind {
+	return kind{
+		typeInfo: rt.typeInfo,
+		blank:    blank,
+		read: func(raw []byte) (any, error) {
+			_, value, err := rt.decode(raw)
+			if err != nil {
+				return nil, err
+			}
+			v, _, err := value()
+			return v, err
+		},
+		pack:   func(v any) any { return rt.pack(v.(T)) },
+		unpack: func(raw []byte) (any, error) { return rt.unpack(raw) },
+		restored: func(items []lastItem, names []string) error {
+			_, err := newTyped(rt, func() []string { return names }, func(set[T]) error { return nil }).restored(items, 1)
+			return err
+		},
+	}
+}
+
+func kinds() []kind {
+	return []kind{
+		kindOf(limitsType(), new(core.TypedExtensionConfig)), kindOf(runtimeType(), new(runtime.Runtime)), kindOf(clusterType(), new(cluster.Cluster)),
+		kindOf(endpointType(), new(endpoint.ClusterLoadAssignment)), kindOf(secretType(), new(transport.Secret)),
+	}
+}
+
 // decoded is what is taken of a resource, in words, or what is wrong with it.
 func decoded(k kind, m proto.Message) string {
-	value, err := k.read(m)
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		return "broken: " + err.Error()
+	}
+	value, err := k.read(raw)
 	if err != nil {
 		return "refused: " + err.Error()
 	}
@@ -51,7 +94,8 @@ func decoded(k kind, m proto.Message) string {
 		if v.addrs != nil {
 			addrs = fmt.Sprintf("%q", v.addrs)
 		}
-		return strings.TrimSpace(fmt.Sprintf("%s %s %s", v.push.JSON(), addrs, v.service))
+		unlimited := strings.Join(v.unlimited, ",")
+		return strings.TrimSpace(fmt.Sprintf("%s %s %s %s", v.push.JSON(), addrs, v.service, unlimited))
 	}
 	text, err := json.Marshal(k.pack(value))
 	if err != nil {
@@ -88,7 +132,7 @@ func TestResources(t *testing.T) {
 			i++
 			want = append(want, strings.TrimPrefix(lines[i], "    "))
 		}
-		m := k.blank()
+		m := proto.Clone(k.blank)
 		if err := protojson.Unmarshal([]byte(text), m); err != nil {
 			t.Fatalf("line %d: %v", at, err)
 		}
@@ -131,7 +175,7 @@ func TestLimitsForms(t *testing.T) {
 		"protobuf":         ours,
 	} {
 		m := &core.TypedExtensionConfig{Name: "svc-wallet.limits", TypedConfig: pack(body)}
-		if got := decoded(limitsKind(), m); got != string(want.JSON()) {
+		if got := decoded(kinds()[0], m); got != string(want.JSON()) {
 			t.Errorf("%s: %s, want %s", name, got, want.JSON())
 		}
 		if err := Check(extensionURL, m); err != nil {
@@ -146,7 +190,7 @@ func TestLimitsMessage(t *testing.T) {
 	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
 	with := func(m proto.Message) proto.Message { m.ProtoReflect().SetUnknown(unknown); return m }
 	read := func(m proto.Message) string {
-		return decoded(limitsKind(), &core.TypedExtensionConfig{Name: "l", TypedConfig: pack(m)})
+		return decoded(kinds()[0], &core.TypedExtensionConfig{Name: "l", TypedConfig: pack(m)})
 	}
 	for want, m := range map[string]proto.Message{
 		"refused: Limits: has a field that this program does not know":                  with(&xdspb.Limits{}),
@@ -226,19 +270,19 @@ func TestDoubles(t *testing.T) {
 // TestNesting: neither a value nor a message that is nested deeply costs more than a refusal.
 func TestNesting(t *testing.T) {
 	v := structpb.NewNumberValue(1)
-	for range 40 {
+	for range 12 { // each of them is three messages
 		v = structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{"a": v}})
 	}
 	deep := &structpb.Struct{Fields: map[string]*structpb.Value{"svc-wallet": v}}
-	if got := decoded(runtimeKind(), &runtime.Runtime{Name: "r", Layer: deep}); !strings.Contains(got, "nested") {
+	if got := decoded(kinds()[1], &runtime.Runtime{Name: "r", Layer: deep}); !strings.Contains(got, "nested") {
 		t.Error(got)
 	}
 	list := structpb.NewNumberValue(1)
 	for range 20 {
 		list = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{list}})
 	}
-	m := &xdstype.TypedStruct{TypeUrl: limitsType, Value: &structpb.Struct{Fields: map[string]*structpb.Value{"overrides": list}}}
-	if got := decoded(limitsKind(), &core.TypedExtensionConfig{TypedConfig: pack(m)}); !strings.Contains(got, "nested") {
+	m := &xdstype.TypedStruct{TypeUrl: limitsName, Value: &structpb.Struct{Fields: map[string]*structpb.Value{"overrides": list}}}
+	if got := decoded(kinds()[0], &core.TypedExtensionConfig{TypedConfig: pack(m)}); !strings.Contains(got, "nested") {
 		t.Error(got)
 	}
 	raw := []byte{}
@@ -283,7 +327,7 @@ func TestCheck(t *testing.T) {
 // the last good file.
 func FuzzResources(f *testing.F) {
 	for i, seed := range []proto.Message{
-		&core.TypedExtensionConfig{Name: "l", TypedConfig: pack(&xdstype.TypedStruct{TypeUrl: limitsType, Value: object(`{"queue": 5, "overrides": [{"route": "tx", "rate_per_second": 1, "rate_burst": 2}]}`)})},
+		&core.TypedExtensionConfig{Name: "l", TypedConfig: pack(&xdstype.TypedStruct{TypeUrl: limitsName, Value: object(`{"queue": 5, "overrides": [{"route": "tx", "rate_per_second": 1, "rate_burst": 2}]}`)})},
 		&runtime.Runtime{Name: "r", Layer: object(`{"svc-wallet": {"route.tx": {"enabled": {"numerator": 25}}}, "svc-wallet.shadow.queue": 1}`)},
 		&cluster.Cluster{Name: "ledger", LoadAssignment: &endpoint.ClusterLoadAssignment{}},
 		&endpoint.ClusterLoadAssignment{ClusterName: "ledger"},
@@ -298,11 +342,7 @@ func FuzzResources(f *testing.F) {
 	f.Add(uint8(0), []byte("\x00\xff"))
 	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
 		k := kinds()[int(which)%len(kinds())]
-		m, err := k.open(&anypb.Any{TypeUrl: k.url, Value: raw})
-		if err != nil {
-			return
-		}
-		value, err := k.read(m)
+		value, err := k.read(raw)
 		if err != nil || k.secret {
 			return
 		}

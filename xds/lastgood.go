@@ -44,7 +44,8 @@ type lastItem struct {
 	Type    string         `json:"type"`
 	Name    string         `json:"name"`
 	Version string         `json:"version"`
-	At      int64          `json:"at"` // Unix nanoseconds
+	At      int64          `json:"at"`               // Unix nanoseconds
+	Expires int64          `json:"expires,omitzero"` // Unix nanoseconds
 	Value   jsontext.Value `json:"value"`
 }
 
@@ -81,7 +82,7 @@ func decodeLastGood(raw []byte) (lastGoodBody, error) {
 	return b, nil
 }
 
-// restore puts what the last run knew in force, topic by topic. What is damaged, or does not fit
+// restore puts what the last run knew in force, type by type. What is damaged, or does not fit
 // the configuration any more, is passed over.
 func (c *Client) restore() {
 	c.mu.Lock()
@@ -101,21 +102,21 @@ func (c *Client) restore() {
 		return
 	}
 	resources := 0
-	for _, t := range c.topics {
-		next, err := t.restored(b.Resources)
-		if err == nil && len(next) > 0 {
-			err = c.try(t, next)
+	for _, t := range c.types {
+		ts := t.state()
+		ch, err := t.restored(b.Resources, c.opts.Now())
+		if err == nil {
+			err = ch.apply()
 		}
 		if err != nil {
-			c.count(t.name, refusedOut, 1)
-			c.log.warn("xds_last_good_passed_over", logrus.Fields{"type": t.name, "reason": host.Cut(err.Error(), maxReason)})
+			c.count(ts.name, refusedOut, 1)
+			c.log.warn("xds_last_good_passed_over", logrus.Fields{"type": ts.name, "reason": host.Cut(err.Error(), maxReason)})
 			continue
 		}
-		t.held = next
-		resources += len(next)
-		t.answered = len(next) > 0 || slices.Contains(b.Answered, t.name)
-		for _, s := range c.sources {
-			if len(next) > 0 && slices.Contains(s.topics, t) {
+		resources += len(ts.held)
+		ts.answered = len(ts.held) > 0 || slices.Contains(b.Answered, ts.name)
+		for _, s := range c.servers {
+			if len(ts.held) > 0 && slices.Contains(s.types, t) {
 				s.vouched = min(s.vouched, b.Written)
 			}
 		}
@@ -125,24 +126,34 @@ func (c *Client) restore() {
 	})
 }
 
-// restored are the topic's resources of a last good file.
-func (t *topic) restored(items []lastItem) (map[string]*held, error) {
-	next := map[string]*held{}
-	if t.unpack == nil {
-		return next, nil
-	}
+// restored is the change to the resources of a last good file that have not expired at now.
+func (t *typed[T]) restored(items []lastItem, now int64) (*change, error) {
+	next := set[T]{map[string]*resource{}, map[string]T{}}
 	names := t.names()
 	for _, item := range items {
-		if item.Type != t.name || !slices.Contains(names, item.Name) {
+		if t.secret || item.Type != t.name || !slices.Contains(names, item.Name) || (item.Expires > 0 && item.Expires <= now) {
 			continue
 		}
-		value, err := t.unpack(item.Value)
+		value, err := t.rt.unpack(item.Value)
 		if err != nil {
 			return nil, fault(item.Name, err)
 		}
-		next[item.Name] = &held{version: item.Version, at: item.At, disk: true, value: value}
+		next.values[item.Name] = value
+		next.held[item.Name] = &resource{version: item.Version, at: item.At, expires: item.Expires, disk: true}
 	}
-	return next, nil
+	return t.applying(&change{}, next), nil
+}
+
+// items is what of a type goes into the last good file.
+func (t *typed[T]) items() (items []lastItem, err error) {
+	if t.secret {
+		return nil, nil
+	}
+	for name, h := range t.held {
+		text, bad := json.Marshal(t.rt.pack(t.values[name]))
+		items, err = append(items, lastItem{t.name, name, h.version, h.at, h.expires, text}), errors.Join(err, bad)
+	}
+	return items, err
 }
 
 // snapshot is the last good file of now.
@@ -150,21 +161,12 @@ func (c *Client) snapshot() ([]byte, error) {
 	c.mu.Lock()
 	b := lastGoodBody{Written: c.opts.Now()}
 	var err error
-	for _, t := range c.topics {
-		if t.secret {
-			continue
+	for _, t := range c.types {
+		if ts := t.state(); ts.answered && !ts.secret {
+			b.Answered = append(b.Answered, ts.name)
 		}
-		if t.answered {
-			b.Answered = append(b.Answered, t.name)
-		}
-		for name, h := range t.held {
-			item := lastItem{Type: t.name, Name: name, Version: h.version, At: h.at}
-			var bad error
-			if item.Value, bad = json.Marshal(t.pack(h.value)); bad != nil {
-				err = errors.Join(err, bad)
-			}
-			b.Resources = append(b.Resources, item)
-		}
+		items, bad := t.items()
+		b.Resources, err = append(b.Resources, items...), errors.Join(err, bad)
 	}
 	c.mu.Unlock()
 	if err != nil {

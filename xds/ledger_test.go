@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// assignment is an EDS resource with Unix sockets.
-func assignment(name string, paths ...string) named {
+// assignmentOf is an EDS resource with Unix sockets.
+func assignmentOf(name string, paths ...string) named {
 	var list []string
 	for _, p := range paths {
 		list = append(list, `{"endpoint": {"address": {"pipe": {"path": "`+p+`"}}}}`)
@@ -25,7 +25,7 @@ func assignment(name string, paths ...string) named {
 }
 
 func ledgerAt(extra string, paths ...string) named {
-	m := assignment("ledger", paths...)
+	m := assignmentOf("ledger", paths...)
 	cla := new(endpoint.ClusterLoadAssignment)
 	if err := m.body.UnmarshalTo(cla); err != nil {
 		panic(err)
@@ -72,7 +72,7 @@ func TestCluster(t *testing.T) {
 			t.Error(got)
 		}
 		got = l.answer(l.push(clusterURL, "3", []named{ledgerAt(`, "circuit_breakers": {"thresholds": [{"max_pending_requests": 9000}]}`, "/x")}))
-		if !strings.HasPrefix(got, "ledger: limits.queue: 9000 (from push) is over ceilings.queue") || w.endpoints()[0] != "unix:/a" {
+		if !strings.HasPrefix(got, "ledger: limits.queue: 9000 (from xds cluster ledger) is over ceilings.queue") || w.endpoints()[0] != "unix:/a" {
 			t.Error(got, w.endpoints())
 		}
 		// None at all: the last ones stay.
@@ -104,11 +104,11 @@ func TestEndpoints(t *testing.T) {
 		if r := l.asks(endpointURL); !slices.Equal(r.names, []string{"one"}) || w.endpoints()[0] != "unix:/static" {
 			t.Errorf("asked for %v, in use %v", r.names, w.endpoints())
 		}
-		l.acked(l.push(endpointURL, "1", []named{assignment("one", "/1", "/2")}))
+		l.acked(l.push(endpointURL, "1", []named{assignmentOf("one", "/1", "/2")}))
 		if !slices.Equal(w.endpoints(), []string{"unix:/1", "unix:/2"}) {
 			t.Errorf("%v", w.endpoints())
 		}
-		l.acked(l.push(endpointURL, "2", []named{assignment("one")}))
+		l.acked(l.push(endpointURL, "2", []named{assignmentOf("one")}))
 		if !slices.Equal(w.endpoints(), []string{"unix:/1", "unix:/2"}) {
 			t.Errorf("%v", w.endpoints())
 		}
@@ -116,11 +116,11 @@ func TestEndpoints(t *testing.T) {
 		if r := l.asks(endpointURL); !slices.Equal(r.names, []string{"two"}) || (protocol == "delta" && !slices.Equal(r.dropped, []string{"one"})) {
 			t.Errorf("asked for %v, dropped %v", r.names, r.dropped)
 		}
-		l.acked(l.push(endpointURL, "3", []named{assignment("two", "/3")}))
+		l.acked(l.push(endpointURL, "3", []named{assignmentOf("two", "/3")}))
 		if n := w.Updates("endpoint", "unexpected"); n != 0 || !slices.Equal(w.endpoints(), []string{"unix:/3"}) {
 			t.Errorf("%v", w.endpoints())
 		}
-		l.acked(l.push(endpointURL, "4", []named{assignment("one", "/4")})) // no longer asked for
+		l.acked(l.push(endpointURL, "4", []named{assignmentOf("one", "/4")})) // no longer asked for
 		if n := w.Updates("endpoint", "unexpected"); n != 1 || !slices.Equal(w.endpoints(), []string{"unix:/3"}) {
 			t.Errorf("%v", w.endpoints())
 		}
@@ -150,7 +150,7 @@ func TestEndpointsRefused(t *testing.T) {
 	l.acked(l.push(clusterURL, "3", []named{ledgerAt(narrow, "/a")})) // the same endpoints: nobody is asked
 	l.acked(l.push(clusterURL, "4", []named{clusterOf(`{"name": "ledger", "type": "EDS"}`)}))
 	l.asks(endpointURL)
-	if got := l.answer(l.push(endpointURL, "1", []named{assignment("ledger", "/b")})); got != "ledger: endpoints: another ledger" {
+	if got := l.answer(l.push(endpointURL, "1", []named{assignmentOf("ledger", "/b")})); got != "ledger: endpoints: another ledger" {
 		t.Error(got)
 	}
 	w.mu.Lock()
@@ -170,4 +170,71 @@ func TestEndpointsRefused(t *testing.T) {
 		t.Error(got)
 	}
 	l.acked(l.push(clusterURL, "8", []named{ledgerAt("", many[1:]...)}))
+}
+
+// TestUnlimited: the largest number of all, by which a mesh says that there is no limit, is as high as
+// the ceiling, before and after a restart, and refuses nothing else of the push.
+func TestUnlimited(t *testing.T) {
+	w, l := ledgerSidecar(t, "delta")
+	most := &w.stack.Config().Ceilings
+	l.acked(l.push(clusterURL, "1", []named{ledgerAt(`, "connect_timeout": "0.3s", "circuit_breakers": {"thresholds": [{"max_pending_requests": 4294967295, "max_requests": 4294967295}]}`, "/a")}))
+	if n := w.live.Load(); n.Queue != most.Queue || n.InFlight != most.InFlight || n.LedgerConnectTimeout != 300*time.Millisecond {
+		t.Errorf("queue %d, in flight %d, %s", n.Queue, n.InFlight, n.LedgerConnectTimeout)
+	}
+	w.stop()
+	again := newSidecar(t, setup{idle: true, flags: map[string]string{"xds.addr": "unix:/nowhere", "xds.types": "cluster,endpoint", "xds.last_good_file": w.store.path}})
+	if n := again.live.Load(); n.Queue != most.Queue || n.InFlight != most.InFlight {
+		t.Errorf("after a restart: queue %d, in flight %d", n.Queue, n.InFlight)
+	}
+}
+
+// TestIgnored: /config names the fields of a cluster and of an assignment that change nothing here,
+// and none of those that do.
+func TestIgnored(t *testing.T) {
+	protocols(t, func(t *testing.T, protocol string) {
+		w, l := ledgerSidecar(t, protocol)
+		l.acked(l.push(clusterURL, "1", []named{clusterOf(`{"name": "ledger", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}, "service_name": "one"},
+			"connect_timeout": "0.3s", "lb_policy": "RANDOM", "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+			"circuit_breakers": {"thresholds": [{"max_requests": 9, "max_retries": 3}, {"priority": "HIGH", "max_requests": 9}], "per_host_thresholds": [{"max_connections": 1}]},
+			"outlier_detection": {"consecutive_5xx": 5, "enforcing_consecutive_5xx": 100, "interval": "1s"}}`)}))
+		l.asks(endpointURL)
+		m := new(endpoint.ClusterLoadAssignment)
+		if err := protojson.Unmarshal([]byte(`{"cluster_name": "one", "policy": {"drop_overloads": [{"category": "x"}], "overprovisioning_factor": 140}, "endpoints": [
+			{"priority": 1, "load_balancing_weight": 3, "locality": {"zone": "z"}, "lb_endpoints": [{"health_status": "HEALTHY", "load_balancing_weight": 2, "endpoint": {"hostname": "h", "address": {"pipe": {"path": "/a"}}}}]}]}`), m); err != nil {
+			t.Fatal(err)
+		}
+		l.acked(l.push(endpointURL, "1", []named{{"one", pack(m)}}))
+		want := map[string][]string{
+			"ledger": {"circuit_breakers.per_host_thresholds", "circuit_breakers.thresholds.max_retries", "common_lb_config.healthy_panic_threshold.value", "lb_policy", "outlier_detection.interval"},
+			"one":    {"endpoints.lb_endpoints.endpoint.hostname", "endpoints.lb_endpoints.load_balancing_weight", "endpoints.load_balancing_weight", "endpoints.locality.zone", "policy.drop_overloads", "policy.overprovisioning_factor"},
+		}
+		for _, r := range w.status().Resources {
+			if !slices.Equal(r.Ignored, want[r.Name]) {
+				t.Errorf("%s: %q, want %q", r.Name, r.Ignored, want[r.Name])
+			}
+		}
+	})
+}
+
+// TestClusterWhole: of a cluster whose endpoints are good and whose limits are not, or the other way
+// round, nothing is in force, and the sidecar is what it was before; several resources of a response
+// likewise.
+func TestClusterWhole(t *testing.T) {
+	protocols(t, func(t *testing.T, protocol string) {
+		w, l := ledgerSidecar(t, protocol)
+		l.acked(l.push(clusterURL, "1", []named{ledgerAt(`, "connect_timeout": "0.3s"`, "/a")}))
+		before := w.stack.Config()
+		refused := func(resources ...named) {
+			t.Helper()
+			if l.answer(l.push(clusterURL, "bad", resources)) == "" || w.stack.Config() != before || !slices.Equal(w.endpoints(), []string{"unix:/a"}) {
+				t.Errorf("%v in use", w.endpoints())
+			}
+		}
+		refused(ledgerAt(`, "circuit_breakers": {"thresholds": [{"max_requests": 600, "max_pending_requests": 9000}]}`, "/b"))
+		refused(ledgerAt(`, "circuit_breakers": {"thresholds": [{"max_requests": 600}]}`, "/b"), clusterOf(`{"name": "policy", "type": "ORIGINAL_DST"}`))
+		w.mu.Lock()
+		w.addrsErr = errors.New("another ledger")
+		w.mu.Unlock()
+		refused(ledgerAt(`, "circuit_breakers": {"thresholds": [{"max_requests": 600}]}`, "/b"))
+	})
 }

@@ -9,6 +9,7 @@ import (
 	udpa "github.com/cncf/xds/go/udpa/type/v1"
 	xdstype "github.com/cncf/xds/go/xds/type/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -19,92 +20,68 @@ import (
 )
 
 const (
-	limitsType   = "svc_wallet.v1.Limits"
+	limitsName   = "svc_wallet.v1.Limits"
 	structNew    = "xds.type.v3.TypedStruct"
 	structOld    = "udpa.type.v1.TypedStruct" // what Istio sends
 	extensionURL = typePrefix + "envoy.config.core.v3.TypedExtensionConfig"
 )
 
-// limitsKind is ECDS: every limit in one resource. Its value is a *config.Patch.
-func limitsKind() kind {
-	return kind{
-		name:   config.XDSLimits,
-		url:    extensionURL,
-		blank:  func() proto.Message { return new(core.TypedExtensionConfig) },
-		nameOf: func(m proto.Message) string { return m.(*core.TypedExtensionConfig).GetName() }, //nolint:forcetypeassert // blank makes it
-		read: func(m proto.Message) (any, error) {
-			text, err := limitsJSON(m.(*core.TypedExtensionConfig)) //nolint:forcetypeassert // blank makes it
+// limitsType is ECDS: every limit in one resource.
+func limitsType() resourceType[*config.Patch] {
+	return resourceType[*config.Patch]{
+		typeInfo: typeInfo{name: config.XDSLimits, url: extensionURL},
+		decode: decoder((*core.TypedExtensionConfig).GetName, func(m *core.TypedExtensionConfig) (*config.Patch, error) {
+			text, err := limitsJSON(m)
 			if err != nil {
 				return nil, err
 			}
-			return parsePush(text)
-		},
-		pack:   packPush,
-		unpack: parsePush,
+			return config.ParsePush(text)
+		}),
+		pack:   func(p *config.Patch) any { return jsontext.Value(p.JSON()) },
+		unpack: config.ParsePush,
 	}
 }
 
 // putLimits puts the resource of that name in force.
-func (c *Client) putLimits(next map[string]*held) error {
-	h := next[c.cfg.XDS.LimitsName]
-	if h == nil {
-		return c.to.Stack.Set(config.LayerLimits, nil, config.Origin{})
-	}
-	return c.to.Stack.Set(config.LayerLimits, h.value.(*config.Patch), h.origin("limits "+c.cfg.XDS.LimitsName)) //nolint:forcetypeassert // read makes it
+func (c *Client) putLimits(next set[*config.Patch]) error {
+	name := c.cfg.XDS.LimitsName
+	return c.to.Stack.Set(config.LayerLimits, next.values[name], next.held[name].origin("limits "+name))
 }
-
-// parsePush is config.ParsePush as kinds want it.
-func parsePush(text []byte) (any, error) {
-	p, err := config.ParsePush(text)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// packed is a text of JSON that is written as it is.
-type packed []byte
-
-// MarshalJSON implements json.Marshaler.
-func (p packed) MarshalJSON() ([]byte, error) { return p, nil }
-
-func packPush(value any) any { return packed(value.(*config.Patch).JSON()) } //nolint:forcetypeassert // read makes it
 
 // limitsJSON is the push that a resource holds, as JSON.
 func limitsJSON(m *core.TypedExtensionConfig) ([]byte, error) {
 	body := m.GetTypedConfig()
-	name := body.GetTypeUrl()[strings.LastIndexByte(body.GetTypeUrl(), '/')+1:]
-	var inner string
-	var value *structpb.Struct
+	name := afterSlash(body.GetTypeUrl())
+	var inner proto.Message
 	switch name {
 	case structNew:
-		s := new(xdstype.TypedStruct)
-		if err := unmarshal(body.GetValue(), s); err != nil {
-			return nil, fmt.Errorf("typed_config: %w", err)
-		}
-		inner, value = s.GetTypeUrl(), s.GetValue()
+		inner = new(xdstype.TypedStruct)
 	case structOld:
-		s := new(udpa.TypedStruct)
-		if err := unmarshal(body.GetValue(), s); err != nil {
-			return nil, fmt.Errorf("typed_config: %w", err)
-		}
-		inner, value = s.GetTypeUrl(), s.GetValue()
-	case limitsType:
-		s := new(xdspb.Limits)
-		if err := unmarshal(body.GetValue(), s); err != nil {
-			return nil, fmt.Errorf("typed_config: %w", err)
-		}
-		return appendMessage(nil, s.ProtoReflect(), "")
+		inner = new(udpa.TypedStruct)
+	case limitsName:
+		inner = new(xdspb.Limits)
 	case "":
 		return nil, errors.New("typed_config: is missing")
 	default:
-		return nil, fmt.Errorf("typed_config: is a %s, not a %s, %s or %s", host.Plain(name), structNew, structOld, limitsType)
+		return nil, fmt.Errorf("typed_config: is a %s, not a %s, %s or %s", host.Plain(name), structNew, structOld, limitsName)
 	}
-	if inner[strings.LastIndexByte(inner, '/')+1:] != limitsType {
-		return nil, fmt.Errorf("typed_config.type_url: is %s, not %s", host.Plain(inner), typePrefix+limitsType)
+	if err := unmarshal(body.GetValue(), inner); err != nil {
+		return nil, fmt.Errorf("typed_config: %w", err)
 	}
-	return appendStruct(nil, value, "", 0)
+	s, isStruct := inner.(interface {
+		GetTypeUrl() string
+		GetValue() *structpb.Struct
+	})
+	if !isStruct {
+		return appendMessage(nil, inner.ProtoReflect(), "")
+	}
+	if afterSlash(s.GetTypeUrl()) != limitsName {
+		return nil, fmt.Errorf("typed_config.type_url: is %s, not %s", host.Plain(s.GetTypeUrl()), typePrefix+limitsName)
+	}
+	return appendStruct(nil, s.GetValue(), "", 0)
 }
+
+func afterSlash(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
 // appendMessage appends a message of limits.proto as the JSON object that it stands for. A field
 // that this program does not know would be a limit that it does not keep, so it is refused.

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"svc-wallet/config"
@@ -79,15 +80,15 @@ type line struct {
 	t     *testing.T
 	ctx   context.Context
 	delta bool
-	reqs  chan request
+	reqs  chan asked
 	send  func(any) error
 	end   chan error
 	nonce int
-	kept  []request // that came before the answer waited for last
+	kept  []asked // that came before the answer waited for last
 }
 
-// request is what a sidecar sent, in either variant.
-type request struct {
+// asked is what a sidecar sent, in either variant.
+type asked struct {
 	url, nonce, version string
 	names, dropped      []string
 	initial             map[string]string
@@ -147,8 +148,8 @@ func cutUnix(addr string) (string, bool) {
 	return "", false
 }
 
-func (p *plane) accept(ctx context.Context, delta bool, send func(any) error, recv func() (request, error)) error {
-	l := &line{ctx: ctx, delta: delta, reqs: make(chan request, 1024), send: send, end: make(chan error, 1)}
+func (p *plane) accept(ctx context.Context, delta bool, send func(any) error, recv func() (asked, error)) error {
+	l := &line{ctx: ctx, delta: delta, reqs: make(chan asked, 1024), send: send, end: make(chan error, 1)}
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		defer close(l.reqs)
@@ -180,9 +181,9 @@ func (p *plane) accept(ctx context.Context, delta bool, send func(any) error, re
 func (p *plane) DeltaAggregatedResources(s grpc.BidiStreamingServer[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse]) error {
 	return p.accept(s.Context(), true,
 		func(m any) error { return s.Send(m.(*discovery.DeltaDiscoveryResponse)) },
-		func() (request, error) {
+		func() (asked, error) {
 			m, err := s.Recv()
-			return request{
+			return asked{
 				url: m.GetTypeUrl(), nonce: m.GetResponseNonce(), names: m.GetResourceNamesSubscribe(),
 				dropped: m.GetResourceNamesUnsubscribe(), initial: m.GetInitialResourceVersions(),
 				reason: m.GetErrorDetail().GetMessage(), node: m.GetNode(),
@@ -193,9 +194,9 @@ func (p *plane) DeltaAggregatedResources(s grpc.BidiStreamingServer[discovery.De
 func (p *plane) StreamAggregatedResources(s grpc.BidiStreamingServer[discovery.DiscoveryRequest, discovery.DiscoveryResponse]) error {
 	return p.accept(s.Context(), false,
 		func(m any) error { return s.Send(m.(*discovery.DiscoveryResponse)) },
-		func() (request, error) {
+		func() (asked, error) {
 			m, err := s.Recv()
-			return request{
+			return asked{
 				url: m.GetTypeUrl(), nonce: m.GetResponseNonce(), names: m.GetResourceNames(), version: m.GetVersionInfo(),
 				reason: m.GetErrorDetail().GetMessage(), node: m.GetNode(),
 			}, err
@@ -254,10 +255,18 @@ func (l *line) acks(url, version string, resources []named) bool {
 	return false
 }
 
-// named is a resource with its name, in a delta with its version.
+// named is a resource with its name, in a delta with its version; nil: only that it lives on.
 type named struct {
 	name string
 	body *anypb.Any
+}
+
+// lasting are resources that live for so long.
+func lasting(ttl time.Duration, resources ...named) (all []named) {
+	for _, r := range resources {
+		all = append(all, named{r.name, pack(&discovery.Resource{Name: r.name, Resource: r.body, Ttl: durationpb.New(ttl)})})
+	}
+	return all
 }
 
 // push sends a response and returns its nonce.
@@ -281,14 +290,21 @@ func (l *line) message(url, version, nonce string, resources []named, removed []
 	}
 	m := &discovery.DeltaDiscoveryResponse{TypeUrl: url, SystemVersionInfo: version, Nonce: nonce, RemovedResources: removed}
 	for _, r := range resources {
-		m.Resources = append(m.Resources, &discovery.Resource{Name: r.name, Version: version, Resource: r.body})
+		wrapped := &discovery.Resource{Name: r.name, Version: version, Resource: r.body}
+		if r.body.GetTypeUrl() == wrapperURL {
+			if err := r.body.UnmarshalTo(wrapped); err != nil {
+				panic(err)
+			}
+			wrapped.Version = version
+		}
+		m.Resources = append(m.Resources, wrapped)
 	}
 	return m
 }
 
 // asks returns the next request about a type that answers no response. One that came just before the
 // answer to the last one counts, because what a response names is asked for before it is acknowledged.
-func (l *line) asks(url string) request {
+func (l *line) asks(url string) asked {
 	l.t.Helper()
 	for _, r := range l.kept {
 		if r.url == url && r.reason == "" {

@@ -11,7 +11,6 @@ import (
 	runtime "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"svc-wallet/config"
@@ -27,16 +26,13 @@ const (
 // shadow.queue.
 type knobs map[string]string
 
-// runtimeKind is RTDS: single settings over all others. Its value is knobs.
-func runtimeKind() kind {
-	return kind{
-		name:   config.XDSRuntime,
-		url:    runtimeURL,
-		blank:  func() proto.Message { return new(runtime.Runtime) },
-		nameOf: func(m proto.Message) string { return m.(*runtime.Runtime).GetName() },                   //nolint:forcetypeassert // blank makes it
-		read:   func(m proto.Message) (any, error) { return readKnobs(m.(*runtime.Runtime).GetLayer()) }, //nolint:forcetypeassert // blank makes it
-		pack:   func(value any) any { return value },
-		unpack: func(raw []byte) (any, error) {
+// runtimeType is RTDS: single settings over all others.
+func runtimeType() resourceType[knobs] {
+	return resourceType[knobs]{
+		typeInfo: typeInfo{name: config.XDSRuntime, url: runtimeURL},
+		decode:   decoder((*runtime.Runtime).GetName, func(m *runtime.Runtime) (knobs, error) { return readKnobs(m.GetLayer()) }),
+		pack:     func(k knobs) any { return k },
+		unpack: func(raw []byte) (knobs, error) {
 			var k knobs
 			if err := json.Unmarshal(raw, &k); err != nil {
 				return nil, err
@@ -54,13 +50,13 @@ func runtimeKind() kind {
 
 // putRuntime lays the layers over one another, in the order of xds.runtime_names, and puts the
 // result in force.
-func (c *Client) putRuntime(next map[string]*held) error {
+func (c *Client) putRuntime(next set[knobs]) error {
 	all := knobs{}
-	var top *held
+	var top *resource
 	var from []string
 	for _, name := range c.cfg.XDS.RuntimeNames {
-		if h := next[name]; h != nil {
-			maps.Copy(all, h.value.(knobs)) //nolint:forcetypeassert // read makes it
+		if h := next.held[name]; h != nil {
+			maps.Copy(all, next.values[name])
 			top = h
 			from = append(from, name)
 		}
@@ -77,24 +73,18 @@ func (c *Client) putRuntime(next map[string]*held) error {
 
 // push is the layer as the push that it stands for.
 func (k knobs) push() (*config.Patch, error) {
-	top, shadow := []byte{'{'}, []byte{'{'}
-	add := func(dst []byte, name, text string) []byte {
-		if len(dst) > 1 {
-			dst = append(dst, ',')
-		}
-		return append(append(appendText(dst, name), ':'), text...)
-	}
+	var top, shadow members
 	for _, path := range slices.Sorted(maps.Keys(k)) {
 		if limit, ok := strings.CutPrefix(path, "shadow."); ok {
-			shadow = add(shadow, limit, k[path])
+			shadow.add(limit, k[path])
 		} else {
-			top = add(top, path, k[path])
+			top.add(path, k[path])
 		}
 	}
-	if len(shadow) > 1 {
-		top = add(top, "shadow", string(append(shadow, '}')))
+	if len(shadow) > 0 {
+		top.add("shadow", string(shadow.object()))
 	}
-	return config.ParsePush(append(top, '}'))
+	return config.ParsePush(top.object())
 }
 
 // readKnobs reads a layer. A dot in a key is the same as a struct within the struct.

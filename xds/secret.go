@@ -11,13 +11,11 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	transport "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
-	secretURL  = typePrefix + "envoy.extensions.transport_sockets.tls.v3.Secret"
-	typeSecret = "secret"
-	maxSecret  = 1 << 20 // bytes of one part
+	secretURL = typePrefix + "envoy.extensions.transport_sockets.tls.v3.Secret"
+	maxSecret = 1 << 20 // bytes of one part
 )
 
 // secret is one of the three forms that are taken: a certificate with its key, certificates to
@@ -42,15 +40,11 @@ func (s *secret) equal(o *secret) bool {
 	return s.form == o.form && bytes.Equal(s.cert, o.cert) && bytes.Equal(s.key, o.key) && bytes.Equal(s.text, o.text)
 }
 
-// secretKind is SDS. Its value is a *secret. No error of it quotes one.
-func secretKind() kind {
-	return kind{
-		name:   typeSecret,
-		url:    secretURL,
-		secret: true,
-		blank:  func() proto.Message { return new(transport.Secret) },
-		nameOf: func(m proto.Message) string { return m.(*transport.Secret).GetName() },         //nolint:forcetypeassert // blank makes it
-		read:   func(m proto.Message) (any, error) { return readSecret(m.(*transport.Secret)) }, //nolint:forcetypeassert // blank makes it
+// secretType is SDS. No error of it quotes a secret.
+func secretType() resourceType[*secret] {
+	return resourceType[*secret]{
+		typeInfo: typeInfo{name: typeSecret, url: secretURL, secret: true},
+		decode:   decoder((*transport.Secret).GetName, readSecret),
 	}
 }
 
@@ -173,12 +167,11 @@ func (c *Client) secretNames() (names []string) {
 
 // putSecrets hands over the secrets that changed. Where one is refused, those before it are taken
 // back.
-func (c *Client) putSecrets(next map[string]*held) error {
+func (c *Client) putSecrets(next set[*secret]) error {
 	var faults []error
 	want := map[string]*secret{}
 	for _, r := range c.roles() {
-		if h := next[r.name]; h != nil && r.name != "" {
-			s := h.value.(*secret) //nolint:forcetypeassert // read makes it
+		if s := next.values[r.name]; s != nil && r.name != "" {
 			want[r.form] = s
 			if s.form != r.form {
 				faults = append(faults, fault(r.name, fmt.Errorf("type: is a %s, not a %s", s.form, r.form)))

@@ -13,23 +13,25 @@ type sotw struct {
 	nonces map[string]string // of the response answered last, by type URL
 }
 
-func (s *sotw) ask(url string, c claim) error {
-	return s.send(url, s.nonces[url], c, "")
+func (s *sotw) subscribe(url string, r request) error {
+	return s.send(url, s.nonces[url], r, "")
 }
 
-func (s *sotw) answer(url, nonce string, c claim, reason string) error {
+func (s *sotw) answer(url, nonce string, r request, reason string) error {
 	s.nonces[url] = nonce
-	return s.send(url, nonce, c, reason)
+	return s.send(url, nonce, r, reason)
 }
 
 // send asks for all names of a type: none at all is the older way to ask for everything, which
 // every control plane understands.
-func (s *sotw) send(url, nonce string, c claim, reason string) error {
+func (s *sotw) send(url, nonce string, r request, reason string) error {
 	return s.stream.Send(&discovery.DiscoveryRequest{
-		Node: s.self.once(), TypeUrl: url, ResourceNames: c.names, VersionInfo: c.version,
+		Node: s.self.once(), TypeUrl: url, ResourceNames: r.names, VersionInfo: r.version,
 		ResponseNonce: nonce, ErrorDetail: refusal(reason).Proto(),
 	})
 }
+
+func (*sotw) subscribeAgain(string, []string) error { return nil }
 
 // wrapperURL is the type of a resource that is wrapped, so that it has a name or a lifetime.
 const wrapperURL = typePrefix + "envoy.service.discovery.v3.Resource"
@@ -50,8 +52,8 @@ func unwrap(resource *anypb.Any, version string) body {
 	if resource.GetTypeUrl() == wrapperURL {
 		wrapped := new(discovery.Resource)
 		if unmarshal(resource.GetValue(), wrapped) == nil {
-			return body{wrapped.GetName(), version, wrapped.GetResource()}
+			return body{wrapped.GetName(), version, wrapped.GetResource(), wrapped.GetTtl()}
 		}
 	}
-	return body{"", version, resource} // what is wrong with it, its kind says
+	return body{version: version, resource: resource} // what is wrong with it, its kind says
 }

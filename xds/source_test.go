@@ -478,18 +478,19 @@ func TestTLSNeedsCertificates(t *testing.T) {
 func TestNobodyReads(t *testing.T) {
 	w := newSidecar(t, setup{idle: true, flags: map[string]string{"xds.addr": "unix:/nowhere", "xds.types": "limits", "xds.resource_timeout": "100ms"}})
 	ctx, cancel := context.WithCancelCause(context.Background())
-	err := newSession(w.sources[0], stuck{ctx}).run(ctx, cancel)
+	err := newStream(w.servers[0], stuck{ctx}).run(ctx, cancel)
 	if err == nil || !errors.Is(context.Cause(ctx), errStuck) {
 		t.Errorf("%v, %v", err, context.Cause(ctx))
 	}
 }
 
-// stuck is a wire whose sends block.
+// stuck is a protocol whose sends block.
 type stuck struct{ ctx context.Context }
 
-func (s stuck) ask(string, claim) error                    { <-s.ctx.Done(); return s.ctx.Err() }
-func (s stuck) answer(string, string, claim, string) error { <-s.ctx.Done(); return s.ctx.Err() }
-func (s stuck) recv() (*response, error)                   { <-s.ctx.Done(); return nil, s.ctx.Err() }
+func (s stuck) subscribe(string, request) error              { <-s.ctx.Done(); return s.ctx.Err() }
+func (s stuck) subscribeAgain(string, []string) error        { <-s.ctx.Done(); return s.ctx.Err() }
+func (s stuck) answer(string, string, request, string) error { <-s.ctx.Done(); return s.ctx.Err() }
+func (s stuck) recv() (*response, error)                     { <-s.ctx.Done(); return nil, s.ctx.Err() }
 
 // TestBackoff: the waits double up to the top, and never overflow.
 func TestBackoff(t *testing.T) {
@@ -564,7 +565,7 @@ func TestWrapped(t *testing.T) {
 	if w.amount() != "7" {
 		t.Errorf("%s in force", w.amount())
 	}
-	if len(w.Outcomes()) != numOutcomes || len(w.Types()) != numTypes {
-		t.Errorf("%v, %v", w.Outcomes(), w.Types())
+	if n := len(w.Client.counts); n != len(w.Outcomes())*len(w.Types()) {
+		t.Errorf("%d counters of %v, %v", n, w.Outcomes(), w.Types())
 	}
 }

@@ -22,15 +22,17 @@ type SourceStatus struct {
 }
 
 // ResourceStatus is one resource that was asked for. Its state is accepted, last good (from disk;
-// the control plane has not spoken of it yet), waiting, timed out or absent (the control plane said
-// that it has none).
+// the control plane has not spoken of it yet), unconfirmed (in force, and asked for again in vain),
+// waiting, timed out, absent (the control plane said that it has none) or expired.
 type ResourceStatus struct {
 	Type    string      `json:"type"`
 	Name    string      `json:"name"`
 	State   string      `json:"state"`
 	Version string      `json:"version,omitempty"`
-	Time    string      `json:"time,omitempty"` // when it came, RFC 3339
+	Time    string      `json:"time,omitempty"`    // when it came, RFC 3339
+	Expires string      `json:"expires,omitempty"` // RFC 3339
 	Source  string      `json:"source,omitempty"`
+	Ignored []string    `json:"ignored,omitempty"` // fields of it that the sidecar passes over
 	Refused *NACKStatus `json:"refused,omitempty"` // the type's last response, where it was refused
 }
 
@@ -53,10 +55,10 @@ func (c *Client) Status() any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := Status{Sources: []SourceStatus{}, Resources: []ResourceStatus{}}
-	for _, s := range c.sources {
+	for _, s := range c.servers {
 		st.Sources = append(st.Sources, SourceStatus{s.name, s.addr, s.connected, clock(s.since), s.lastError})
-		for _, t := range s.topics {
-			st.Resources = append(st.Resources, t.status(s.connected)...)
+		for _, t := range s.types {
+			st.Resources = append(st.Resources, t.state().status(s.connected)...)
 		}
 	}
 	if c.store != nil {
@@ -65,7 +67,7 @@ func (c *Client) Status() any {
 	return st
 }
 
-func (t *topic) status(connected bool) (all []ResourceStatus) {
+func (t *typeState) status(connected bool) (all []ResourceStatus) {
 	names := t.names()
 	for name := range t.missing {
 		if !slices.Contains(names, name) {
@@ -74,21 +76,9 @@ func (t *topic) status(connected bool) (all []ResourceStatus) {
 	}
 	for _, name := range names {
 		r := ResourceStatus{Type: t.name, Name: name}
-		h := t.held[name]
-		switch {
-		case h != nil && h.disk:
-			r.State, r.Source = "last good", "last good"
-		case h != nil:
-			r.State, r.Source = "accepted", "xds"
-		case t.missing[name]:
-			r.State = "timed out"
-		case connected && (t.wild || t.gone[name]):
-			r.State = "absent"
-		default:
-			r.State = "waiting"
-		}
-		if h != nil {
-			r.Version, r.Time = h.version, clock(h.at)
+		r.State, r.Source = t.stateOf(name, connected)
+		if h := t.held[name]; h != nil {
+			r.Version, r.Time, r.Expires, r.Ignored = h.version, clock(h.at), clock(h.expires), h.ignored
 		}
 		if f := &t.refused; f.times > 0 {
 			r.Refused = &NACKStatus{f.version, f.reason, clock(f.shown), f.times}
@@ -96,6 +86,27 @@ func (t *topic) status(connected bool) (all []ResourceStatus) {
 		all = append(all, r)
 	}
 	return all
+}
+
+// stateOf is the state of a resource, and where what is in force of it is from.
+func (t *typeState) stateOf(name string, connected bool) (state, source string) {
+	h, gone := t.held[name], t.gone[name]
+	switch {
+	case h != nil && h.disk:
+		return "last good", "last good"
+	case h != nil && t.missing[name]:
+		return "unconfirmed", "xds"
+	case h != nil:
+		return "accepted", "xds"
+	case t.missing[name]:
+		return "timed out", ""
+	case gone != "" && gone != absent:
+		return gone, ""
+	case connected && (t.wildcard || gone != ""):
+		return absent, ""
+	default:
+		return "waiting", ""
+	}
 }
 
 // clock is a time as /config shows it.

@@ -19,6 +19,26 @@ const (
 	maxExact   = 1 << 53 // from here on a double may be another number, rounded
 )
 
+// members are those of a JSON object, which is closed by object.
+type members []byte
+
+func (m *members) add(name, text string) {
+	if len(*m) > 1 {
+		*m = append(*m, ',')
+	}
+	if len(*m) == 0 {
+		*m = append(*m, '{')
+	}
+	*m = append(append(appendText(*m, name), ':'), text...)
+}
+
+func (m members) object() []byte {
+	if len(m) == 0 {
+		return []byte("{}")
+	}
+	return append(m, '}')
+}
+
 // appendStruct appends a Struct as a JSON object, its members by name.
 func appendStruct(dst []byte, s *structpb.Struct, path string, depth int) ([]byte, error) {
 	if depth > maxNesting {

@@ -7,26 +7,33 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"svc-wallet/host"
 )
 
-// wire is one stream in one variant of the protocol. One goroutine calls recv, and one the others.
-type wire interface {
-	// ask subscribes to the resources that a claim names, and to no others of the type.
-	ask(url string, c claim) error
+// protocol is one stream in one variant of the protocol. One goroutine calls recv, and one the others.
+type protocol interface {
+	// subscribe asks for the resources that a request names, and for no others of the type.
+	subscribe(url string, r request) error
 	// answer acknowledges the response with that nonce, or refuses it where reason is not "".
-	answer(url, nonce string, c claim, reason string) error
+	answer(url, nonce string, r request, reason string) error
+	// subscribeAgain subscribes anew to names that are subscribed to, so that they are told of again. It does
+	// nothing where each response tells of all anyway.
+	subscribeAgain(url string, names []string) error
 	recv() (*response, error)
 }
 
-// claim is what is asked for of a type, and what is already there.
-type claim struct {
-	names    []string          // none where wild
-	wild     bool              // all of them
-	versions map[string]string // what is held, by name; only to ask: delta sends it with the first request
+// wildcard is the name by which a delta asks for all resources of a type.
+const wildcard = "*"
+
+// request is what is asked for of a type, and what is already there.
+type request struct {
+	names    []string          // none where wildcard
+	wildcard bool              // all of them
+	versions map[string]string // what is held, by name; only to subscribe: delta sends it with the first request
 	version  string            // state of the world: of the response accepted last
 }
 
@@ -46,6 +53,7 @@ type response struct {
 type body struct {
 	name, version string
 	resource      *anypb.Any
+	ttl           *durationpb.Duration // how long it lives where nobody says it again; nil: until it is taken away
 }
 
 // maxReason bounds the text of a NACK: proxies on the way may refuse a larger one.
