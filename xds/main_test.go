@@ -561,8 +561,6 @@ func seeded(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-type protoMessage = proto.Message
-
 // locked does what the client's lock guards.
 func (w *sidecar) locked(do func()) {
 	w.Client.mu.Lock()
