@@ -263,13 +263,9 @@ func (p *Plane) compare(name string, before, doc *document) change {
 
 func differences(before, after *document) []memberChange {
 	from, to := before.members(), after.members()
-	names := map[string]struct{}{}
-	for name := range from {
-		names[name] = struct{}{}
-	}
-	for name := range to {
-		names[name] = struct{}{}
-	}
+	names := object{}
+	maps.Copy(names, from)
+	maps.Copy(names, to)
 	list := []memberChange{}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if string(from[name]) != string(to[name]) {
@@ -279,19 +275,15 @@ func differences(before, after *document) []memberChange {
 	return list
 }
 
-func (d *document) members() map[string]jsontext.Value {
+func (d *document) members() object {
 	if d == nil {
 		return nil
 	}
-	list, err := readObject(d.text)
+	members, err := readObject(d.text)
 	if err != nil {
 		panic("control: a document in force is no JSON object: " + err.Error())
 	}
-	found := map[string]jsontext.Value{}
-	for _, m := range list {
-		found[m.name] = m.value
-	}
-	return found
+	return members
 }
 
 func (p *Plane) deleteGroup(w http.ResponseWriter, r *http.Request) {

@@ -37,7 +37,7 @@ func TestAPI(t *testing.T) {
 		{name: "dry run", method: "PUT", path: "/limits/default?dry_run=true", body: `{"inflight":7}`, status: 200, want: `"changes":[{"member":"inflight","from":null,"to":7},{"member":"queue","from":5,"to":null}],"dry_run":true`},
 		{name: "dry run of a bad one", method: "PUT", path: "/limits/default?dry_run=true", body: `{"queue":0}`, status: 400},
 		{name: "dry run of what", method: "PUT", path: "/limits/default?dry_run=maybe", body: `{}`, status: 400, want: "dry_run"},
-		{name: "every fault", method: "PUT", path: "/limits/default", body: `{"queue":0,"quue":1}`, status: 400, want: `"faults":["quue: unknown key (from push)","limits.queue: 0 (from push) is not in 1…65536"]`},
+		{name: "every fault", method: "PUT", path: "/limits/default", body: `{"queue":0,"quue":1}`, status: 400, want: `"faults":["svc-wallet.limits: quue: unknown key (from push)","svc-wallet.limits: limits.queue: 0 (from push) is not in 1…65536"]`},
 		{name: "bad JSON", method: "PUT", path: "/limits/default", body: `{"queue":`, status: 400, want: `"code":"BAD_REQUEST"`},
 		{name: "empty", method: "PUT", path: "/limits/default", status: 400, want: "not a JSON object"},
 		{name: "oversize", method: "PUT", path: "/limits/default", body: strings.Repeat(" ", 1<<20+1), status: 413, want: `"code":"TOO_LARGE"`},

@@ -2,25 +2,27 @@ package control
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"reflect"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"svc-wallet/config"
 	"svc-wallet/host"
 )
 
 // Bounds of a document.
 const (
-	maxDocument  = 1 << 20 // bytes
-	maxGlobs     = 256     // in one list of match
-	maxEndpoints = 64      // of one cluster
-	maxName      = 253     // bytes of an id, a cluster or a glob
+	maxDocument = 1 << 20 // bytes
+	maxGlobs    = 256     // in one list of match
+	maxName     = 253     // bytes of an id, a cluster or a glob
 )
 
 // Faults is everything that is wrong with a document or a source, a line each.
@@ -29,25 +31,66 @@ type Faults []string
 // Error has a line for each fault.
 func (f Faults) Error() string { return strings.Join(f, "\n") }
 
+func (f *Faults) add(path string, err error) {
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		*f = append(*f, path+line)
+	}
+}
+
 // document is what the sidecars of a group are told. It is immutable.
 type document struct {
 	text    jsontext.Value // canonical JSON: equal documents have equal texts
-	version string         // hash of text
+	version string         // of text, and of all that is made of it
 	match   match
 	serves  snapshot
 }
 
 // match chooses sidecars. Each entry is a name, or a glob in which * is any characters.
-type match struct{ ids, clusters []string }
-
-// member is a member of a JSON object.
-type member struct {
-	name  string
-	value jsontext.Value
+type match struct {
+	IDs      []string `json:"ids"`
+	Clusters []string `json:"clusters"`
 }
 
-// parseDocument reads a document: a JSON object (RFC 8259) without duplicate names. The error is
-// Faults.
+// clusterSpec is a cluster of a document.
+type clusterSpec struct {
+	ConnectTimeout     duration   `json:"connect_timeout"`
+	MaxPendingRequests *uint32    `json:"max_pending_requests"`
+	MaxRequests        *uint32    `json:"max_requests"`
+	ConsecutiveErrors  *uint32    `json:"consecutive_errors"`
+	BaseEjectionTime   duration   `json:"base_ejection_time"`
+	Endpoints          []endpoint `json:"endpoints"`
+}
+
+// duration is one with its unit, such as 250ms; nil: it is not said.
+type duration struct{ *time.Duration }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return errors.New("is not a duration with its unit, such as 250ms")
+	}
+	d.Duration = &v
+	return nil
+}
+
+// endpoint is unix:PATH or HOST:PORT.
+type endpoint struct{ host.Addr }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (e *endpoint) UnmarshalText(text []byte) (err error) {
+	if e.Addr, err = host.ParseAddr(string(text)); err != nil {
+		return fmt.Errorf("is not an address: %w", err)
+	}
+	return nil
+}
+
+// object is the members of a JSON object.
+type object = map[string]jsontext.Value
+
+// parseDocument reads a document: a JSON object (RFC 8259) without duplicate names, whose limits, layer
+// and clusters a sidecar would take. The error is Faults: all of them, but of each part only the first
+// that says it has the wrong form.
 func parseDocument(raw []byte, names Names) (*document, error) {
 	if len(raw) > maxDocument {
 		return nil, Faults{"the document is larger than 1MiB"}
@@ -56,38 +99,52 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 	if err != nil {
 		return nil, Faults{err.Error()}
 	}
-	var p parser
-	d := &document{}
-	var told contents
-	var limits []member
-	for _, m := range all {
-		switch m.name {
-		case "match":
-			d.match = p.match(m.value)
-		case "runtime":
-			p.runtime(m.value)
-			told.runtime = m.value
-		case "clusters":
-			told.clusters = p.clusters(m.value)
-		default:
-			limits = append(limits, m)
-		}
+	text, err := canonical(raw)
+	if err == nil {
+		err = refuseNull(text)
 	}
-	if push := p.push("", limits); push != nil && len(limits) > 0 {
-		told.limits = push.JSON()
-	}
-	if len(p.faults) > 0 {
-		return nil, p.faults
-	}
-	if d.serves, err = newSnapshot(told, names); err != nil {
-		return nil, Faults(strings.Split(err.Error(), "\n"))
-	}
-	if d.text, err = canonical(raw); err != nil {
+	if err != nil {
 		return nil, Faults{err.Error()}
 	}
-	d.version = hash(d.text)
+	d := &document{text: text, version: versionOf(text)}
+	var faults Faults
+	told := contents{names: names, version: d.version}
+	part := func(name string, into any) bool {
+		value, there := all[name]
+		delete(all, name)
+		return there && faults.read(name, value, into)
+	}
+	if part("match", &d.match) {
+		faults.checkNames("match.ids", d.match.IDs)
+		faults.checkNames("match.clusters", d.match.Clusters)
+	}
+	if part("runtime", &told.runtime) {
+		for _, name := range slices.Sorted(maps.Keys(told.runtime)) {
+			if !strings.HasPrefix(name, runtimePrefix) {
+				faults.add("runtime."+host.Plain(name)+": ", errors.New("does not begin with "+runtimePrefix))
+			}
+		}
+	}
+	var clusters object
+	part("clusters", &clusters)
+	told.clusters = faults.readClusters(clusters)
+	told.limits = all
+	if d.serves, err = newSnapshot(told); err != nil {
+		faults.add("", err)
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
 	return d, nil
 }
+
+// runtimePrefix is what the keys of a runtime layer that are ours begin with. A sidecar passes others over,
+// so one that is mistyped would be no limit.
+const runtimePrefix = "svc-wallet."
+
+// versionOf is the version of a document, and of each resource that is made of it. Count up the number
+// where the same document makes other resources: else a sidecar that has it is not sent them.
+func versionOf(text jsontext.Value) string { return hash(append([]byte("1 "), text...)) }
 
 // canonical sorts members by name and takes spaces out. Digits stay as they are written.
 func canonical(raw []byte) (jsontext.Value, error) {
@@ -97,226 +154,92 @@ func canonical(raw []byte) (jsontext.Value, error) {
 }
 
 // readObject reads a JSON object and nothing after it.
-func readObject(raw []byte) ([]member, error) {
+func readObject(raw []byte) (object, error) {
 	dec := jsontext.NewDecoder(bytes.NewReader(raw))
-	if dec.PeekKind() != '{' {
+	if dec.PeekKind() != jsontext.KindBeginObject {
 		return nil, errors.New("the document is not a JSON object")
 	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, host.OneLine(err)
-	}
-	var list []member
-	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
-		if err != nil {
-			return nil, host.OneLine(err)
-		}
-		m := member{name: name.String()}
-		if m.value, err = dec.ReadValue(); err != nil {
-			return nil, host.OneLine(err)
-		}
-		m.value = m.value.Clone()
-		list = append(list, m)
-	}
-	if _, err := dec.ReadToken(); err != nil {
+	var o object
+	if err := json.UnmarshalDecode(dec, &o); err != nil {
 		return nil, host.OneLine(err)
 	}
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something after the JSON object")
 	}
-	return list, nil
+	return o, nil
 }
 
-// parser goes on after a fault, so that all are found.
-type parser struct{ faults Faults }
-
-func (p *parser) fault(path, problem string) {
-	p.faults = append(p.faults, path+": "+problem)
-}
-
-// push holds members against what config takes from a control plane; nil where it refuses them.
-func (p *parser) push(prefix string, members []member) *config.Patch {
-	push, err := config.ParsePush(appendObject(nil, members))
-	var faults config.Faults
-	if errors.As(err, &faults) {
-		for _, f := range faults {
-			p.faults = append(p.faults, prefix+f.String())
-		}
-	}
-	return push
-}
-
-// object reads an object below the document's own, which the decoder has checked already.
-func (p *parser) object(path string, raw jsontext.Value) []member {
-	if raw.Kind() != '{' {
-		p.fault(path, "is not an object")
-		return nil
-	}
-	members, err := readObject(raw)
-	if err != nil {
-		p.fault(path, err.Error())
-	}
-	return members
-}
-
-// strings reads a list of 1 to most different texts that fit.
-func (p *parser) strings(path string, raw jsontext.Value, most int, noun string, fits func(string) bool) []string {
-	var list []string
-	dec := jsontext.NewDecoder(bytes.NewReader(raw))
-	ok := dec.PeekKind() == '['
-	if ok {
-		_, _ = dec.ReadToken()
-	}
-	for ok && dec.PeekKind() != ']' {
-		t, err := dec.ReadToken()
-		ok = err == nil && t.Kind() == '"' && len(list) < most && fits(t.String()) && !slices.Contains(list, t.String())
-		if ok {
-			list = append(list, t.String())
-		}
-	}
-	if !ok || len(list) == 0 {
-		p.fault(path, fmt.Sprintf("is not a list of 1 to %d different %s", most, noun))
-		return nil
-	}
-	return list
-}
-
-func (p *parser) match(raw jsontext.Value) (m match) {
-	for _, f := range p.object("match", raw) {
-		switch f.name {
-		case "ids":
-			m.ids = p.strings("match.ids", f.value, maxGlobs, "names or globs", isName)
-		case "clusters":
-			m.clusters = p.strings("match.clusters", f.value, maxGlobs, "names or globs", isName)
-		default:
-			p.fault("match."+host.Plain(f.name), "unknown key")
-		}
-	}
-	return m
-}
-
-// runtimePrefix is what the keys of a runtime layer that are ours begin with.
-const runtimePrefix = "svc-wallet."
-
-// runtime checks a layer: each of its keys is one of the limits or switches under another name.
-func (p *parser) runtime(raw jsontext.Value) {
-	var limits []member
-	for _, m := range p.object("runtime", raw) {
-		path := "runtime." + host.Plain(m.name)
-		name, ours := strings.CutPrefix(m.name, runtimePrefix)
-		route, isRoute := strings.CutPrefix(name, "route.")
-		route, isSwitch := strings.CutSuffix(route, ".enabled")
-		switch {
-		case !ours:
-			p.fault(path, "does not begin with "+runtimePrefix)
-		case isRoute && isSwitch && slices.Contains(routes(), route):
-			limits = append(limits, member{route + "_enabled", p.share(path, m.value)})
-		case name == "writes_enabled" || name == "reads_enabled":
-			limits = append(limits, member{name, p.share(path, m.value)})
-		case isRoute, strings.HasSuffix(name, "_enabled"), name == "overrides", name == "shadow", name == "":
-			p.fault(path, "unknown key")
-		default:
-			limits = append(limits, member{name, m.value})
-		}
-	}
-	p.push("runtime: ", limits)
-}
-
-func routes() (names []string) {
-	for r := config.RouteBalance; r < config.NumRoutes; r++ {
-		names = append(names, r.String())
-	}
-	return names
-}
-
-// share reads a switch as runtime layers have it (true, false, a whole percentage, or a
-// FractionalPercent) into one as limits have it. After a fault it stands for any right one.
-func (p *parser) share(path string, raw jsontext.Value) jsontext.Value {
-	fault := func() jsontext.Value {
-		p.fault(path, "is not true, false, a percentage from 0 to 100 or a fraction such as {\"numerator\": 25, \"denominator\": \"HUNDRED\"}")
-		return jsontext.Value("true")
-	}
-	var numerator, denominator uint64 = 0, 100
-	switch raw.Kind() {
-	case 't', 'f':
-		return raw
-	case '0':
-		n, err := strconv.ParseUint(string(raw), 10, 32)
+// read reads a part of a document, and says whether it has its form.
+func (f *Faults) read(path string, raw jsontext.Value, into any) bool {
+	err := json.Unmarshal(raw, into, json.RejectUnknownMembers(true))
+	var wrong *json.SemanticError
+	if !errors.As(err, &wrong) {
 		if err != nil {
-			return fault()
+			f.add(path+": ", host.OneLine(err))
 		}
-		numerator = n
-	case '{':
-		for _, m := range p.object(path, raw) {
-			n, err := strconv.ParseUint(string(m.value), 10, 32)
-			parts := map[string]uint64{`"HUNDRED"`: 100, `"TEN_THOUSAND"`: 10_000, `"MILLION"`: 1_000_000}[string(m.value)]
-			switch {
-			case m.name == "numerator" && err == nil:
-				numerator = n
-			case m.name == "denominator" && parts != 0:
-				denominator = parts
-			default:
-				return fault()
-			}
-		}
-	default:
-		return fault()
+		return err == nil
 	}
-	if numerator > denominator {
-		return fault()
+	for name := range wrong.JSONPointer.Tokens() {
+		path += "." + host.Plain(name)
 	}
-	millionths := numerator * (1_000_000 / denominator)
-	return jsontext.Value(fmt.Sprintf(`"%d.%04d%%"`, millionths/10_000, millionths%10_000))
+	problem := errors.New("is not an object")
+	switch kind, isText := wrong.GoType.Kind(), reflect.PointerTo(wrong.GoType).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()); {
+	case errors.Is(wrong.Err, json.ErrUnknownName):
+		problem = errors.New("unknown key")
+	case isText && wrong.JSONKind == jsontext.KindString:
+		problem = wrong.Err
+	case isText, kind == reflect.String:
+		problem = errors.New("is not a text")
+	case kind == reflect.Slice:
+		problem = errors.New("is not a list")
+	case kind == reflect.Uint32:
+		problem = errors.New("is not a whole number in 0…4294967295")
+	}
+	f.add(path+": ", problem)
+	return false
 }
 
-// clusterMembers are the members of a cluster that are limits under another name.
-func clusterMembers() map[string]string {
-	return map[string]string{
-		"connect_timeout":      "ledger_connect_timeout",
-		"max_pending_requests": "queue",
-		"max_requests":         "inflight",
-		"consecutive_errors":   "breaker_errors",
-		"base_ejection_time":   "breaker_open",
+// refuseNull finds the first null of a valid value. Go takes it for a member that is not there.
+func refuseNull(text jsontext.Value) error {
+	dec := jsontext.NewDecoder(bytes.NewReader(text))
+	for {
+		t, err := dec.ReadToken()
+		switch {
+		case err != nil: // the end
+			return nil
+		case t.Kind() == jsontext.KindNull:
+			return fmt.Errorf("%s: is null: leave it out", host.Plain(string(dec.StackPointer())))
+		}
 	}
 }
 
-// clusterSpec is a cluster of a document: its members as they are written, and its endpoints.
-type clusterSpec struct {
-	name      string
-	members   map[string]jsontext.Value
-	endpoints []string
-}
-
-func (p *parser) clusters(raw jsontext.Value) (specs []clusterSpec) {
-	for _, c := range p.object("clusters", raw) {
-		path := "clusters." + host.Plain(c.name)
-		if c.name != "ledger" && c.name != "auth" && c.name != "policy" {
-			p.fault(path, "is none of ledger, auth and policy")
-			continue
-		}
-		spec := clusterSpec{name: c.name, members: map[string]jsontext.Value{}}
-		var limits []member
-		for _, m := range p.object(path, c.value) {
-			limit, known := clusterMembers()[m.name]
-			switch {
-			case known:
-				spec.members[m.name] = m.value
-				limits = append(limits, member{limit, m.value})
-			case m.name == "endpoints":
-				spec.endpoints = p.strings(path+".endpoints", m.value, maxEndpoints, "endpoints, each unix:PATH or HOST:PORT", isEndpoint)
-			default:
-				p.fault(path+"."+host.Plain(m.name), "unknown key")
-			}
-		}
-		p.push(path+": ", limits)
-		specs = append(specs, spec)
+// checkNames holds a list of match against its bounds; nil is absent.
+func (f *Faults) checkNames(path string, list []string) {
+	if list == nil {
+		return
 	}
-	return specs
+	different := slices.Compact(slices.Sorted(slices.Values(list)))
+	if len(list) == 0 || len(list) > maxGlobs || len(different) < len(list) || slices.ContainsFunc(list, func(s string) bool { return !isName(s) }) {
+		f.add(path+": ", fmt.Errorf("is not a list of 1 to %d different names or globs", maxGlobs))
+	}
 }
 
-func isEndpoint(s string) bool {
-	_, err := host.ParseAddr(s)
-	return err == nil
+func (f *Faults) readClusters(all object) map[string]clusterSpec {
+	clusters := map[string]clusterSpec{}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		path := "clusters." + host.Plain(name)
+		var spec clusterSpec
+		switch {
+		case !slices.Contains([]string{"ledger", "auth", "policy"}, name):
+			f.add(path+": ", errors.New("is none of ledger, auth and policy"))
+		case !f.read(path, all[name], &spec):
+		case spec.Endpoints != nil && len(spec.Endpoints) == 0:
+			f.add(path+".endpoints: ", errors.New("is empty: leave it out"))
+		default:
+			clusters[name] = spec
+		}
+	}
+	return clusters
 }
 
 // isName says whether s can be a node's id or cluster, or a glob of those.

@@ -26,23 +26,31 @@ func TestDocument(t *testing.T) {
 		{`{"runtime":{"a":1,"a":2}}`, `jsontext: duplicate object member name "a" within "/runtime"`},
 		{`{"queue":5`, `jsontext: unexpected EOF after offset 10`},
 		{`{"queue":5,}`, `jsontext: invalid character ',' at start of value after offset 10`},
-		{`{"queue":0,"quue":1,"max_amount_per_op":5}`, "quue: unknown key (from push)\nlimits.max_amount_per_op: 5 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455\nlimits.queue: 0 (from push) is not in 1…65536"},
-		{`{"queue":1.5}`, `limits.queue: 1.5 (from push) is not an integer in 1…65536`},
-		{`{"max_amount_per_op":5e3}`, `limits.max_amount_per_op: 5e3 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455`},
+		{`{"queue":0,"quue":1,"max_amount_per_op":5}`, "svc-wallet.limits: quue: unknown key (from push)\nsvc-wallet.limits: limits.max_amount_per_op: 5 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455\nsvc-wallet.limits: limits.queue: 0 (from push) is not in 1…65536"},
+		{`{"queue":1.5}`, `svc-wallet.limits: queue: 1.5 is not a whole number`},
+		{`{"max_amount_per_op":5e3}`, `svc-wallet.limits: limits.max_amount_per_op: 5000 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455`},
 		{`{"match":5,"runtime":[],"clusters":"x"}`, "match: is not an object\nruntime: is not an object\nclusters: is not an object"},
-		{`{"match":{"ids":[],"clusters":[1],"zones":["a"]}}`, "match.ids: is not a list of 1 to 256 different names or globs\nmatch.clusters: is not a list of 1 to 256 different names or globs\nmatch.zones: unknown key"},
+		{`{"match":{"ids":[],"clusters":[1],"zones":["a"]}}`, "match.clusters.0: is not a text"},
+		{`{"match":{"ids":[],"zones":["a"]}}`, "match.zones: unknown key"},
+		{`{"match":{"ids":[]}}`, "match.ids: is not a list of 1 to 256 different names or globs"},
 		{`{"match":{"ids":["a","a"],"clusters":["b c"]}}`, "match.ids: is not a list of 1 to 256 different names or globs\nmatch.clusters: is not a list of 1 to 256 different names or globs"},
-		{`{"match":{"ids":"a"}}`, "match.ids: is not a list of 1 to 256 different names or globs"},
-		{`{"runtime":{"queue":5,"svc-wallet.quue":5,"svc-wallet.":1,"svc-wallet.queue":0}}`, "runtime.queue: does not begin with svc-wallet.\nruntime.svc-wallet.: unknown key\nruntime: quue: unknown key (from push)\nruntime: limits.queue: 0 (from push) is not in 1…65536"},
-		{`{"runtime":{"svc-wallet.route.fly.enabled":true,"svc-wallet.issue_enabled":true,"svc-wallet.overrides":[],"svc-wallet.shadow":{}}}`, "runtime.svc-wallet.route.fly.enabled: unknown key\nruntime.svc-wallet.issue_enabled: unknown key\nruntime.svc-wallet.overrides: unknown key\nruntime.svc-wallet.shadow: unknown key"},
-		{`{"runtime":{"svc-wallet.writes_enabled":101}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
-		{`{"runtime":{"svc-wallet.writes_enabled":1.5}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
-		{`{"runtime":{"svc-wallet.writes_enabled":"50%"}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
-		{`{"runtime":{"svc-wallet.writes_enabled":{"numerator":-1}}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
-		{`{"runtime":{"svc-wallet.writes_enabled":{"numerator":101}}}`, "runtime.svc-wallet.writes_enabled: " + notAShare},
-		{`{"clusters":{"db":{},"ledger":{"max_conns":5,"max_requests":0,"endpoints":["nowhere"]},"auth":5}}`, "clusters.db: is none of ledger, auth and policy\nclusters.ledger.max_conns: unknown key\nclusters.ledger.endpoints: is not a list of 1 to 64 different endpoints, each unix:PATH or HOST:PORT\nclusters.ledger: limits.inflight: 0 (from push) is not in 1…1048576\nclusters.auth: is not an object"},
-		{`{"clusters":{"ledger":{"connect_timeout":5}}}`, `clusters.ledger: ledger.connect_timeout: 5 (from push) is not a duration with its unit, such as 250ms, in 1ms…1m`},
-		{`{"\u001b[31m":1,"match":{"\n":1}}`, "match.\"\\n\": unknown key\n\"\\x1b[31m\": unknown key (from push)"},
+		{`{"match":{"ids":"a"}}`, "match.ids: is not a list"},
+		{`{"runtime":{"queue":5,"svc-wallet.quue":5,"svc-wallet.":1,"svc-wallet.queue":0}}`, "runtime.queue: does not begin with svc-wallet.\nsvc-wallet.runtime: \"\": unknown key (from push)\nsvc-wallet.runtime: quue: unknown key (from push)\nsvc-wallet.runtime: limits.queue: 0 (from push) is not in 1…65536"},
+		{`{"runtime":{"svc-wallet.route.fly.enabled":true,"svc-wallet.issue_enabled":true,"svc-wallet.overrides":[],"svc-wallet.shadow":{}}}`, "svc-wallet.runtime: fly_enabled: unknown key (from push)"},
+		{`{"runtime":{"svc-wallet.writes_enabled":101}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: 101 is not in 0…100"},
+		{`{"runtime":{"svc-wallet.writes_enabled":1.5}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: 1.5 is not a whole number"},
+		{`{"runtime":{"svc-wallet.writes_enabled":"50%"}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: is not true, false, an integer percentage or a fraction"},
+		{`{"runtime":{"svc-wallet.writes_enabled":{"numerator":-1}}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: -1 is not in 0…100"},
+		{`{"runtime":{"svc-wallet.writes_enabled":{"numerator":101}}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: 101 is not in 0…100"},
+		{`{"clusters":{"db":{},"ledger":{"max_conns":5,"max_requests":0,"endpoints":["nowhere"]},"auth":5}}`, "clusters.auth: is not an object\nclusters.db: is none of ledger, auth and policy\nclusters.ledger.max_conns: unknown key"},
+		{`{"clusters":{"ledger":{"max_requests":0},"auth":{"endpoints":["nowhere"]},"policy":{"endpoints":[]}}}`, "clusters.auth.endpoints.0: is not an address: want unix:PATH or HOST:PORT: missing port in address\nclusters.policy.endpoints: is empty: leave it out\nledger: limits.inflight: 0 (from push) is not in 1…1048576"},
+		{`{"clusters":{"ledger":{"max_requests":4294967296}}}`, "clusters.ledger.max_requests: is not a whole number in 0…4294967295"},
+		{`{"clusters":{"ledger":{"max_requests":null}}}`, "/clusters/ledger/max_requests: is null: leave it out"},
+		{`{"runtime":null,"queue":1}`, "/runtime: is null: leave it out"},
+		{`{"clusters":{"ledger":{"connect_timeout":5}}}`, `clusters.ledger.connect_timeout: is not a text`},
+		{`{"clusters":{"ledger":{"connect_timeout":"5"}}}`, `clusters.ledger.connect_timeout: is not a duration with its unit, such as 250ms`},
+		{`{"clusters":{"ledger":{"connect_timeout":"5h"}}}`, "ledger: ledger.connect_timeout: \"5h0m0s\" (from push) is not in 1ms…1m"},
+		{`{"\u001b[31m":1,"match":{"\n":1}}`, "match.\"\\n\": unknown key\nsvc-wallet.limits: \"\\x1b[31m\": unknown key (from push)"},
 		{`{"revoked_keys":["` + strings.Repeat("x", 1<<20) + `"]}`, `the document is larger than 1MiB`},
 	} {
 		_, err := parseDocument([]byte(tc.doc), Names{}.withDefaults())
@@ -55,8 +63,6 @@ func TestDocument(t *testing.T) {
 		}
 	}
 }
-
-const notAShare = `is not true, false, a percentage from 0 to 100 or a fraction such as {"numerator": 25, "denominator": "HUNDRED"}`
 
 // TestDocumentVersion holds the version to the content, not to how it is written.
 func TestDocumentVersion(t *testing.T) {
@@ -108,9 +114,9 @@ func TestGlobs(t *testing.T) {
 // TestRouting gives ties to the first group by name, and everybody else to default.
 func TestRouting(t *testing.T) {
 	docs := map[string]*document{
-		"b":       {match: match{ids: []string{"x", "w*"}, clusters: []string{"pay*", "cards"}}},
-		"a":       {match: match{ids: []string{"x", "w-*"}, clusters: []string{"p*", "cards"}}},
-		"default": {match: match{ids: []string{"kept"}}},
+		"b":       {match: match{IDs: []string{"x", "w*"}, Clusters: []string{"pay*", "cards"}}},
+		"a":       {match: match{IDs: []string{"x", "w-*"}, Clusters: []string{"p*", "cards"}}},
+		"default": {match: match{IDs: []string{"kept"}}},
 	}
 	g := newGroups(docs, nil, snapshot{})
 	for _, tc := range [][3]string{

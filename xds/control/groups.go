@@ -20,7 +20,7 @@ type groups struct {
 func newGroups(docs map[string]*document, before *groups, none snapshot) *groups {
 	g := &groups{docs: docs, none: none}
 	same := func(a, b *document) bool {
-		return slices.Equal(a.match.ids, b.match.ids) && slices.Equal(a.match.clusters, b.match.clusters)
+		return slices.Equal(a.match.IDs, b.match.IDs) && slices.Equal(a.match.Clusters, b.match.Clusters)
 	}
 	if before != nil && maps.EqualFunc(docs, before.docs, same) {
 		g.route = before.route
@@ -52,8 +52,8 @@ type pattern struct {
 func newRouter(docs map[string]*document) *router {
 	r := &router{ids: map[string]string{}, clusters: map[string]string{}}
 	for _, group := range slices.Sorted(maps.Keys(docs)) {
-		r.idGlobs = split(docs[group].match.ids, group, r.ids, r.idGlobs)
-		r.clusterGlobs = split(docs[group].match.clusters, group, r.clusters, r.clusterGlobs)
+		r.idGlobs = split(docs[group].match.IDs, group, r.ids, r.idGlobs)
+		r.clusterGlobs = split(docs[group].match.Clusters, group, r.clusters, r.clusterGlobs)
 	}
 	return r
 }

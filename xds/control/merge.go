@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -21,47 +22,23 @@ func merge(target, patch jsontext.Value, depth int) (jsontext.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	var members []member
-	if target.Kind() == '{' {
+	members := object{}
+	if target.Kind() == jsontext.KindBeginObject {
 		if members, err = readObject(target); err != nil {
 			return nil, err
 		}
 	}
-	at := make(map[string]int, len(members))
-	for i, m := range members {
-		at[m.name] = i
-	}
-	for _, c := range changes {
-		i, there := at[c.name]
-		if !there {
-			i = len(members)
-			members = append(members, member{name: c.name, value: jsontext.Value("null")})
-		}
-		if c.value.Kind() == '{' {
-			if c.value, err = merge(members[i].value, c.value, depth-1); err != nil {
+	for name, value := range changes {
+		switch value.Kind() {
+		case jsontext.KindNull:
+			delete(members, name)
+			continue
+		case jsontext.KindBeginObject:
+			if value, err = merge(members[name], value, depth-1); err != nil {
 				return nil, err
 			}
 		}
-		members[i].value = c.value
+		members[name] = value
 	}
-	kept := members[:0]
-	for _, m := range members {
-		if m.value.Kind() != 'n' {
-			kept = append(kept, m)
-		}
-	}
-	return appendObject(nil, kept), nil
-}
-
-// appendObject appends an object of these members, whose names are UTF-8 because they were decoded.
-func appendObject(dst []byte, members []member) []byte {
-	dst = append(dst, '{')
-	for i, m := range members {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst, _ = jsontext.AppendQuote(dst, m.name)
-		dst = append(append(dst, ':'), m.value...)
-	}
-	return append(dst, '}')
+	return json.Marshal(members, json.Deterministic(true))
 }

@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
@@ -100,7 +101,7 @@ func New(opts Options) (*Plane, error) {
 	if len(opts.ClientIDs)+len(opts.BindNodes) > 0 && opts.TLS == nil {
 		return nil, errors.New("client ids and bound nodes mean nothing without TLS")
 	}
-	none, err := newSnapshot(contents{}, opts.Names)
+	none, err := newSnapshot(contents{names: opts.Names, version: versionOf(jsontext.Value("{}"))})
 	if err != nil {
 		return nil, err
 	}

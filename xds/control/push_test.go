@@ -44,7 +44,7 @@ func TestPush(t *testing.T) {
 				p.ack(k, m)
 			}
 			r.put("default", strings.Replace(everything, `"5000000000000000000000"`, `"42"`, 1))
-			m := p.next(kindLimits)
+			m := p.until(kindLimits)
 			if !m.mentions("42") {
 				t.Fatalf("%+v", m)
 			}

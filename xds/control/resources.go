@@ -3,28 +3,25 @@ package control
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
-	"time"
 
 	xdstype "github.com/cncf/xds/go/xds/type/v3"
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	runtime "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"github.com/go-json-experiment/json/jsontext"
+	"github.com/go-json-experiment/json"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"svc-wallet/host"
 	"svc-wallet/xds"
 )
 
@@ -89,43 +86,45 @@ type resources struct {
 // they are empty, which comes to the same: every setting falls back.
 type snapshot struct{ delta, sotw [numKinds]resources }
 
-// contents are the checked parts of a document; nil is absent.
+// contents are the parts of a document.
 type contents struct {
-	limits   []byte
-	runtime  jsontext.Value
-	clusters []clusterSpec
+	names    Names
+	version  string
+	limits   object
+	runtime  object // nil: absent
+	clusters map[string]clusterSpec
 }
 
-func newSnapshot(c contents, names Names) (snapshot, error) {
+// newSnapshot makes the resources, and holds each against what a sidecar takes. The error is of all that
+// it would refuse, in the words of its NACK.
+func newSnapshot(c contents) (snapshot, error) {
 	var s snapshot
-	limits, err := limitsResource(c.limits, names.Limits)
-	if err != nil {
-		return s, err
-	}
-	layer, err := runtimeResource(c.runtime, names.Runtime)
-	if err != nil {
-		return s, err
-	}
-	lists := [numKinds][]named{kindLimits: {limits}, kindRuntime: {layer}}
-	for _, spec := range c.clusters {
-		lists[kindCluster] = append(lists[kindCluster], named{spec.name, spec.cluster()})
-		if len(spec.endpoints) > 0 {
-			lists[kindEndpoint] = append(lists[kindEndpoint], named{spec.name, spec.assignment()})
+	var faults []error
+	lists := [numKinds][]named{}
+	limits, err := limitsResource(c.limits, c.names.Limits)
+	faults = append(faults, err)
+	layer, err := runtimeResource(c.runtime, c.names.Runtime)
+	faults = append(faults, err)
+	lists[kindLimits], lists[kindRuntime] = []named{limits}, []named{layer}
+	for _, name := range slices.Sorted(maps.Keys(c.clusters)) {
+		spec := c.clusters[name]
+		lists[kindCluster] = append(lists[kindCluster], named{name, spec.cluster(name)})
+		if len(spec.Endpoints) > 0 {
+			lists[kindEndpoint] = append(lists[kindEndpoint], named{name, spec.assignment(name)})
 		}
 	}
 	for k := range numKinds {
-		if s.sotw[k], err = newResources(k, lists[k]); err != nil {
-			return s, err
-		}
-		s.delta[k] = s.sotw[k]
+		s.sotw[k], err = newResources(k, lists[k], c.version)
+		faults = append(faults, err)
 	}
-	if c.limits == nil {
-		s.delta[kindLimits], err = newResources(kindLimits, nil)
+	s.delta = s.sotw
+	if len(c.limits) == 0 {
+		s.delta[kindLimits] = nothing()
 	}
-	if c.runtime == nil && err == nil {
-		s.delta[kindRuntime], err = newResources(kindRuntime, nil)
+	if c.runtime == nil {
+		s.delta[kindRuntime] = nothing()
 	}
-	return s, err
+	return s, errors.Join(faults...)
 }
 
 // named is a resource before it is packed.
@@ -134,27 +133,28 @@ type named struct {
 	message proto.Message
 }
 
-// newResources packs messages once, for all streams. Versions are hashes of what is sent, so that
-// a sidecar that has it is not sent it again, by whichever process.
-func newResources(k kind, list []named) (resources, error) {
-	r := resources{byName: map[string]*discovery.Resource{}}
+// nothing are no resources. They are the same whichever document has none.
+func nothing() resources { return resources{version: "empty"} }
+
+// newResources packs messages once, for all streams. Their version is the document's, so that it is the
+// same from PUT to a sidecar's /config, and by whichever process it is served: a sidecar that has it is not
+// sent it again.
+func newResources(k kind, list []named, version string) (resources, error) {
+	if len(list) == 0 {
+		return nothing(), nil
+	}
+	r := resources{version: version, byName: map[string]*discovery.Resource{}}
+	var faults []error
 	for _, n := range list {
 		packed, err := pack(n.message)
-		if err != nil {
-			return r, fmt.Errorf("pack %s: %w", n.name, err)
+		if err == nil {
+			err = check(k.url(), packed)
 		}
-		if err := check(k.url(), packed); err != nil {
-			return r, err
-		}
-		r.byName[n.name] = &discovery.Resource{Name: n.name, Version: hash(packed.GetValue()), Resource: packed}
+		faults = append(faults, err)
+		r.byName[n.name] = &discovery.Resource{Name: n.name, Version: version, Resource: packed}
 	}
 	r.names = slices.Sorted(maps.Keys(r.byName))
-	var all strings.Builder
-	for _, name := range r.names {
-		all.WriteString(name + " " + r.byName[name].GetVersion() + "\n")
-	}
-	r.version = hash([]byte(all.String()))
-	return r, nil
+	return r, errors.Join(faults...)
 }
 
 // maxResponse is what a sidecar takes in one message; it ends a stream that brings more.
@@ -182,90 +182,88 @@ func hash(content []byte) string {
 }
 
 // limitsResource wraps the members of the limits; without any it is the empty ones.
-func limitsResource(members []byte, name string) (named, error) {
-	value := new(structpb.Struct)
-	if members != nil {
-		if err := value.UnmarshalJSON(members); err != nil {
-			return named{}, fmt.Errorf("limits: %w", err)
-		}
+func limitsResource(members object, name string) (named, error) {
+	value, err := structOf("limits", members)
+	if err != nil {
+		return named{}, err
 	}
 	typed, err := pack(&xdstype.TypedStruct{TypeUrl: limitsURL, Value: value})
 	return named{name, &core.TypedExtensionConfig{Name: name, TypedConfig: typed}}, err
 }
 
-func runtimeResource(raw jsontext.Value, name string) (named, error) {
-	layer := new(structpb.Struct)
-	if raw != nil {
-		if err := layer.UnmarshalJSON(raw); err != nil {
-			return named{}, fmt.Errorf("runtime: %w", err)
-		}
+func runtimeResource(members object, name string) (named, error) {
+	layer, err := structOf("runtime", members)
+	return named{name, &runtime.Runtime{Name: name, Layer: layer}}, err
+}
+
+func structOf(part string, members object) (*structpb.Struct, error) {
+	out := new(structpb.Struct)
+	text, err := json.Marshal(members)
+	if err == nil {
+		err = out.UnmarshalJSON(text)
 	}
-	return named{name, &runtime.Runtime{Name: name, Layer: layer}}, nil
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", part, err)
+	}
+	return out, nil
 }
 
 // cluster is the spec as Envoy writes it. Endpoints come by EDS, so that they can change without
 // the cluster; without any the cluster names none.
-func (c clusterSpec) cluster() *cluster.Cluster {
-	out := &cluster.Cluster{
-		Name:                 c.name,
-		ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_STATIC},
-		ConnectTimeout:       c.duration("connect_timeout"),
-	}
-	if len(c.endpoints) > 0 {
+func (c *clusterSpec) cluster(name string) *cluster.Cluster {
+	out := &cluster.Cluster{Name: name, ConnectTimeout: c.ConnectTimeout.proto(), ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_STATIC}}
+	if len(c.Endpoints) > 0 {
 		out.ClusterDiscoveryType = &cluster.Cluster_Type{Type: cluster.Cluster_EDS}
 		out.EdsClusterConfig = &cluster.Cluster_EdsClusterConfig{EdsConfig: &core.ConfigSource{
 			ResourceApiVersion:    core.ApiVersion_V3,
 			ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}},
 		}}
 	}
-	if pending, requests := c.integer("max_pending_requests"), c.integer("max_requests"); pending != nil || requests != nil {
+	if c.MaxPendingRequests != nil || c.MaxRequests != nil {
 		out.CircuitBreakers = &cluster.CircuitBreakers{Thresholds: []*cluster.CircuitBreakers_Thresholds{
-			{Priority: core.RoutingPriority_DEFAULT, MaxPendingRequests: pending, MaxRequests: requests},
+			{Priority: core.RoutingPriority_DEFAULT, MaxPendingRequests: integer(c.MaxPendingRequests), MaxRequests: integer(c.MaxRequests)},
 		}}
 	}
-	if failed, open := c.integer("consecutive_errors"), c.duration("base_ejection_time"); failed != nil || open != nil {
-		out.OutlierDetection = &cluster.OutlierDetection{Consecutive_5Xx: failed, BaseEjectionTime: open}
+	if c.ConsecutiveErrors != nil || c.BaseEjectionTime.Duration != nil {
+		out.OutlierDetection = &cluster.OutlierDetection{Consecutive_5Xx: integer(c.ConsecutiveErrors), BaseEjectionTime: c.BaseEjectionTime.proto()}
 	}
 	return out
 }
 
 // assignment has the endpoints in order of priority.
-func (c clusterSpec) assignment() *endpoint.ClusterLoadAssignment {
-	out := &endpoint.ClusterLoadAssignment{ClusterName: c.name}
-	for i, addr := range c.endpoints {
-		out.Endpoints = append(out.Endpoints, &endpoint.LocalityLbEndpoints{
+func (c *clusterSpec) assignment(name string) *endpointv3.ClusterLoadAssignment {
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	for i, e := range c.Endpoints {
+		out.Endpoints = append(out.Endpoints, &endpointv3.LocalityLbEndpoints{
 			Priority: uint32(i),
-			LbEndpoints: []*endpoint.LbEndpoint{{
-				HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: address(addr)}},
+			LbEndpoints: []*endpointv3.LbEndpoint{{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: e.proto()}},
 			}},
 		})
 	}
 	return out
 }
 
-func address(endpoint string) *core.Address {
-	at, _ := host.ParseAddr(endpoint) // isEndpoint took it
-	if at.Path() != "" {
-		return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: at.Path()}}}
+func (e endpoint) proto() *core.Address {
+	if e.Path() != "" {
+		return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: e.Path()}}}
 	}
 	return &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
-		Address: at.Host(), PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(at.Port())},
+		Address: e.Host(), PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(e.Port())},
 	}}}
 }
 
-// duration is nil where the member is absent. What is there has been checked.
-func (c clusterSpec) duration(name string) *durationpb.Duration {
-	d, err := time.ParseDuration(strings.Trim(string(c.members[name]), `"`))
-	if err != nil {
+// proto is nil where the duration is absent.
+func (d duration) proto() *durationpb.Duration {
+	if d.Duration == nil {
 		return nil
 	}
-	return durationpb.New(d)
+	return durationpb.New(*d.Duration)
 }
 
-func (c clusterSpec) integer(name string) *wrapperspb.UInt32Value {
-	n, err := strconv.ParseUint(string(c.members[name]), 10, 32)
-	if err != nil {
+func integer(n *uint32) *wrapperspb.UInt32Value {
+	if n == nil {
 		return nil
 	}
-	return wrapperspb.UInt32(uint32(n))
+	return wrapperspb.UInt32(*n)
 }

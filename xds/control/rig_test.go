@@ -327,6 +327,25 @@ func (p *peer) next(k kind) told {
 	return m
 }
 
+// until is next of a peer that acknowledges what comes of other kinds meanwhile.
+func (p *peer) until(k kind) told {
+	p.t.Helper()
+	for {
+		m, err := p.receive()
+		if err != nil {
+			p.t.Fatalf("waiting for %s: %v", k, err)
+		}
+		if m.kind == k.String() {
+			return m
+		}
+		for other := range numKinds {
+			if other.String() == m.kind {
+				p.ack(other, m)
+			}
+		}
+	}
+}
+
 func (p *peer) ack(k kind, m told) {
 	p.t.Helper()
 	p.has[k.url()] = m.version

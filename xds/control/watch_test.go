@@ -40,7 +40,7 @@ func TestWatch(t *testing.T) {
 	comes("payments", "5")
 	r.write("default.json", `{"queue":0}`)
 	r.eventually("refused", func() bool {
-		return strings.Contains(r.call("GET", "/limits", "").body, `"refused":["limits.queue: 0 (from push) is not in 1…65536"]`)
+		return strings.Contains(r.call("GET", "/limits", "").body, `"refused":["svc-wallet.limits: limits.queue: 0 (from push) is not in 1…65536"]`)
 	})
 	comes("default", "4") // the last good one
 	if !r.log.has("limits_refused") {
@@ -153,7 +153,7 @@ func TestStart(t *testing.T) {
 	}
 	_, err := New(Options{Source: dir, Listen: "127.0.0.1:0"})
 	want := []string{
-		"Big.json: the name of a group is [a-z0-9][a-z0-9_.-]{0,62}", "a.json: limits.queue: 0", "b.json: jsontext: unexpected EOF",
+		"Big.json: the name of a group is [a-z0-9][a-z0-9_.-]{0,62}", "a.json: svc-wallet.limits: limits.queue: 0", "b.json: jsontext: unexpected EOF",
 		"c.json: c.yaml is there as well: a group has one file", "d.yaml: line 1", "e.json: is larger than 1MiB", "f.json: is not a regular file",
 	}
 	if err == nil || strings.Count(err.Error(), "\n") != len(want)-1 {
