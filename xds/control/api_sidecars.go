@@ -22,8 +22,9 @@ type sidecarView struct {
 }
 
 type typeView struct {
+	State   string       `json:"state,omitempty"` // of what is served now: accepted, refused or waiting; absent: it is gone
 	Served  string       `json:"served"`
-	Acked   string       `json:"acked"`
+	Acked   string       `json:"acked"`  // what it has in force, as far as it has said; "": nothing, or what it had before it connected
 	LagMS   int64        `json:"lag_ms"` // since served was sent, while it is not answered
 	Refused *refusedView `json:"refused,omitempty"`
 }
@@ -37,19 +38,19 @@ type refusedView struct {
 
 // getSidecars lists the sidecars, or those of a group.
 func (p *Plane) getSidecars(w http.ResponseWriter, r *http.Request) {
-	route, now, group := p.state.Load().served.route, p.opts.Now(), r.URL.Query().Get("group")
+	served, now, group := p.state.Load().served, p.opts.Now(), r.URL.Query().Get("group")
 	list := []sidecarView{}
 	for _, row := range p.fleet.list() {
-		if v := row.view(route, now); group == "" || v.Group == group {
+		if v := row.view(served, now); group == "" || v.Group == group {
 			list = append(list, v)
 		}
 	}
 	host.WriteJSON(w, http.StatusOK, map[string][]sidecarView{"sidecars": list})
 }
 
-func (s *sidecar) view(route *router, now int64) sidecarView {
+func (s *sidecar) view(served *groups, now int64) sidecarView {
 	v := sidecarView{
-		ID: s.id, Cluster: s.cluster, Group: route.group(s.id, s.cluster),
+		ID: s.id, Cluster: s.cluster, Group: served.route.group(s.id, s.cluster),
 		Region: s.region, Zone: s.zone, SubZone: s.subZone, Protocol: "sotw", Types: map[string]typeView{},
 	}
 	if s.delta {
@@ -66,6 +67,9 @@ func (s *sidecar) view(route *router, now int64) sidecarView {
 			continue
 		}
 		t := typeView{Served: progress.served, Acked: progress.acked}
+		if s.streams > 0 {
+			t.State = s.standing(k, served.serves(v.Group)).String()
+		}
 		if progress.waiting {
 			t.LagMS = (now - progress.servedAt) / int64(time.Millisecond)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -62,12 +63,14 @@ func urisOf(state *tls.ConnectionState) (uris []string) {
 	return uris
 }
 
-// callerURIs are those of a stream's client.
-func callerURIs(ctx context.Context) []string {
-	if p, ok := grpcpeer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			return urisOf(&info.State)
-		}
+// caller is a stream's connection, and the URI SANs of its client.
+func caller(ctx context.Context) (conn net.Addr, uris []string) {
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return nil, nil
 	}
-	return nil
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+		uris = urisOf(&info.State)
+	}
+	return p.Addr, uris
 }

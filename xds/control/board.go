@@ -33,6 +33,7 @@ type board struct {
 // watch waits for something to say to one stream about one kind.
 type watch struct {
 	id, cluster string // of the node
+	row         string // key of its sidecar
 	sotw        bool
 	answer      func(*resources) bool // says it, if there is something; never blocks
 
@@ -91,7 +92,7 @@ func (w *watch) look(g *groups, k kind) *resources {
 func (b *board) wait(k kind, w *watch) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	defer b.fleet.settled(w.id, k)
+	defer b.fleet.settled(w.row, k)
 	if w.tell(b.now.Load(), k) {
 		return func() {}
 	}
@@ -114,13 +115,13 @@ func (b *board) CreateWatch(req *cache.Request, sub cache.Subscription, out chan
 	if len(sub.SubscribedResources()) > maxSubscribed {
 		return nil, status.Errorf(codes.ResourceExhausted, "more than %d names of %s", maxSubscribed, k)
 	}
-	w := &watch{id: req.GetNode().GetId(), cluster: req.GetNode().GetCluster(), sotw: true}
+	w := &watch{id: req.GetNode().GetId(), cluster: req.GetNode().GetCluster(), row: rowKey(req.GetNode()), sotw: true}
 	w.answer = func(r *resources) bool {
 		wanted := r.subscribed(sub)
 		if !worthSaying(k, wanted, sub.ReturnedResources(), req.GetResponseNonce() == "") {
 			return false
 		}
-		b.fleet.queued(w.id, k)
+		b.fleet.queued(w.row, k)
 		out <- sotwResponse(req, r, wanted)
 		return true
 	}
@@ -172,7 +173,7 @@ func (b *board) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription
 	if len(sub.SubscribedResources()) > maxSubscribed || len(sub.ReturnedResources()) > maxSubscribed {
 		return nil, status.Errorf(codes.ResourceExhausted, "more than %d names of %s", maxSubscribed, k)
 	}
-	w := &watch{id: req.GetNode().GetId(), cluster: req.GetNode().GetCluster()}
+	w := &watch{id: req.GetNode().GetId(), cluster: req.GetNode().GetCluster(), row: rowKey(req.GetNode())}
 	w.answer = func(r *resources) bool {
 		response, told := deltaResponse(r, sub)
 		// The first response comes even where it is empty: whoever asks for everything waits for it,
@@ -182,7 +183,7 @@ func (b *board) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription
 			return false
 		}
 		response.TypeUrl = req.GetTypeUrl()
-		b.fleet.queued(w.id, k)
+		b.fleet.queued(w.row, k)
 		out <- &cache.DeltaPassthroughResponse{DeltaRequest: req, DeltaDiscoveryResponse: response, NextVersionMap: told}
 		return true
 	}

@@ -121,7 +121,7 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 	if part("runtime", &told.runtime) {
 		for _, name := range slices.Sorted(maps.Keys(told.runtime)) {
 			if !strings.HasPrefix(name, runtimePrefix) {
-				faults.add("runtime."+host.Plain(name)+": ", errors.New("does not begin with "+runtimePrefix))
+				faults.add("runtime."+host.Plain(name)+": ", errors.New("does not begin with \""+runtimePrefix+"\""))
 			}
 		}
 	}

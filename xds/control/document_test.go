@@ -35,7 +35,7 @@ func TestDocument(t *testing.T) {
 		{`{"match":{"ids":[]}}`, "match.ids: is not a list of 1 to 256 different names or globs"},
 		{`{"match":{"ids":["a","a"],"clusters":["b c"]}}`, "match.ids: is not a list of 1 to 256 different names or globs\nmatch.clusters: is not a list of 1 to 256 different names or globs"},
 		{`{"match":{"ids":"a"}}`, "match.ids: is not a list"},
-		{`{"runtime":{"queue":5,"svc-wallet.quue":5,"svc-wallet.":1,"svc-wallet.queue":0}}`, "runtime.queue: does not begin with svc-wallet.\nsvc-wallet.runtime: \"\": unknown key (from push)\nsvc-wallet.runtime: quue: unknown key (from push)\nsvc-wallet.runtime: limits.queue: 0 (from push) is not in 1…65536"},
+		{`{"runtime":{"queue":5,"svc-wallet.quue":5,"svc-wallet.":1,"svc-wallet.queue":0}}`, "runtime.queue: does not begin with \"svc-wallet.\"\nsvc-wallet.runtime: \"\": unknown key (from push)\nsvc-wallet.runtime: quue: unknown key (from push)\nsvc-wallet.runtime: limits.queue: 0 (from push) is not in 1…65536"},
 		{`{"runtime":{"svc-wallet.route.fly.enabled":true,"svc-wallet.issue_enabled":true,"svc-wallet.overrides":[],"svc-wallet.shadow":{}}}`, "svc-wallet.runtime: fly_enabled: unknown key (from push)"},
 		{`{"runtime":{"svc-wallet.writes_enabled":101}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: 101 is not in 0…100"},
 		{`{"runtime":{"svc-wallet.writes_enabled":1.5}}`, "svc-wallet.runtime: svc-wallet.writes_enabled: 1.5 is not a whole number"},

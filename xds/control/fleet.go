@@ -1,14 +1,17 @@
 package control
 
 import (
+	"cmp"
 	"container/list"
 	"context"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,9 +23,9 @@ import (
 // Bounds of what is known of sidecars.
 const (
 	maxSidecars    = 10_000 // by default
-	streamsPerNode = 16     // one for each kind, twice while it reconnects
 	typesPerStream = 32     // that are asked for, served or not
 	maxReason      = 1024   // bytes of a NACK that are kept
+	goneFor        = time.Hour
 )
 
 // fleet knows the sidecars: who is connected, and what each has been sent, has taken and has
@@ -35,13 +38,18 @@ type fleet struct {
 	metrics  *metrics
 
 	mu      sync.Mutex
-	rows    map[string]*sidecar // by node id
-	gone    *list.List          // of *sidecar without a stream, the longest gone first
+	rows    map[string]*sidecar // by their keys
+	byID    map[string][]*sidecar
+	gone    *list.List // of *sidecar without a stream, the longest gone first
+	joined  uint64     // rows so far
 	streams map[streamKey]*stream
 }
 
-// sidecar is a row. Everything is guarded by the fleet's mutex.
+// sidecar is a row: a node on a connection, since two that have one node id by mistake are two. Everything
+// is guarded by the fleet's mutex.
 type sidecar struct {
+	key                   string   // tells rows apart
+	conn                  net.Addr // of the client: the same pointer for all streams of one connection
 	id, cluster           string
 	region, zone, subZone string
 	delta                 bool
@@ -53,12 +61,12 @@ type sidecar struct {
 
 // progress is how far a sidecar is with one kind.
 type progress struct {
-	served, acked string // versions
+	served, acked string // versions on this connection; acked is what it has in force, as far as it has said
 	servedAt      int64
 	waiting       bool // for an answer to served
 	queued        bool // a response to it has been made and not been sent
 	settling      bool // it has answered, and what it is told next has not been decided
-	refuses       bool // its last answer was a NACK: it may refuse what it took while it did not want it
+	refuses       bool // its last answer was a NACK
 	refused       refusal
 }
 
@@ -75,7 +83,8 @@ type streamKey struct {
 }
 
 type stream struct {
-	url     string   // the one type of a stream that is not aggregated
+	url     string // the one type of a stream that is not aggregated
+	conn    net.Addr
 	uris    []string // of its client's certificate
 	row     *sidecar
 	types   map[string]bool
@@ -91,18 +100,19 @@ func newFleet(most int, now func() int64, log logrus.FieldLogger, m *metrics) *f
 	}
 	return &fleet{
 		most: most, now: now, log: log, metrics: m,
-		rows: map[string]*sidecar{}, gone: list.New(), streams: map[streamKey]*stream{},
+		rows: map[string]*sidecar{}, byID: map[string][]*sidecar{}, gone: list.New(), streams: map[streamKey]*stream{},
 	}
 }
 
 // open takes a stream, unless there are too many. Whose it is, its first request says.
-func (f *fleet) open(key streamKey, url string, uris []string) error {
+func (f *fleet) open(ctx context.Context, key streamKey, url string) error {
+	conn, uris := caller(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.streams) >= 2*f.most {
 		return status.Error(codes.ResourceExhausted, "too many streams")
 	}
-	f.streams[key] = &stream{url: url, uris: uris, types: map[string]bool{}}
+	f.streams[key] = &stream{url: url, conn: conn, uris: uris, types: map[string]bool{}}
 	return nil
 }
 
@@ -115,6 +125,10 @@ func (f *fleet) close(key streamKey) {
 		return
 	}
 	if s.row.streams--; s.row.streams > 0 {
+		return
+	}
+	if len(f.byID[s.row.id]) > 1 { // it is there on another connection, or somebody else has its id
+		f.remove(s.row)
 		return
 	}
 	s.row.since = f.now()
@@ -158,7 +172,7 @@ func (f *fleet) note(key streamKey, r asked) (id string, k kind, refused *refusa
 	}
 	if r.node != nil { // what else it said is kept by nobody, and it cannot become another
 		proto.Reset(r.node)
-		r.node.Id, r.node.Cluster = s.row.id, s.row.cluster
+		r.node.Id, r.node.Cluster, r.node.UserAgentName = s.row.id, s.row.cluster, s.row.key // see rowKey
 	}
 	if r.url == "" {
 		r.url = s.url
@@ -183,23 +197,24 @@ func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
 	if !f.bound(s.uris, id, cluster) {
 		return status.Error(codes.PermissionDenied, "the client certificate is not that of this node id and cluster")
 	}
-	row := f.rows[id]
+	f.forget()
+	row := f.find(id, s.conn)
 	switch {
 	case row == nil && len(f.rows) >= f.most && f.gone.Len() == 0:
 		return status.Error(codes.ResourceExhausted, "too many sidecars")
-	case row == nil && len(f.rows) >= f.most:
-		oldest := f.gone.Remove(f.gone.Front()).(*sidecar) //nolint:forcetypeassert // the list holds nothing else
-		delete(f.rows, oldest.id)
-		fallthrough
 	case row == nil:
-		row = &sidecar{id: strings.Clone(id)}
-		f.rows[row.id] = row
-	case row.streams >= streamsPerNode:
-		return status.Error(codes.ResourceExhausted, "too many streams of one node")
+		if len(f.rows) >= f.most {
+			f.remove(f.gone.Front().Value.(*sidecar)) //nolint:forcetypeassert // the list holds nothing else
+		}
+		row = f.add(id)
 	case row.place != nil:
 		f.gone.Remove(row.place)
 		row.place = nil
+		for k := range row.kinds { // it may be another process by now: what it has it will say
+			row.kinds[k] = progress{refused: row.kinds[k].refused}
+		}
 	}
+	row.conn = s.conn
 	if row.streams++; row.streams == 1 {
 		row.since = f.now()
 	}
@@ -208,6 +223,45 @@ func (f *fleet) join(s *stream, key streamKey, node *core.Node) error {
 	row.region, row.zone, row.subZone = host.Cut(place.GetRegion(), maxName), host.Cut(place.GetZone(), maxName), host.Cut(place.GetSubZone(), maxName)
 	s.row = row
 	return nil
+}
+
+// find is the row of a node on a connection, or one of that node that is gone.
+func (f *fleet) find(id string, conn net.Addr) *sidecar {
+	for _, row := range f.byID[id] {
+		if row.conn == conn || row.place != nil {
+			return row
+		}
+	}
+	return nil
+}
+
+func (f *fleet) add(id string) *sidecar {
+	f.joined++
+	row := &sidecar{key: strconv.FormatUint(f.joined, 10), id: strings.Clone(id)}
+	f.rows[row.key], f.byID[row.id] = row, append(f.byID[row.id], row)
+	return row
+}
+
+// remove takes a row without a stream away.
+func (f *fleet) remove(row *sidecar) {
+	if row.place != nil {
+		f.gone.Remove(row.place)
+	}
+	delete(f.rows, row.key)
+	if f.byID[row.id] = slices.DeleteFunc(f.byID[row.id], func(r *sidecar) bool { return r == row }); len(f.byID[row.id]) == 0 {
+		delete(f.byID, row.id)
+	}
+}
+
+// forget takes those away that are gone for long.
+func (f *fleet) forget() {
+	for e := f.gone.Front(); e != nil; e = f.gone.Front() {
+		row := e.Value.(*sidecar) //nolint:forcetypeassert // the list holds nothing else
+		if f.now()-row.since < int64(goneFor) {
+			return
+		}
+		f.remove(row)
+	}
 }
 
 // answered notes an ACK or a NACK of version; of a NACK it returns what is noted.
@@ -223,6 +277,9 @@ func (f *fleet) answered(row *sidecar, k kind, version string, r asked) *refusal
 		p.acked = version
 		f.metrics.acked(k, now-p.servedAt)
 		return nil
+	}
+	if p.acked == version { // it took that once, before a restart say, and does not any more
+		p.acked = ""
 	}
 	p.refused = refusal{version, host.Cut(r.reason, maxReason), now}
 	noted := p.refused
@@ -244,71 +301,28 @@ func (f *fleet) sent(key streamKey, url, nonce, version string) {
 	f.metrics.pushes[k].Inc()
 }
 
-// queued notes that there is a response for a sidecar. It is called before the response is handed
-// over, since sent comes from another goroutine.
-func (f *fleet) queued(id string, k kind) {
+// queued notes that there is a response for the row of that key. It is called before the response is
+// handed over, since sent comes from another goroutine.
+func (f *fleet) queued(key string, k kind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if row := f.rows[id]; row != nil {
+	if row := f.rows[key]; row != nil {
 		row.kinds[k].queued = true
 	}
 }
 
-// settled notes that a request of a sidecar has been looked at, and what there was to say is queued.
-func (f *fleet) settled(id string, k kind) {
+// settled notes that a request of the row of that key has been looked at, and what there was to say is
+// queued.
+func (f *fleet) settled(key string, k kind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if row := f.rows[id]; row != nil {
+	if row := f.rows[key]; row != nil {
 		row.kinds[k].settling = false
 	}
 }
 
-// answers is what the connected sidecars of a group say to what they are served.
-type answers struct {
-	Accepted int `json:"accepted"`
-	Refused  int `json:"refused"` // GET /sidecars tells why
-	Waiting  int `json:"waiting"` // have not answered yet
-}
-
-// answers counts them. The versions of endpoints are not compared, because a sidecar asks for those
-// of the clusters that it was told of, and may be sent none; what is on its way counts.
-func (f *fleet) answers(g *groups, group string) (a answers) {
-	serves := g.serves(group)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, row := range f.rows {
-		if row.streams == 0 || g.route.group(row.id, row.cluster) != group {
-			continue
-		}
-		kinds := &serves.sotw
-		if row.delta {
-			kinds = &serves.delta
-		}
-		switch waiting, refused := row.answer(kinds); {
-		case waiting:
-			a.Waiting++
-		case refused:
-			a.Refused++
-		default:
-			a.Accepted++
-		}
-	}
-	return a
-}
-
-// answer says whether an answer to what is served is still awaited, and whether one refuses it.
-func (s *sidecar) answer(serves *[numKinds]resources) (waiting, refused bool) {
-	for k := range numKinds {
-		p := &s.kinds[k]
-		waiting = waiting || p.queued || p.settling
-		if p.served == "" { // it does not ask for these, or not yet
-			continue
-		}
-		waiting = waiting || p.waiting || (k != kindEndpoint && p.served != serves[k].version)
-		refused = refused || (p.refuses && p.refused.version == p.served)
-	}
-	return waiting, refused
-}
+// rowKey is the key of the row of a request that note has seen.
+func rowKey(node *core.Node) string { return node.GetUserAgentName() }
 
 // size is how many sidecars are connected.
 func (f *fleet) size() int {
@@ -334,57 +348,17 @@ func (f *fleet) connected(route *router) map[string]int {
 	return byGroup
 }
 
-// list is a copy of all rows, by id.
+// list is a copy of all rows, by id, and those of one id in the order of their coming.
 func (f *fleet) list() []sidecar {
 	f.mu.Lock()
+	f.forget()
 	rows := make([]sidecar, 0, len(f.rows))
 	for _, row := range f.rows {
 		rows = append(rows, *row)
 	}
 	f.mu.Unlock()
-	slices.SortFunc(rows, func(a, b sidecar) int { return strings.Compare(a.id, b.id) })
-	return rows
-}
-
-// OnStreamOpen and the methods below are go-control-plane's server.Callbacks.
-func (f *fleet) OnStreamOpen(ctx context.Context, id int64, url string) error {
-	return f.open(streamKey{false, id}, url, callerURIs(ctx))
-}
-
-// OnStreamClosed ends a stream of the state of the world.
-func (f *fleet) OnStreamClosed(id int64, _ *core.Node) { f.close(streamKey{false, id}) }
-
-// OnStreamRequest notes a request of the state of the world.
-func (f *fleet) OnStreamRequest(id int64, r *discovery.DiscoveryRequest) error {
-	err := f.request(streamKey{false, id}, asked{node: r.GetNode(), url: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refused: r.GetErrorDetail() != nil, reason: r.GetErrorDetail().GetMessage()})
-	r.ErrorDetail = nil // the watch keeps the request
-	return err
-}
-
-// OnStreamResponse notes a response of the state of the world.
-func (f *fleet) OnStreamResponse(_ context.Context, id int64, _ *discovery.DiscoveryRequest, r *discovery.DiscoveryResponse) {
-	f.sent(streamKey{false, id}, r.GetTypeUrl(), r.GetNonce(), r.GetVersionInfo())
-}
-
-// OnDeltaStreamOpen begins a stream of deltas.
-func (f *fleet) OnDeltaStreamOpen(ctx context.Context, id int64, url string) error {
-	return f.open(streamKey{true, id}, url, callerURIs(ctx))
-}
-
-// OnDeltaStreamClosed ends a stream of deltas.
-func (f *fleet) OnDeltaStreamClosed(id int64, _ *core.Node) { f.close(streamKey{true, id}) }
-
-// OnStreamDeltaRequest notes a request of a stream of deltas.
-func (f *fleet) OnStreamDeltaRequest(id int64, r *discovery.DeltaDiscoveryRequest) error {
-	err := f.request(streamKey{true, id}, asked{
-		node: r.GetNode(), url: r.GetTypeUrl(), nonce: r.GetResponseNonce(),
-		refused: r.GetErrorDetail() != nil, reason: r.GetErrorDetail().GetMessage(),
+	slices.SortFunc(rows, func(a, b sidecar) int {
+		return cmp.Or(strings.Compare(a.id, b.id), cmp.Compare(len(a.key), len(b.key)), strings.Compare(a.key, b.key))
 	})
-	r.ErrorDetail = nil
-	return err
-}
-
-// OnStreamDeltaResponse notes a response of a stream of deltas.
-func (f *fleet) OnStreamDeltaResponse(id int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
-	f.sent(streamKey{true, id}, r.GetTypeUrl(), r.GetNonce(), r.GetSystemVersionInfo())
+	return rows
 }

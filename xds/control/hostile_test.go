@@ -147,7 +147,7 @@ func TestManyDistinct(t *testing.T) {
 	f := newFleet(1000, func() int64 { return 0 }, nil, newMetrics())
 	for i := range int64(10_000) {
 		key := streamKey{true, i}
-		if err := f.open(key, "", nil); err != nil {
+		if err := f.open(t.Context(), key, ""); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.request(key, asked{node: &core.Node{Id: fmt.Sprint(i)}, url: "x"}); err != nil {
@@ -155,27 +155,14 @@ func TestManyDistinct(t *testing.T) {
 		}
 		f.close(key)
 	}
-	if len(f.rows) != 1000 || f.gone.Len() != 1000 || len(f.streams) != 0 || f.rows["9999"] == nil {
+	if len(f.rows) != 1000 || f.gone.Len() != 1000 || len(f.streams) != 0 || len(f.byID) != 1000 || f.byID["9999"] == nil {
 		t.Error(len(f.rows), f.gone.Len(), len(f.streams))
 	}
 	for i := range int64(2001) {
-		if err := f.open(streamKey{false, i}, "", nil); (err != nil) != (i == 2000) {
+		if err := f.open(t.Context(), streamKey{false, i}, ""); (err != nil) != (i == 2000) {
 			t.Fatal(i, err)
 		}
 	}
-}
-
-// TestManyStreams bounds the streams of one node.
-func TestManyStreams(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	for range streamsPerNode {
-		p := r.connect("delta", "same", "")
-		p.subscribe(kindCluster)
-		p.next(kindCluster)
-	}
-	p := r.connect("delta", "same", "")
-	p.subscribe(kindCluster)
-	p.ends(codes.ResourceExhausted)
 }
 
 // TestSilence ends a stream that never asks for anything.

@@ -29,11 +29,11 @@ func merge(target, patch jsontext.Value, depth int) (jsontext.Value, error) {
 		}
 	}
 	for name, value := range changes {
-		switch value.Kind() {
-		case jsontext.KindNull:
+		if value.Kind() == jsontext.KindNull {
 			delete(members, name)
 			continue
-		case jsontext.KindBeginObject:
+		}
+		if value.Kind() == jsontext.KindBeginObject {
 			if value, err = merge(members[name], value, depth-1); err != nil {
 				return nil, err
 			}

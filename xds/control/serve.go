@@ -30,7 +30,7 @@ import (
 // Bounds of the sidecars' listener. A thousand sidecars must not cost much memory, so buffers are
 // small: a push is some kilobytes.
 const (
-	connStreams  = 16
+	connStreams  = 16        // one for each type, and more
 	maxRequest   = 256 << 10 // bytes
 	maxHeaders   = 16 << 10
 	idleLimit    = 5 * time.Minute // of a connection without a stream
