@@ -348,7 +348,7 @@ func TestQueueFull(t *testing.T) {
 		fmt.Sprintf("WALLET_WORKERS=%d", workers), fmt.Sprintf("SVC_WALLET_LIMITS_QUEUE=%d", queue),
 		"SVC_WALLET_LIMITS_REQUEST_DEADLINE=2m", "SVC_WALLET_LEDGER_TIMEOUT=1m",
 	}
-	held := &heldEngine{Engine: memoryEngine(), gate: make(chan struct{})}
+	held := &heldEngine{Engine: memoryEngine(t), gate: make(chan struct{})}
 	serveEngine(t, p.ledgerAddr, held)
 	open := sync.OnceFunc(func() { close(held.gate) })
 	t.Cleanup(open)
@@ -400,7 +400,7 @@ func TestQueueFull(t *testing.T) {
 func TestDiskStall(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	e := &hungEngine{Engine: memoryEngine()}
+	e := &hungEngine{Engine: memoryEngine(t)}
 	serveEngine(t, p.ledgerAddr, e)
 	p.startSide()
 	p.ready(t)
@@ -440,8 +440,14 @@ func (e *heldEngine) Commit(ctx context.Context, batch []wallet.Payment, out []w
 	return e.Engine.Commit(ctx, batch, out)
 }
 
-func memoryEngine() node.Engine {
-	return node.OpenMemory(node.Options{Now: func() int64 { return time.Now().UnixNano() }, Entropy: crand.Reader, Log: quiet()})
+func memoryEngine(t testing.TB) node.Engine {
+	t.Helper()
+	e, err := node.OpenMemory(node.Options{Now: func() int64 { return time.Now().UnixNano() }, Entropy: crand.Reader, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
 }
 
 func quiet() *logrus.Logger {

@@ -509,7 +509,7 @@ func TestEndpointsMove(t *testing.T) {
 	p.startNode()
 	detour := relay(t, strings.TrimPrefix(p.ledgerAddr, "unix:"))
 	stranger := "unix:" + filepath.Join(filepath.Dir(plane.limits), "s.sock")
-	serveEngine(t, stranger, memoryEngine())
+	serveEngine(t, stranger, memoryEngine(t))
 	p.startSide()
 	p.ready(t)
 	eventually(t, "the sidecar is connected", func() bool { return p.metric(t, "xds_connected") == 1 })

@@ -55,7 +55,11 @@ func serveBooks(t *testing.T, e node.Engine, addr string) (at string, stop func(
 }
 
 func memoryBooks(t *testing.T) node.Engine {
-	e := node.OpenMemory(node.Options{Now: clock})
+	t.Helper()
+	e, err := node.OpenMemory(node.Options{Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = e.Close() })
 	return e
 }

@@ -127,7 +127,10 @@ func TestHeldCommitNeverBeliesARefusal(t *testing.T) {
 	for _, expires := range []bool{false, true} {
 		begun, ahead := time.Now(), new(atomic.Int64)
 		elapsed := func() time.Duration { return time.Since(begun) + time.Duration(ahead.Load()) }
-		inner := node.OpenMemory(node.Options{Now: clock, Elapsed: elapsed})
+		inner, err := node.OpenMemory(node.Options{Now: clock, Elapsed: elapsed})
+		if err != nil {
+			t.Fatal(err)
+		}
 		t.Cleanup(func() { _ = inner.Close() })
 		burn := issueTo(1, 1)
 		burn.Op, burn.From, burn.To = wallet.Burn, burn.To, wallet.Account{}

@@ -49,7 +49,12 @@ func dial(t testing.TB, addr string) *ledger.Client {
 
 func memory(t testing.TB) node.Engine {
 	t.Helper()
-	return node.OpenMemory(node.Options{Now: clock, Entropy: rand.Reader, WatchBacklog: 1 << 14})
+	e, err := node.OpenMemory(node.Options{Now: clock, Entropy: rand.Reader, WatchBacklog: 1 << 14})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
 }
 
 // Goal: the client in front of a node is a Ledger as good as the engine. Method: the contract's

@@ -184,7 +184,10 @@ func (r *rig) start(o rigOptions) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	r.node = func() { cancel(); running.Wait() }
-	r.engine = node.OpenMemory(node.Options{Now: r.clock.now})
+	var err error
+	if r.engine, err = node.OpenMemory(node.Options{Now: r.clock.now}); err != nil {
+		t.Fatal(err)
+	}
 	ln, err := host.Listen("unix:"+r.path("s"), host.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine,
 		return node.OpenPebble(o.data, opts)
 	case "memory":
 		log.WithField("reason", "the memory engine forgets everything when it stops").Warn("ledger_forgets")
-		return node.OpenMemory(opts), nil
+		return node.OpenMemory(opts)
 	default:
 		return nil, usageError{fmt.Errorf("--engine %.40q is neither pebble nor memory", o.engine)}
 	}

@@ -21,7 +21,7 @@ import (
 // after each commit too.
 func TestWrongClockIsNotForEver(t *testing.T) {
 	const day = 24 * time.Hour
-	for _, kind := range []string{"memory", "pebble", "pebble opened anew"} {
+	for _, kind := range []string{"model", "pebble", "pebble opened anew"} {
 		t.Run(kind, func(t *testing.T) {
 			var now atomic.Int64 // several goroutines look
 			now.Store(start)
@@ -31,8 +31,8 @@ func TestWrongClockIsNotForEver(t *testing.T) {
 			opts := Options{Now: now.Load, Log: log}
 			fs := vfs.NewMem()
 			open := func() Engine {
-				if kind == "memory" {
-					return OpenMemory(opts)
+				if kind == "model" {
+					return openModel(opts)
 				}
 				p, err := openPebble("db", opts, fs)
 				if err != nil {
@@ -128,7 +128,7 @@ func TestClockAtStart(t *testing.T) {
 func TestForkedIDsDiffer(t *testing.T) {
 	var ids [2]wallet.TxID
 	for i := range ids {
-		b := newBooks(&memoryStore{}, &Options{Entropy: rand.Reader},
+		b := newBooks(&modelStore{}, &Options{Entropy: rand.Reader},
 			head{seq: 1, txid: wallet.TxID{0: 0x7f, 15: 9}, millis: start / 1e6})
 		b.begin(start)
 		h, err := b.next()

@@ -235,6 +235,13 @@ func (p *pebbleEngine) decide(calls []*call) group {
 	return g
 }
 
+// refuseAll answers for a group that did not balance, which is a bug of ours.
+func refuseAll(results []wallet.Result) {
+	for i := range results {
+		results[i] = wallet.Result{Code: wallet.Internal}
+	}
+}
+
 // persist returns once the group is durable. What failed is not tried again, since nobody knows how much
 // of it is on the disk: the engine ends.
 func (p *pebbleEngine) persist(g *group) error {

@@ -16,8 +16,8 @@ import (
 // touched and the figures that a watcher is told are counted.
 func TestPaymentCostsWhatItTouches(t *testing.T) {
 	const assets = 3000
-	t.Run("memory", func(t *testing.T) {
-		m := OpenMemory(Options{Now: frozen}).(*memory)
+	t.Run("model", func(t *testing.T) {
+		m := openModel(Options{Now: frozen}).(*model)
 		defer mustClose(t, m)
 		payWithManyAssets(t, m, m.books, assets)
 	})

@@ -278,7 +278,7 @@ func TestIdentity(t *testing.T) {
 	if open("db").Ledger != first.Ledger || open("copy").Ledger != first.Ledger {
 		t.Error("the ledger lost its name")
 	}
-	a, b := OpenMemory(Options{Now: frozen}), OpenMemory(Options{Now: frozen})
+	a, b := mustOpen(t, vfs.NewMem(), "memory"), mustOpen(t, vfs.NewMem(), "memory")
 	if x, y := a.Identity(), b.Identity(); x.Ledger == y.Ledger || x.Opening == y.Opening {
 		t.Error("two memory engines are one ledger")
 	}

@@ -19,7 +19,7 @@ import (
 // entropy gives two engines the same random bits.
 func entropy() *rand.ChaCha8 { return rand.NewChaCha8([32]byte{1}) }
 
-// TestEnginesAgree: the same calls on the memory engine and on Pebble, closed and opened again in
+// TestEnginesAgree: the same calls on the model and on the engine, closed and opened again in
 // between, have the same results, bit for bit, the same figures and the same changes.
 func TestEnginesAgree(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -30,7 +30,7 @@ func TestEnginesAgree(t *testing.T) {
 		options := func(i int) Options {
 			return Options{Now: now.Load, Entropy: bits[i], WatchBacklog: 1024}
 		}
-		mem := OpenMemory(options(0))
+		mem := openModel(options(0))
 		open := func() Engine {
 			p, err := openPebble("db", options(1), fs)
 			if err != nil {
@@ -57,13 +57,13 @@ func TestEnginesAgree(t *testing.T) {
 				rt.Fatal(err)
 			}
 			if !slices.Equal(a, b) {
-				rt.Fatalf("memory: %+v\npebble: %+v", a, b)
+				rt.Fatalf("model: %+v\npebble: %+v", a, b)
 			}
 			if x, y := changes(rt, mem, from), changes(rt, disk, from); x != y {
-				rt.Fatalf("memory: %s\npebble: %s", x, y)
+				rt.Fatalf("model: %s\npebble: %s", x, y)
 			}
 			if x, y := everything(rt, mem), everything(rt, disk); x != y {
-				rt.Fatalf("memory: %s\npebble: %s", x, y)
+				rt.Fatalf("model: %s\npebble: %s", x, y)
 			}
 		}
 		if err := disk.Close(); err != nil {

@@ -1,9 +1,8 @@
 // Package node is the ledger node that svc-wallet ships: ledger.v1.LedgerNode served over an
-// Engine, which keeps the books in Pebble or in memory.
+// Engine, which keeps a journal, and its state in Pebble.
 //
-// Its entry is Serve; OpenPebble and OpenMemory make the engines. One set of rules (rules.go)
-// judges and applies every payment, over one view of the books (books.go), so that the engines
-// differ only in where rows lie and in when a step is durable.
+// Its entry is Serve; OpenPebble and OpenMemory make the engine, on disk and in memory. The rules
+// (rules.go) judge and apply every payment over the books (books.go).
 //
 // Invariants: a refusal changes nothing; nothing is acknowledged, looked up or watched before it
 // is durable; for every asset the balances sum to what was issued less what was burned.

@@ -48,7 +48,7 @@ func (r reader) Read(p []byte) (int, error) { return r(p) }
 // leaves no trace; the next one is served. The fault is planted where the engine asks for random
 // bits, in the middle of a decision: a balance that grows by itself.
 func TestUnbalancedGroup(t *testing.T) {
-	for _, kind := range []string{"memory", "pebble"} {
+	for _, kind := range []string{"model", "pebble"} {
 		t.Run(kind, func(t *testing.T) {
 			var b *books
 			var planted bool
@@ -62,9 +62,9 @@ func TestUnbalancedGroup(t *testing.T) {
 				return len(p), nil
 			})}
 			var e Engine
-			if kind == "memory" {
-				e = OpenMemory(opts)
-				b = e.(*memory).books
+			if kind == "model" {
+				e = openModel(opts)
+				b = e.(*model).books
 			} else {
 				p, err := openPebble("db", opts, vfs.NewMem())
 				if err != nil {
@@ -95,7 +95,7 @@ func TestUnbalancedGroup(t *testing.T) {
 
 // TestUnbalancedSupply: the check sees the supply account too.
 func TestUnbalancedSupply(t *testing.T) {
-	b := OpenMemory(Options{Now: frozen}).(*memory).books
+	b := openModel(Options{Now: frozen}).(*model).books
 	b.begin(start)
 	row, err := b.supplies.touch(payment(0, 0).Asset)
 	if err != nil || !b.balanced() {
@@ -115,10 +115,10 @@ func TestUnbalancedSupply(t *testing.T) {
 func TestNoEntropy(t *testing.T) {
 	broken := errors.New("no bits")
 	opts := Options{Now: frozen, Entropy: iotest.ErrReader(broken)}
-	mem := OpenMemory(opts)
+	mem := openModel(opts)
 	out := []wallet.Result{{Seq: 7}}
 	if err := mem.Commit(context.Background(), []wallet.Payment{payment(0, 0)}, out); !errors.Is(err, broken) || out[0].Seq != 7 || mem.Seq() != 0 {
-		t.Errorf("memory: %v, %+v", err, out[0])
+		t.Errorf("model: %v, %+v", err, out[0])
 	}
 	mustClose(t, mem)
 	var fatal error
@@ -145,7 +145,7 @@ func TestIDs(t *testing.T) {
 		}
 		return len(p), nil
 	})
-	e := OpenMemory(Options{Now: func() int64 { return now }, Entropy: ones})
+	e := openModel(Options{Now: func() int64 { return now }, Entropy: ones})
 	defer mustClose(t, e)
 	var last wallet.Receipt
 	for n, step := range []time.Duration{
@@ -167,7 +167,7 @@ func TestIDs(t *testing.T) {
 // TestEpoch: a clock at or before 1970 makes no harm.
 func TestEpoch(t *testing.T) {
 	for _, now := range []int64{0, -1, math.MinInt64} {
-		e := OpenMemory(Options{Now: func() int64 { return now }})
+		e := openModel(Options{Now: func() int64 { return now }})
 		for n := range 3 {
 			if r := send(t, e, payment(0, n))[0]; r.Code != wallet.OK || r.Receipt.Millis != 0 {
 				t.Errorf("%+v", r)
@@ -180,7 +180,7 @@ func TestEpoch(t *testing.T) {
 // engines opens one of each kind.
 func engines(t *testing.T) map[string]Engine {
 	t.Helper()
-	return map[string]Engine{"memory": OpenMemory(Options{Now: frozen}), "pebble": mustOpen(t, vfs.NewMem(), "db")}
+	return map[string]Engine{"model": openModel(Options{Now: frozen}), "pebble": mustOpen(t, vfs.NewMem(), "db")}
 }
 
 // TestBounds: calls that are too large, or whose slices do not fit, are refused whole; the largest
@@ -427,7 +427,7 @@ func TestGatherLeavesOutTheGone(t *testing.T) {
 
 // TestWatchers: their number is bounded, and a place that was left is free again.
 func TestWatchers(t *testing.T) {
-	e := OpenMemory(Options{Now: frozen})
+	e := openModel(Options{Now: frozen})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	var entered sync.WaitGroup

@@ -18,7 +18,7 @@ import (
 // clock does. Method: each engine behind a socket, under clocks that are moved by hand.
 func TestExpiredCommitIsNeverTakenUp(t *testing.T) {
 	for name, open := range map[string]func(node.Options) (node.Engine, error){
-		"memory": func(o node.Options) (node.Engine, error) { return node.OpenMemory(o), nil },
+		"memory": node.OpenMemory,
 		"pebble": func(o node.Options) (node.Engine, error) { return node.OpenPebble(t.TempDir(), o) },
 	} {
 		t.Run(name, func(t *testing.T) {

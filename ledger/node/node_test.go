@@ -52,7 +52,7 @@ func engineFixture(t *testing.T, open func(node.Options) (node.Engine, error)) c
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	contract.Run(t, func(t *testing.T) contract.Fixture {
-		return engineFixture(t, func(o node.Options) (node.Engine, error) { return node.OpenMemory(o), nil })
+		return engineFixture(t, node.OpenMemory)
 	})
 }
 

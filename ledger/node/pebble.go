@@ -70,6 +70,10 @@ func OpenPebble(dir string, opts Options) (Engine, error) {
 	return openPebble(dir, opts, vfs.Default)
 }
 
+// OpenMemory makes a store in memory, which is forgotten at the end: for tests and demonstrations. It
+// is as durable as the process.
+func OpenMemory(opts Options) (Engine, error) { return openPebble("memory", opts, vfs.NewMem()) }
+
 func openPebble(dir string, opts Options, fs vfs.FS) (*pebbleEngine, error) {
 	p := &pebbleEngine{
 		opts:    opts.withDefaults(),

@@ -41,7 +41,7 @@ import (
 func TestClientOverUnix(t *testing.T) {
 	t.Parallel()
 	contract.Run(t, func(t *testing.T) contract.Fixture {
-		f := engineFixture(t, func(o node.Options) (node.Engine, error) { return node.OpenMemory(o), nil })
+		f := engineFixture(t, node.OpenMemory)
 		return dialled(t, f, "unix:"+filepath.Join(t.TempDir(), "node.sock"), nil, nil)
 	})
 }
@@ -190,6 +190,17 @@ func TestCommitOfUnreadRows(t *testing.T) {
 }
 
 // raw serves e on a socket and returns a plain connection to it.
+// inMemory is an engine on a folder in memory.
+func inMemory(t *testing.T, opts node.Options) node.Engine {
+	t.Helper()
+	e, err := node.OpenMemory(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
 func raw(t *testing.T, e node.Engine, opts node.ServeOptions) *grpc.ClientConn {
 	t.Helper()
 	ln := serve(t, e, "unix:"+filepath.Join(t.TempDir(), "node.sock"), opts)
@@ -229,7 +240,7 @@ func good() *ledgerpb.Transfer {
 // is absent of its rules refuses it; the others of the batch are judged.
 func TestHostileTransfers(t *testing.T) {
 	type T = ledgerpb.Transfer
-	conn := raw(t, node.OpenMemory(node.Options{Now: newClock().Now}), node.ServeOptions{})
+	conn := raw(t, inMemory(t, node.Options{Now: newClock().Now}), node.ServeOptions{})
 	req := &ledgerpb.CommitRequest{}
 	var want []ledgerpb.Verdict
 	add := func(v ledgerpb.Verdict, spoil func(*T)) {
@@ -284,7 +295,7 @@ func TestHostileTransfers(t *testing.T) {
 
 // TestHostileRequests: a request that is malformed as a whole is INVALID_ARGUMENT.
 func TestHostileRequests(t *testing.T) {
-	conn := raw(t, node.OpenMemory(node.Options{Now: newClock().Now}), node.ServeOptions{})
+	conn := raw(t, inMemory(t, node.Options{Now: newClock().Now}), node.ServeOptions{})
 	c := ledgerpb.NewLedgerNodeClient(conn)
 	ctx := within(t)
 	many := &ledgerpb.CommitRequest{}
@@ -388,7 +399,7 @@ func TestEngineErrors(t *testing.T) {
 // same payment was refused, or a client would be told of a refusal and be debited all the same. The
 // first attempt is held up before the engine, in whose place a SIGSTOP of the node would hold it.
 func TestAbandonedCommit(t *testing.T) {
-	inner := node.OpenMemory(node.Options{Now: newClock().Now})
+	inner := inMemory(t, node.Options{Now: newClock().Now})
 	entered, leave, late := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	var calls atomic.Int64
 	conn := raw(t, &stub{commit: func(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
@@ -562,7 +573,7 @@ func TestHealthAndDrain(t *testing.T) {
 // TestTransport: plain text off the machine, TLS that would trust anybody, and clients without a
 // certificate or without TLS are refused, and each refused handshake is told once, with who came and why.
 func TestTransport(t *testing.T) {
-	e := node.OpenMemory(node.Options{Now: newClock().Now})
+	e := inMemory(t, node.Options{Now: newClock().Now})
 	everywhere, err := host.Listen("0.0.0.0:0", host.ListenOptions{Remote: true})
 	if err != nil {
 		t.Fatal(err)
@@ -624,7 +635,7 @@ func TestTransport(t *testing.T) {
 // as the node holds before a client comes, and again behind it.
 func TestSilentCrowd(t *testing.T) {
 	server, client := certificates(t)
-	addr := serve(t, node.OpenMemory(node.Options{Now: newClock().Now}), "127.0.0.1:0", node.ServeOptions{TLS: server.Clone}).Addr().String()
+	addr := serve(t, inMemory(t, node.Options{Now: newClock().Now}), "127.0.0.1:0", node.ServeOptions{TLS: server.Clone}).Addr().String()
 	var dials atomic.Int32
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(client)), grpc.WithContextDialer(
 		func(ctx context.Context, addr string) (net.Conn, error) {
@@ -657,7 +668,7 @@ func TestSilentCrowd(t *testing.T) {
 func TestServeEndsAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	e := node.OpenMemory(node.Options{Now: newClock().Now})
+	e := inMemory(t, node.Options{Now: newClock().Now})
 	for range 200 {
 		addr := "unix:" + filepath.Join(t.TempDir(), "n")
 		ln, err := host.Listen(addr, host.ListenOptions{})

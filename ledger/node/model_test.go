@@ -8,33 +8,33 @@ import (
 	"svc-wallet/wallet"
 )
 
-// OpenMemory makes an engine that keeps everything in memory and forgets it at the end: for tests
-// and demonstrations. It is as durable as the process.
-func OpenMemory(opts Options) Engine {
+// openModel makes an engine without a journal, a state or goroutines: the rules over rows in maps,
+// which the product's engine is held against.
+func openModel(opts Options) Engine {
 	opts = opts.withDefaults()
-	s := &memoryStore{
+	s := &modelStore{
 		accounts: make(map[wallet.Account]accountRow),
 		balances: make(map[wallet.BalanceKey]balanceRow),
 		supplies: make(map[wallet.Asset]supplyRow),
 		keys:     make(map[keyName]*receiptRow),
 		receipts: make(map[wallet.TxID]*receiptRow),
 	}
-	m := &memory{opts: opts, store: s, books: newBooks(s, &opts, head{})}
+	m := &model{opts: opts, store: s, books: newBooks(s, &opts, head{})}
 	m.bus, m.id, m.clock = newBus(opts.WatchBacklog), Identity{newName(), newName()}, openingClock{opts.Elapsed}
 	return m
 }
 
-type memory struct {
+type model struct {
 	opening
 	opts Options
 
 	mu     sync.Mutex
 	closed bool
-	store  *memoryStore
+	store  *modelStore
 	books  *books
 }
 
-func (m *memory) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
+func (m *model) Commit(ctx context.Context, batch []wallet.Payment, out []wallet.Result) error {
 	if err := checkCommit(batch, out); err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (m *memory) Commit(ctx context.Context, batch []wallet.Payment, out []walle
 }
 
 // settle makes the group count, or refuses it as a whole where it would make or lose money.
-func (m *memory) settle(results []wallet.Result) {
+func (m *model) settle(results []wallet.Result) {
 	change := m.books.change()
 	if !m.books.balanced() {
 		m.books.rollback()
@@ -76,14 +76,7 @@ func (m *memory) settle(results []wallet.Result) {
 	}
 }
 
-// refuseAll answers for a group that did not balance, which is a bug of ours.
-func refuseAll(results []wallet.Result) {
-	for i := range results {
-		results[i] = wallet.Result{Code: wallet.Internal}
-	}
-}
-
-func (m *memory) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
+func (m *model) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wallet.Balance) error {
 	if err := checkLookup(keys, out); err != nil {
 		return err
 	}
@@ -103,15 +96,15 @@ func (m *memory) Lookup(ctx context.Context, keys []wallet.BalanceKey, out []wal
 	return nil
 }
 
-func (m *memory) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
+func (m *model) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Receipt, uint64, error) {
 	return m.find(ctx, func() *receiptRow { return m.store.receipts[txid] })
 }
 
-func (m *memory) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
+func (m *model) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
 	return m.find(ctx, func() *receiptRow { return m.store.keys[keyName{account, key}] })
 }
 
-func (m *memory) find(ctx context.Context, row func() *receiptRow) (wallet.Receipt, uint64, error) {
+func (m *model) find(ctx context.Context, row func() *receiptRow) (wallet.Receipt, uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -127,10 +120,9 @@ func (m *memory) find(ctx context.Context, row func() *receiptRow) (wallet.Recei
 	return r.Receipt, r.seq, nil
 }
 
-// Memory does not stall and is not damaged.
-func (m *memory) Stats() Stats { return m.stats() }
+func (m *model) Stats() Stats { return m.stats() }
 
-func (m *memory) Close() error {
+func (m *model) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
@@ -138,8 +130,8 @@ func (m *memory) Close() error {
 	return nil
 }
 
-// memoryStore is the rows in maps.
-type memoryStore struct {
+// modelStore is the rows in maps.
+type modelStore struct {
 	accounts map[wallet.Account]accountRow
 	balances map[wallet.BalanceKey]balanceRow
 	supplies map[wallet.Asset]supplyRow
@@ -147,12 +139,12 @@ type memoryStore struct {
 	receipts map[wallet.TxID]*receiptRow
 }
 
-func (s *memoryStore) account(k wallet.Account) (accountRow, error)    { return s.accounts[k], nil }
-func (s *memoryStore) balance(k wallet.BalanceKey) (balanceRow, error) { return s.balances[k], nil }
-func (s *memoryStore) supply(k wallet.Asset) (supplyRow, error)        { return s.supplies[k], nil }
-func (s *memoryStore) key(k keyName) (*receiptRow, error)              { return s.keys[k], nil }
+func (s *modelStore) account(k wallet.Account) (accountRow, error)    { return s.accounts[k], nil }
+func (s *modelStore) balance(k wallet.BalanceKey) (balanceRow, error) { return s.balances[k], nil }
+func (s *modelStore) supply(k wallet.Asset) (supplyRow, error)        { return s.supplies[k], nil }
+func (s *modelStore) key(k keyName) (*receiptRow, error)              { return s.keys[k], nil }
 
-func (s *memoryStore) save(b *books) {
+func (s *modelStore) save(b *books) {
 	for r := range b.accounts.changed() { // a refused payment must leave nothing, not even an empty row
 		s.accounts[r.key] = r.is
 	}
