@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"svc-wallet/wallet"
@@ -12,7 +13,7 @@ import (
 // So at low load a batch is one item and is not delayed, and under load hundreds share a call.
 //
 // Invariant: while anything waits, workers batches run.
-type batcher[T linked[T]] struct {
+type batcher[T comparable] struct {
 	workers int           // batches at a time
 	limit   int           // items that wait at most, whatever put is told
 	most    func() int    // items of a batch begun now; at least one is taken
@@ -20,27 +21,12 @@ type batcher[T linked[T]] struct {
 	start   func(T) error // gives a new worker its first item, which is to call work
 	memory  sync.Pool     // of *[]T: batches
 
-	mu          sync.Mutex
-	first, last T // of those that wait, linked through themselves: one that is withdrawn makes room at once
-	waiting     int
-	running     int
-	closed      bool
-	idle        chan struct{} // closed once closed and running is 0
+	mu      sync.Mutex
+	waiting []T // oldest first
+	running int
+	closed  bool
+	idle    chan struct{} // closed once closed and running is 0
 }
-
-// linked is an item that has room for its place in the queue.
-type linked[T any] interface {
-	comparable
-	link() *links[T]
-}
-
-// links is guarded by the batcher's mutex.
-type links[T any] struct {
-	prev, next T
-	queued     bool
-}
-
-func (l *links[T]) link() *links[T] { return l }
 
 // put gives item to a new worker (at 0), or has it wait as number at of those that do, fewer than room
 // until now. It refuses with Busy, or RetryLater once closed.
@@ -55,19 +41,11 @@ func (b *batcher[T]) put(item T, room int) (at int, code wallet.Code) {
 	if b.closed {
 		return 0, wallet.RetryLater
 	}
-	if b.waiting >= min(room, b.limit) {
+	if len(b.waiting) >= min(room, b.limit) {
 		return 0, wallet.Busy
 	}
-	var none T
-	*item.link() = links[T]{prev: b.last, queued: true}
-	if b.last == none {
-		b.first = item
-	} else {
-		b.last.link().next = item
-	}
-	b.last = item
-	b.waiting++
-	return b.waiting, wallet.OK
+	b.waiting = append(b.waiting, item)
+	return len(b.waiting), wallet.OK
 }
 
 func (b *batcher[T]) begin(item T) wallet.Code {
@@ -80,32 +58,15 @@ func (b *batcher[T]) begin(item T) wallet.Code {
 	return wallet.RetryLater
 }
 
-// withdraw takes item out of the queue; false if a worker has taken it.
+// withdraw takes item out of the queue, where it makes room at once; false if a worker has taken it.
 func (b *batcher[T]) withdraw(item T) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !item.link().queued {
-		return false
+	i := slices.Index(b.waiting, item)
+	if i >= 0 {
+		b.waiting = slices.Delete(b.waiting, i, i+1)
 	}
-	b.remove(item)
-	return true
-}
-
-func (b *batcher[T]) remove(item T) {
-	var none T
-	p := item.link()
-	if p.prev == none {
-		b.first = p.next
-	} else {
-		p.prev.link().next = p.next
-	}
-	if p.next == none {
-		b.last = p.prev
-	} else {
-		p.next.link().prev = p.prev
-	}
-	*p = links[T]{}
-	b.waiting--
+	return i >= 0
 }
 
 // work is a worker: it runs batches, the first of which begins with item, until nothing waits.
@@ -123,13 +84,12 @@ func (b *batcher[T]) work(item T) {
 
 // fill takes what is there; nothing where nothing is, and then the worker no longer counts.
 func (b *batcher[T]) fill(items []T) []T {
-	most := b.most()
+	most := max(b.most(), 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.waiting > 0 && (len(items) < most || len(items) == 0) {
-		items = append(items, b.first)
-		b.remove(b.first)
-	}
+	n := min(len(b.waiting), max(most-len(items), 0))
+	items = append(items, b.waiting[:n]...)
+	b.waiting = slices.Delete(b.waiting, 0, n)
 	if len(items) == 0 {
 		b.end()
 	}
@@ -161,11 +121,10 @@ func (b *batcher[T]) close(ctx context.Context, refuse func(T)) (running int) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.waiting > 0 {
-		item := b.first
-		b.remove(item)
+	for _, item := range b.waiting {
 		refuse(item)
 	}
+	b.waiting = nil
 	return b.running
 }
 
@@ -173,5 +132,5 @@ func (b *batcher[T]) close(ctx context.Context, refuse func(T)) (running int) {
 func (b *batcher[T]) load() (waiting, running int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.waiting, b.running
+	return len(b.waiting), b.running
 }

@@ -173,18 +173,17 @@ func (b *Breaker) turns() (unlock func()) {
 		if stateOf(after) == stateOf(before) {
 			return
 		}
-		fields := logrus.Fields{"svc": b.name, "state": stateOf(after).String(), "before": stateOf(before).String()}
+		level, reason := logrus.InfoLevel, "every probe was answered"
 		switch stateOf(after) {
 		case BreakerOpen:
-			fields["reason"] = b.Cause()
-			b.log.WithFields(fields).Warn("breaker_turned")
+			level, reason = logrus.WarnLevel, b.Cause()
 		case BreakerHalfOpen:
-			fields["reason"] = "its time is up, or the ledger has proved itself anew"
-			b.log.WithFields(fields).Info("breaker_turned")
+			reason = "its time is up, or the ledger has proved itself anew"
 		default:
-			fields["reason"] = "every probe was answered"
-			b.log.WithFields(fields).Info("breaker_turned")
 		}
+		b.log.WithFields(logrus.Fields{
+			"svc": b.name, "state": stateOf(after).String(), "before": stateOf(before).String(), "reason": reason,
+		}).Log(level, "breaker_turned")
 	}
 }
 

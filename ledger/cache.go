@@ -74,7 +74,6 @@ type pendingLookup struct {
 	key      wallet.BalanceKey
 	origin   wallet.Origin
 	deadline int64
-	links[*pendingLookup]
 
 	floor uint64 // an answer below it is older than what was known
 	epoch uint32 // of the stream when the lookup was registered

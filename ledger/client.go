@@ -127,11 +127,11 @@ func (c *Client) Commit(ctx context.Context, batch []wallet.Payment, out []walle
 		a.clock = res.GetClock()
 		return wire.DecodeCommit(batch, res, out)
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		c.evidence.committed(out)
-	}
-	if !errors.Is(err, ErrNotSent) && !c.evidence.paid.Load() {
-		c.evidence.paid.Store(true)
+	case !errors.Is(err, ErrNotSent):
+		c.evidence.committed(nil)
 	}
 	return err
 }

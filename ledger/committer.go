@@ -70,8 +70,6 @@ type pending struct {
 	result   wallet.Result // the worker's until done is signalled
 	done     chan struct{} // holds one signal
 	sides    atomic.Int32
-
-	links[*pending]
 }
 
 // batch is the memory of one batch, used again.

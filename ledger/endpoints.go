@@ -120,12 +120,7 @@ func (c *Client) reap() bool {
 	c.mu.Lock()
 	now := c.opts.Now()
 	c.retired = slices.DeleteFunc(c.retired, func(l *link) bool {
-		done := now >= l.closeBy
-		select {
-		case <-l.idle:
-			done = true
-		default:
-		}
+		done := now >= l.closeBy || l.calls.Load() == 0
 		if done {
 			over = append(over, l)
 		}

@@ -394,12 +394,12 @@ func TestStandingAdopts(t *testing.T) {
 	one, two := &ledgerName{ledger: []byte("1")}, &ledgerName{ledger: []byte("2")}
 	s.named(one)
 	s.committed([]wallet.Result{{Code: wallet.InsufficientFunds}, {Code: wallet.OK, Seq: 7, Receipt: wallet.Receipt{TxID: wallet.TxID{7}}}, {Code: wallet.Replayed, Seq: 3}})
-	if s.seen.Load() != 7 || s.last != (commit{7, wallet.TxID{7}}) || s.join(one) != nil || !errors.Is(s.join(two), errUnfit) {
-		t.Errorf("seen %d, last %v", s.seen.Load(), s.last)
+	if s.seen != 7 || s.last != (commit{7, wallet.TxID{7}}) || s.join(one) != nil || !errors.Is(s.join(two), errUnfit) {
+		t.Errorf("seen %d, last %v", s.seen, s.last)
 	}
 	s.adopt(two, 3)
-	if s.seen.Load() != 3 || s.last != (commit{}) || s.join(two) != nil || s.join(one) == nil {
-		t.Errorf("adopted, seen %d, last %v", s.seen.Load(), s.last)
+	if s.seen != 3 || s.last != (commit{}) || s.join(two) != nil || s.join(one) == nil {
+		t.Errorf("adopted, seen %d, last %v", s.seen, s.last)
 	}
 	var nameless evidence
 	nameless.named(&ledgerName{})
@@ -420,7 +420,7 @@ func TestFirstLedger(t *testing.T) {
 	pays(t, m, 1, 1)
 
 	m = move(t, socket(t))
-	m.evidence.paid.Store(true)
+	m.evidence.committed(nil)
 	m.set(t, at)
 	m.shows(t, at, endpointRefused, "has not told its name")
 	if m.Moves() != 0 {
@@ -535,7 +535,7 @@ func TestRetiredLinks(t *testing.T) {
 		addrs[i], _ = serveNode(t, n)
 	}
 	m := moveWith(t, addrs[0], DialOptions{Now: func() int64 { return clock() + ahead.Load() }})
-	until(t, "named", func() bool { return m.evidence.seen.Load() == 7 })
+	until(t, "named", func() bool { return m.evidence.now().seen == 7 })
 	ends := make(chan error, len(addrs))
 	for i, addr := range addrs[1:] {
 		go func() {

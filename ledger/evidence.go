@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,12 +17,16 @@ import (
 // evidence is what this process knows of the ledger that it pays into, by which it tells whether
 // another endpoint is of the same one (docs/decisions/019-one-ledger-for-a-process.md).
 type evidence struct {
-	paid atomic.Bool   // a payment may have been sent
-	seen atomic.Uint64 // the highest version that a commit or a stream told
+	mu sync.Mutex
+	known
+}
 
-	mu   sync.Mutex
+// known is what a process knows of its ledger at one moment.
+type known struct {
 	name *ledgerName // what the last stream told; nil: none has told anything
+	seen uint64      // the highest version that a commit or a stream told
 	last commit      // the newest one that was acknowledged to this process
+	paid bool        // a payment may have been sent
 }
 
 // ledgerName is what the first message of a watch stream tells; either may be empty.
@@ -47,41 +50,29 @@ func (n *ledgerName) same(m *ledgerName) bool {
 
 // saw notes a version that the ledger has told.
 func (e *evidence) saw(seq uint64) {
-	for old := e.seen.Load(); old < seq && !e.seen.CompareAndSwap(old, seq); old = e.seen.Load() {
-	}
-}
-
-// committed notes the newest commit in the results of a batch.
-func (e *evidence) committed(out []wallet.Result) {
-	var newest commit
-	for i := range out {
-		if r := &out[i]; r.Seq > newest.seq {
-			newest = commit{r.Seq, r.Receipt.TxID}
-		}
-	}
-	if newest.seq == 0 {
-		return
-	}
-	e.saw(newest.seq) // first, for prove
-	e.mu.Lock()
-	if newest.seq > e.last.seq {
-		e.last = newest
-	}
-	e.mu.Unlock()
-}
-
-// known is what a process knows of its ledger at one moment.
-type known struct {
-	name *ledgerName
-	seen uint64
-	last commit
-	paid bool
-}
-
-func (e *evidence) known() known {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return known{e.name, e.seen.Load(), e.last, e.paid.Load()}
+	e.seen = max(e.seen, seq)
+}
+
+// committed notes that a batch may have been sent, and the newest commit in its results, which are nil
+// where it was not answered.
+func (e *evidence) committed(out []wallet.Result) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.paid = true
+	for i := range out {
+		if r := &out[i]; r.Seq > e.last.seq {
+			e.last = commit{r.Seq, r.Receipt.TxID}
+		}
+	}
+	e.seen = max(e.seen, e.last.seq)
+}
+
+func (e *evidence) now() known {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known
 }
 
 // named notes what a stream of the endpoint in use tells.
@@ -95,8 +86,7 @@ func (e *evidence) named(n *ledgerName) {
 func (e *evidence) adopt(n *ledgerName, seq uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.name, e.last = n, commit{}
-	e.seen.Store(seq)
+	e.name, e.last, e.seen = n, commit{}, seq
 }
 
 // join says why an endpoint of that name may not be moved to; nil: its ledger is the process's one,
@@ -105,7 +95,7 @@ func (e *evidence) join(n *ledgerName) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.name == nil && e.paid.Load():
+	case e.name == nil && e.paid:
 		return fmt.Errorf("%w: a payment was sent to a ledger that has not told its name", errUnfit)
 	case e.name != nil && !e.name.same(n):
 		return fmt.Errorf("%w: it is another ledger", errUnfit)
@@ -117,7 +107,7 @@ func (e *evidence) join(n *ledgerName) error {
 // prove checks that the endpoint at l has all that this process knows to be committed: its stream
 // reaches the version seen, and it has the newest acknowledged payment. errUnfit: it has not.
 func (e *evidence) prove(ctx context.Context, l *link) (*ledgerName, error) {
-	known := e.known()
+	known := e.now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := l.node.Watch(ctx)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,12 +36,10 @@ type link struct {
 	unproved atomic.Bool             // its stream was lost and none has told yet what came back; nothing is asked of it
 	answered atomic.Int64            // when the newest tick was sent that a proved stream has answered; 0: none has
 
-	calls atomic.Int64  // under way, less bias once retired
-	gone  chan struct{} // closed when retired
-	idle  chan struct{} // closed when retired and the last call has ended
-	once  sync.Once     // of idle
-
-	closeBy int64 // of a retired link, Unix nanoseconds; guarded by Client.mu
+	calls   atomic.Int64       // under way; more only under Client.mu, and while the link is in use
+	gone    context.Context    //nolint:containedctx // no call's: over when retired
+	retire  context.CancelFunc // ends the watches
+	closeBy int64              // of a retired link, Unix nanoseconds; guarded by Client.mu
 }
 
 // opening is what a stream tells of the opening of the ledger at its other end.
@@ -64,9 +61,6 @@ func (l *link) proved() bool {
 	at := l.answered.Load()
 	return !l.unproved.Load() && (at == 0 || l.carrier.dialled.Load() <= at)
 }
-
-// bias is more than the calls that can be under way.
-const bias = 1 << 40
 
 // connect makes a link; gRPC makes its connection, now and whenever it is lost.
 func connect(addr string, opts *DialOptions) (*link, error) {
@@ -105,9 +99,9 @@ func connect(addr string, opts *DialOptions) (*link, error) {
 		return nil, fmt.Errorf("ledger %s: %w", addr, err)
 	}
 	conn.Connect()
-	return &link{
-		addr: addr, conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), carrier: w, gone: make(chan struct{}), idle: make(chan struct{}),
-	}, nil
+	l := &link{addr: addr, conn: conn, node: ledgerpb.NewLedgerNodeClient(conn), carrier: w}
+	l.gone, l.retire = context.WithCancel(context.Background())
+	return l, nil
 }
 
 // handshakes are TLS credentials by which each handshake goes by the configuration of its time. gRPC's
@@ -198,67 +192,37 @@ func parseAddr(addr string, secure bool) (host.Addr, error) {
 
 // enter begins a call on the link in use; leave ends it.
 func (c *Client) enter() *link {
-	for {
-		l := c.link.Load()
-		if l.calls.Add(1) > 0 {
-			return l
-		}
-		l.leave() // retired in between, so another one is in use by now
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.link.Load()
+	l.calls.Add(1)
+	return l
 }
 
-func (l *link) leave() { l.ended(l.calls.Add(-1)) }
-
-// retire ends the watches, and the link once its calls have ended. The next link is in use already.
-func (l *link) retire() {
-	close(l.gone)
-	l.ended(l.calls.Add(-bias))
-}
-
-func (l *link) isRetired() bool {
-	select {
-	case <-l.gone:
-		return true
-	default:
-		return false
-	}
-}
-
-func (l *link) ended(calls int64) {
-	if calls == -bias {
-		l.once.Do(func() { close(l.idle) })
-	}
-}
+func (l *link) leave() { l.calls.Add(-1) }
 
 // errMoved ends a watch whose link is retired. Another one from the same version goes on.
 var errMoved = errors.New("ledger watch: the client has moved to another endpoint")
 
-// watching is ctx for a watch on the link: it ends with errMoved when the link is retired. stop
-// ends it and waits.
-func (l *link) watching(ctx context.Context) (_ context.Context, cancel context.CancelCauseFunc, stop func()) {
+// watching is ctx for a watch on the link: it ends with errMoved when the link is retired.
+func (l *link) watching(ctx context.Context) (_ context.Context, cancel context.CancelCauseFunc) {
 	ctx, cancel = context.WithCancelCause(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		select {
-		case <-l.gone:
-			cancel(errMoved)
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel, func() { cancel(nil); <-ended }
+	stop := context.AfterFunc(l.gone, func() { cancel(errMoved) })
+	context.AfterFunc(ctx, func() { stop() })
+	return ctx, cancel
 }
 
-// await waits for d, but where the connection is down no longer than until it is up again; false if
+// Await waits for d, but where the connection is down no longer than until it is up again; false if
 // ctx ended first.
-func (l *link) await(ctx context.Context, d time.Duration) bool {
+func (c *Client) Await(ctx context.Context, d time.Duration) bool {
+	l := c.link.Load()
 	if l.conn.GetState() == connectivity.Ready {
 		return host.Sleep(ctx, d)
 	}
 	within, stopWaiting := context.WithTimeout(ctx, d)
 	defer stopWaiting()
-	within, _, stop := l.watching(within)
-	defer stop()
+	within, cancel := l.watching(within)
+	defer cancel(nil)
 	for {
 		s := l.conn.GetState()
 		switch s {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,11 +42,11 @@ func (c *Client) WatchBeat(
 	l := c.link.Load()
 	w := watching{
 		client: c, link: l, ticks: ticks{now: c.opts.Now, kernel: l.carrier.kernel},
-		known: c.evidence.known(), on: on, beat: beat, at: from,
+		known: c.evidence.now(), on: on, beat: beat, at: from,
 	}
 	outer := ctx
-	ctx, cancel, stop := l.watching(ctx)
-	defer stop()
+	ctx, cancel := l.watching(ctx)
+	defer cancel(nil)
 	stream, err := l.node.Watch(ctx)
 	if err != nil {
 		return watchError(ctx, err)
@@ -63,7 +64,7 @@ func (c *Client) WatchBeat(
 		}()
 	}
 	err = watchError(ctx, w.receive(ctx, stream))
-	if l.isRetired() && !errors.Is(err, wire.ErrBacklog) && !errors.Is(err, wire.ErrLagged) {
+	if l.gone.Err() != nil && !errors.Is(err, wire.ErrBacklog) && !errors.Is(err, wire.ErrLagged) {
 		return errMoved // the connection may have been closed before ctx was
 	}
 	if beat != nil && outer.Err() == nil {
@@ -71,10 +72,6 @@ func (c *Client) WatchBeat(
 	}
 	return err
 }
-
-// Await waits for d, but where the connection is lost no longer than until there is one again; false if
-// ctx ended first.
-func (c *Client) Await(ctx context.Context, d time.Duration) bool { return c.link.Load().await(ctx, d) }
 
 // copied is the history of a copy at version from; nil where there is no copy.
 func (c *Client) copied(from uint64) []byte {
@@ -243,12 +240,10 @@ func (t *ticks) next() (tick int64, due int, answered bool) {
 func (t *ticks) answered(tick uint64) (asOf int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i, due := range t.due {
-		if uint64(due) == tick { //nolint:gosec // times after 1970
-			t.due = append(t.due[:0], t.due[i+1:]...)
-			t.answers = true
-			return due, true
-		}
+	i := slices.Index(t.due, int64(tick)) //nolint:gosec // times after 1970
+	if i < 0 {
+		return 0, false
 	}
-	return 0, false
+	t.due, t.answers = slices.Delete(t.due, 0, i+1), true
+	return int64(tick), true //nolint:gosec // as above
 }
