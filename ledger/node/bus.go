@@ -15,13 +15,11 @@ import (
 // off when its place has gone. It also is where the durable version moves: version and changes move
 // together, so whoever has seen version S can be sent every change up to S.
 type bus struct {
-	durable  atomic.Uint64 // moves under mu
+	gate     // at the durable version
 	lagged   atomic.Uint64
 	watchers atomic.Int64
 
-	mu      sync.Mutex
-	bell    bell
-	closed  error // why nothing comes any more
+	// Guarded by the gate's mutex.
 	backlog int
 	changes []wallet.Change // oldest first; immutable, each with at least one balance
 	held    int             // balances in them
@@ -34,7 +32,7 @@ func newBus(backlog int) *bus { return &bus{backlog: backlog} }
 // start sets the version that the store was opened at, before anybody watches.
 func (b *bus) start(seq uint64) {
 	b.before = seq
-	b.durable.Store(seq)
+	b.at.Store(seq)
 }
 
 // publish moves the durable version to c.Seq and wakes everybody. c is kept. A change that alone is
@@ -49,18 +47,8 @@ func (b *bus) publish(c wallet.Change) {
 		b.changes[0] = wallet.Change{} // or the array would hold it
 		b.changes = b.changes[1:]
 	}
-	b.durable.Store(c.Seq)
-	b.bell.ring()
-}
-
-// close ends every wait with err.
-func (b *bus) close(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed == nil {
-		b.closed = err
-	}
-	b.bell.ring()
+	b.at.Store(c.Seq)
+	b.ring()
 }
 
 func (b *bus) watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
@@ -99,7 +87,7 @@ func (b *bus) watch(ctx context.Context, from uint64, on func(wallet.Change)) er
 func (b *bus) enter(from uint64) (at, present uint64, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	present = b.durable.Load()
+	present = b.at.Load()
 	if from == 0 {
 		return b.first + uint64(len(b.changes)), present, nil
 	}
@@ -121,55 +109,57 @@ func (b *bus) take(at uint64) (wallet.Change, <-chan struct{}, error) {
 		b.lagged.Add(1)
 		return wallet.Change{}, nil, wire.ErrLagged
 	case at == b.first+uint64(len(b.changes)):
-		return wallet.Change{}, b.bell.wait(), nil
+		return wallet.Change{}, b.wait(), nil
 	}
 	return b.changes[at-b.first], nil, nil
-}
-
-// bell wakes everybody who waits. Its owner's mutex guards it.
-type bell struct{ rings chan struct{} } // nil while nobody waits
-
-func (b *bell) wait() <-chan struct{} {
-	if b.rings == nil {
-		b.rings = make(chan struct{})
-	}
-	return b.rings
-}
-
-func (b *bell) ring() {
-	if b.rings != nil {
-		close(b.rings)
-		b.rings = nil
-	}
 }
 
 // gate is a version that moves forward and can be waited for.
 type gate struct {
 	mu     sync.Mutex
-	bell   bell
-	at     uint64
-	closed error // why it moves no more
+	at     atomic.Uint64 // moves under mu
+	closed error         // why it moves no more
+	rings  chan struct{} // closed by the next move; nil while nobody waits
+}
+
+// wait returns what the next move closes. Under mu.
+func (g *gate) wait() <-chan struct{} {
+	if g.rings == nil {
+		g.rings = make(chan struct{})
+	}
+	return g.rings
+}
+
+// ring wakes everybody who waits. Under mu.
+func (g *gate) ring() {
+	if g.rings != nil {
+		close(g.rings)
+		g.rings = nil
+	}
 }
 
 func (g *gate) move(at uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.at = at
-	g.bell.ring()
+	g.at.Store(at)
+	g.ring()
 }
 
+// close ends every wait with err, unless it has been closed before.
 func (g *gate) close(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.closed = err
-	g.bell.ring()
+	if g.closed == nil {
+		g.closed = err
+	}
+	g.ring()
 }
 
 // await blocks until the version is at least that.
 func (g *gate) await(ctx context.Context, version uint64) error {
 	for {
 		g.mu.Lock()
-		at, closed, moves := g.at, g.closed, g.bell.wait()
+		at, closed, moves := g.at.Load(), g.closed, g.wait()
 		g.mu.Unlock()
 		if at >= version {
 			return nil

@@ -32,15 +32,9 @@ type call struct {
 	ctx   context.Context //nolint:containedctx // asked when the call is taken up, whether its caller is still there
 	batch []wallet.Payment
 	out   []wallet.Result
-	state atomic.Uint32
-	done  chan error // room for one
+	past  atomic.Bool // taken up, or withdrawn; who turns it decides
+	done  chan error  // room for one
 }
-
-const (
-	callWaits = iota
-	callTaken
-	callWithdrawn
-)
 
 // group is the calls that are made durable together.
 type group struct {
@@ -88,7 +82,7 @@ func (p *pebbleEngine) answer(ctx context.Context, c *call) error {
 	case err := <-c.done:
 		return err
 	case <-ctx.Done():
-		if c.state.CompareAndSwap(callWaits, callWithdrawn) {
+		if c.past.CompareAndSwap(false, true) {
 			return withdrawn(ctx.Err())
 		}
 		return fmt.Errorf("node: the outcome is unknown: %w", ctx.Err())
@@ -176,7 +170,7 @@ func (p *pebbleEngine) gather(c *call) []*call {
 	for n := 0; ; {
 		if err := p.clock.barred(c.ctx); err != nil {
 			c.done <- withdrawn(err)
-		} else if c.state.CompareAndSwap(callWaits, callTaken) {
+		} else if c.past.CompareAndSwap(false, true) {
 			calls = append(calls, c)
 			n += len(c.batch)
 		}

@@ -95,7 +95,7 @@ func (o *opening) Identity() Identity { return o.id }
 
 func (o *opening) Clock() uint64 { return o.clock.millis() }
 
-func (o *opening) Seq() uint64 { return o.bus.durable.Load() }
+func (o *opening) Seq() uint64 { return o.bus.at.Load() }
 
 func (o *opening) Watch(ctx context.Context, from uint64, on func(wallet.Change)) error {
 	return o.bus.watch(ctx, from, on)

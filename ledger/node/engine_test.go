@@ -416,11 +416,11 @@ func TestGatherLeavesOutTheGone(t *testing.T) {
 	if calls := e.gather(gone); len(calls) != 0 {
 		t.Errorf("took up %d calls", len(calls))
 	}
-	if err := <-gone.done; !errors.Is(err, context.Canceled) || gone.state.Load() == callTaken {
-		t.Errorf("the call was answered %v in state %d", err, gone.state.Load())
+	if err := <-gone.done; !errors.Is(err, context.Canceled) || gone.past.Load() {
+		t.Errorf("the call was answered %v, taken up %v", err, gone.past.Load())
 	}
 	there := &call{ctx: context.Background(), batch: []wallet.Payment{ownIssue(2)}, out: make([]wallet.Result, 1), done: make(chan error, 1)}
-	if calls := e.gather(there); len(calls) != 1 || there.state.Load() != callTaken {
+	if calls := e.gather(there); len(calls) != 1 || !there.past.Load() {
 		t.Errorf("did not take up the call of one who waits: %d", len(calls))
 	}
 }

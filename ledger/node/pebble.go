@@ -226,7 +226,7 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 		return p.gone()
 	default:
 	}
-	if err := p.applied.await(ctx, p.bus.durable.Load()); err != nil {
+	if err := p.applied.await(ctx, p.bus.at.Load()); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
