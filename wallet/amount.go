@@ -2,7 +2,7 @@ package wallet
 
 import (
 	"errors"
-	"math/bits"
+	"strconv"
 
 	"lukechampine.com/uint128"
 )
@@ -26,13 +26,17 @@ func AmountFromBits(hi, lo uint64) Amount { return Amount{uint128.New(lo, hi)} }
 // Bits splits the amount into its halves.
 func (a Amount) Bits() (hi, lo uint64) { return a.u.Hi, a.u.Lo }
 
+// maxText is MaxAmount in decimal.
+const maxText = "340282366920938463463374607431768211455"
+
 // ParseAmount reads `0|[1-9][0-9]{0,38}` up to 2^128-1. Whether zero will do is the caller's
 // rule.
 func ParseAmount[T ~string | ~[]byte](s T) (Amount, error) {
-	if len(s) == 0 || len(s) > 39 || (s[0] == '0' && len(s) > 1) {
+	// As long texts compare like what they say, so no sum below can overflow.
+	if len(s) == 0 || len(s) > len(maxText) || (s[0] == '0' && len(s) > 1) || (len(s) == len(maxText) && string(s) > maxText) {
 		return Amount{}, ErrAmount
 	}
-	var hi, lo uint64
+	var u uint128.Uint128
 	for i := 0; i < len(s); {
 		// Nineteen digits at a time: 10^19 is the largest power of ten in 64 bits.
 		chunk, scale := uint64(0), uint64(1)
@@ -43,16 +47,9 @@ func ParseAmount[T ~string | ~[]byte](s T) (Amount, error) {
 			}
 			chunk, scale = chunk*10+uint64(digit), scale*10
 		}
-		var over, carry, carryHi, loHi uint64
-		over, hi = bits.Mul64(hi, scale)
-		loHi, lo = bits.Mul64(lo, scale)
-		lo, carry = bits.Add64(lo, chunk, 0)
-		hi, carryHi = bits.Add64(hi, loHi, carry)
-		if over|carryHi != 0 {
-			return Amount{}, ErrAmount
-		}
+		u = u.Mul64(scale).Add64(chunk)
 	}
-	return AmountFromBits(hi, lo), nil
+	return Amount{u}, nil
 }
 
 // Add returns a+b, and false where that is over 2^128-1.
@@ -82,25 +79,14 @@ func (a Amount) Min(b Amount) Amount {
 
 // Append appends the decimal digits to dst, without allocating where dst has room.
 func (a Amount) Append(dst []byte) []byte {
-	var buf [39]byte
-	i := len(buf)
-	for v := a.u; ; {
-		// Nineteen digits at a time: 10^19 is the largest power of ten in 64 bits.
-		q, r := v.QuoRem64(1e19)
-		for n := 0; n < 19 && (r > 0 || !q.IsZero()); n++ {
-			i--
-			buf[i] = byte('0' + r%10)
-			r /= 10
-		}
-		if v = q; v.IsZero() {
-			break
-		}
+	q, r := a.u.QuoRem64(1e19) // the largest power of ten in 64 bits
+	if q.IsZero() {
+		return strconv.AppendUint(dst, r, 10)
 	}
-	if i == len(buf) {
-		i--
-		buf[i] = '0'
-	}
-	return append(dst, buf[i:]...)
+	var buf [19]byte
+	digits := strconv.AppendUint(buf[:0], r, 10)
+	dst = append(Amount{q}.Append(dst), "0000000000000000000"[len(digits):]...)
+	return append(dst, digits...)
 }
 
 // String is the decimal form.
