@@ -21,14 +21,8 @@ const breakerWindow = 10 * time.Second
 // 10 s, rejects for Limits.BreakerOpenFor, and then admits a round of exactly
 // Limits.BreakerProbes calls: all of them good close it, a bad one opens it again.
 //
-// The decisions are our own, because hystrix-go cannot take them: its counts are updated by a
-// goroutine some time after the event (and dropped without a word when that one falls behind), so
-// it opens on about the twentieth failure; its window is ten or eleven seconds; it admits one
-// probe, by a clock that cannot be injected. What hystrix does is to show: it is fed every failure
-// that counts, and its stream carries them, with its own view of the circuit, to the dashboards
-// that know the format. Only failures are fed: hystrix keeps each event for a minute, and opens
-// by share of events, which with successes among them would never be reached. So its events are
-// few, and none are dropped. State is the truth; the stream may lag it by a second.
+// The decisions are our own; hystrix is fed the failures, and shows them in its stream
+// (docs/decisions/009). State is the truth; the stream may lag it by a second.
 type Breaker struct {
 	name    string
 	live    *config.Live

@@ -58,17 +58,6 @@ func telling(before, now string) string {
 	return now
 }
 
-// causes logs why the ledger is away: each cause once, and then, with how often it came again, at
-// most once a minute. The zero value has logged nothing.
-type causes struct{ told host.Repeats }
-
-func (c *causes) tell(log logrus.FieldLogger, text string, now int64) {
-	if fields, tell := c.told.Tell(text, now); tell {
-		fields["reason"] = text
-		log.WithFields(fields).Warn("ledger_away")
-	}
-}
-
 // orSilent is log, or one that logs nothing.
 func orSilent(log logrus.FieldLogger) logrus.FieldLogger {
 	if log != nil {

@@ -98,12 +98,16 @@ func (r *Reader) turn(s ledgerState, why string) {
 	}
 }
 
-// away is turn for what operators are to know.
+// away is turn for what operators are to know: each cause is logged once, and then, with how often it
+// came again, at most once a minute.
 func (r *Reader) away(s ledgerState, why string) {
 	if c := r.ledgerIs(); s == ledgerLost && c.state == ledgerLost {
 		why = telling(c.why, why)
 	}
-	r.causes.tell(r.opts.Log, why, r.opts.Now())
+	if fields, tell := r.told.Tell(why, r.opts.Now()); tell {
+		fields["reason"] = why
+		r.opts.Log.WithFields(fields).Warn("ledger_away")
+	}
 	r.turn(s, why)
 }
 

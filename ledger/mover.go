@@ -61,10 +61,8 @@ type mover struct {
 
 // endpoint is an address that the client may use.
 type endpoint struct {
-	addr    string
-	link    *link // while it is warming or ready
-	status  EndpointStatus
-	reason  string
+	EndpointState
+	link    *link          // while it is warming or ready
 	failed  EndpointStatus // the last failure, told to the log
 	suspect bool           // was lost, so it is preferred only after a while
 	goodAt  int64          // since when it is ready
@@ -100,9 +98,9 @@ func (m *mover) follow() {
 	m.client.mu.Unlock()
 	next := make([]*endpoint, len(wanted))
 	for i, addr := range wanted {
-		at := slices.IndexFunc(m.endpoints, func(e *endpoint) bool { return e.addr == addr })
+		at := slices.IndexFunc(m.endpoints, func(e *endpoint) bool { return e.Addr == addr })
 		if at < 0 {
-			next[i] = &endpoint{addr: addr}
+			next[i] = &endpoint{EndpointState: EndpointState{Addr: addr}}
 			continue
 		}
 		next[i] = m.endpoints[at]
@@ -115,7 +113,7 @@ func (m *mover) follow() {
 	m.endpoints = next
 }
 
-func (m *mover) used(e *endpoint) bool { return e.addr == m.client.Endpoint() }
+func (m *mover) used(e *endpoint) bool { return e.Addr == m.client.Endpoint() }
 
 // watch sees whether the link in use has a connection.
 func (m *mover) watch() {
@@ -156,7 +154,7 @@ func (m *mover) try(ctx context.Context, e *endpoint, need bool) bool {
 		m.fail(e, endpointUnreachable, err)
 		return false
 	}
-	e.status, e.reason, e.fails = endpointReady, "", 0
+	e.Status, e.Reason, e.fails = endpointReady, "", 0
 	if fresh && watched {
 		e.goodAt = now
 		return false
@@ -169,7 +167,7 @@ func (m *mover) warm(ctx context.Context, e *endpoint) (*ledgerName, error) {
 	c := m.client
 	if e.link == nil {
 		var err error
-		if e.link, err = connect(e.addr, &c.opts); err != nil {
+		if e.link, err = connect(e.Addr, &c.opts); err != nil {
 			return nil, err
 		}
 	}
@@ -178,12 +176,12 @@ func (m *mover) warm(ctx context.Context, e *endpoint) (*ledgerName, error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	c.mu.Lock()
-	c.warming, c.giveUp = e.addr, giveUp
-	if !slices.Contains(c.wanted, e.addr) {
+	c.warming, c.giveUp = e.Addr, giveUp
+	if !slices.Contains(c.wanted, e.Addr) {
 		giveUp(errNotWanted)
 	}
 	c.mu.Unlock()
-	e.status = endpointWarming
+	e.Status = endpointWarming
 	m.publish()
 	name, err := c.evidence.prove(ctx, e.link)
 	c.mu.Lock()
@@ -203,17 +201,17 @@ func (m *mover) take(e *endpoint, name *ledgerName) bool {
 		return false
 	}
 	for _, old := range m.endpoints {
-		if old.addr != from {
+		if old.Addr != from {
 			continue
 		}
-		old.status = endpointStandby
+		old.Status = endpointStandby
 		if down {
 			m.fail(old, endpointUnreachable, errors.New("the connection was lost"))
 		}
 	}
-	e.link, e.status, e.suspect = nil, endpointInUse, false // the link is the client's now
+	e.link, e.Status, e.suspect = nil, endpointInUse, false // the link is the client's now
 	m.lostAt, m.lost = 0, false
-	m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "before": from}).Info("ledger_moved")
+	m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.Addr, "before": from}).Info("ledger_moved")
 	m.client.up()
 	return true
 }
@@ -222,14 +220,14 @@ func (m *mover) take(e *endpoint, name *ledgerName) bool {
 func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 	e.drop()
 	if e.fails == 0 || e.failed != s { // not on every try
-		m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.addr, "reason": why.Error()}).Warn("ledger_endpoint_" + s.String())
+		m.client.opts.Log.WithFields(logrus.Fields{"upstream": e.Addr, "reason": why.Error()}).Warn("ledger_endpoint_" + s.String())
 	}
 	if s == endpointRefused {
 		m.client.refused.Add(1)
 	} else {
 		e.suspect = true
 	}
-	e.status, e.failed, e.reason = s, s, why.Error()
+	e.Status, e.failed, e.Reason = s, s, why.Error()
 	e.tryAt = m.client.opts.Now() + int64(m.client.pace.again.Pause(e.fails))
 	e.fails++
 }
@@ -237,8 +235,8 @@ func (m *mover) fail(e *endpoint, s EndpointStatus, why error) {
 // stand lets endpoints rest that are less preferred than the one in use.
 func (m *mover) stand(rest []*endpoint) {
 	for _, e := range rest {
-		if e.drop(); e.status == endpointReady {
-			e.status = endpointStandby
+		if e.drop(); e.Status == endpointReady {
+			e.Status = endpointStandby
 		}
 	}
 }
@@ -273,7 +271,7 @@ func (m *mover) publish() {
 			states, shown = append(states, use), true
 			continue
 		}
-		states = append(states, EndpointState{e.addr, e.status, e.reason})
+		states = append(states, e.EndpointState)
 	}
 	if !shown {
 		states = append(states, use)

@@ -54,7 +54,7 @@ type Reader struct {
 	queue     batcher[*pendingLookup]
 	lease     atomic.Pointer[lease] // written by Run's goroutine only
 	freshness freshness
-	causes    causes
+	told      host.Repeats // why the ledger is away
 	outcomes  [NumCacheOutcomes]atomic.Uint64
 
 	lagged, reconnects, conservationOK, conservationFailed atomic.Uint64

@@ -142,11 +142,15 @@ func TestCausesAreLoggedOnce(t *testing.T) {
 	}
 
 	log, lines := logrustest.NewNullLogger()
-	var c causes
+	var now int64
+	r := Reader{opts: ReaderOptions{Log: log, Now: func() int64 { return now }}}
+	r.freshness.now.Store(newCondition(ledgerUnseen, ""))
 	for i := range int64(121) {
-		c.tell(log, "away", i*int64(time.Second))
+		now = i * int64(time.Second)
+		r.away(ledgerSilent, "away")
 	}
-	c.tell(log, "elsewhere", 0)
+	now = 0
+	r.away(ledgerSilent, "elsewhere")
 	all := lines.AllEntries()
 	if len(all) != 4 || all[1].Data["repeated"] != 59 || all[2].Data["repeated"] != 59 || all[3].Data["reason"] != "elsewhere" {
 		t.Errorf("%d lines: %v", len(all), all)
