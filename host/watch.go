@@ -56,16 +56,10 @@ func (f *Files) Watched() []*Watched {
 
 // Run looks every second until ctx ends.
 func (f *Files) Run(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			f.Look()
-		}
+	for Sleep(ctx, lookEvery) {
+		f.Look()
 	}
+	return nil
 }
 
 // Look reads every file now, and puts in force what is new and good.

@@ -73,7 +73,7 @@ func newListener(ln net.Listener, c *certs, b bounds, now func() int64, log logr
 		turns: newTurns(), done: make(chan struct{}), books: newBooks(),
 	}
 	if c != nil {
-		l.tls = c.config()
+		l.tls = host.PerHandshake(c.current.Load)
 	}
 	return l
 }
@@ -272,61 +272,43 @@ func (l *listener) drain(ctx context.Context, within, quiet time.Duration) {
 }
 
 func (l *listener) closeIdle(before int64) {
-	l.mu.Lock()
-	var gone []*conn
-	for c := range l.books.open {
+	l.closeWhere(func(c *conn) bool {
 		since := c.touched.Load()
 		if c.phase.Load() == shaking {
 			since += int64(idleBefore) // its client may send as soon as it is through
 		}
-		if since <= before && !c.unread() && c.retire() {
-			gone = append(gone, c)
-			l.books.remove(c)
-		}
-	}
-	l.mu.Unlock()
-	farewell(gone)
-}
-
-// farewell closes connections, at once: a client that reads nothing holds up its own for 5 s.
-func farewell(gone []*conn) {
-	var farewells sync.WaitGroup
-	for _, c := range gone {
-		farewells.Go(func() { _ = c.Conn.Close() })
-	}
-	farewells.Wait()
+		return since <= before && !c.unread() && c.retire()
+	})
 }
 
 // closeAged closes the idle connections that have reached their longest age. A busy one says so in
 // its answer.
 func (l *listener) closeAged() {
 	now := l.now()
+	l.closeWhere(func(c *conn) bool {
+		return c.aged(now) && !c.unread() && c.phase.CompareAndSwap(idle, retired)
+	})
+}
+
+// closeWhere closes the connections that retire has retired, at once: a client that reads nothing holds
+// up its own for 5 s.
+func (l *listener) closeWhere(retire func(*conn) bool) {
+	var farewells sync.WaitGroup
 	l.mu.Lock()
-	var gone []*conn
 	for c := range l.books.open {
-		if c.aged(now) && !c.unread() && c.phase.CompareAndSwap(idle, retired) {
-			gone = append(gone, c)
+		if retire(c) {
 			l.books.remove(c)
+			farewells.Go(func() { _ = c.Conn.Close() })
 		}
 	}
 	l.mu.Unlock()
-	farewell(gone)
+	farewells.Wait()
 }
 
 // run closes aged connections until ctx ends.
 func (l *listener) run(ctx context.Context) {
-	if l.bounds.age <= 0 {
-		return
-	}
-	tick := time.NewTicker(max(time.Second, l.bounds.age/ageSweeps))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			l.closeAged()
-		}
+	for l.bounds.age > 0 && host.Sleep(ctx, max(time.Second, l.bounds.age/ageSweeps)) {
+		l.closeAged()
 	}
 }
 

@@ -81,16 +81,6 @@ func newCerts(set config.TLS, files *host.Files, entropy io.Reader, now, wall fu
 	return c, nil
 }
 
-// config is what connections are accepted with. It only points at the current configuration.
-func (c *certs) config() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return c.current.Load(), nil
-		},
-	}
-}
-
 // adopt turns to other files, or to the same ones anew, and follows their changes. On an error all stays
 // as it was.
 func (c *certs) adopt(set config.TLS) error {
@@ -105,16 +95,9 @@ func (c *certs) adopt(set config.TLS) error {
 
 // run rotates the ticket keys until ctx ends. The files are the watcher's.
 func (c *certs) run(ctx context.Context) {
-	tick := time.NewTicker(ticketCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := c.rotate(); err != nil {
-				c.log.WithError(err).Error("tls_ticket_rotation_failed")
-			}
+	for host.Sleep(ctx, ticketCheck) {
+		if err := c.rotate(); err != nil {
+			c.log.WithError(err).Error("tls_ticket_rotation_failed")
 		}
 	}
 }
