@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math"
+	"math/bits"
 
 	"svc-wallet/wallet"
 )
@@ -17,7 +18,6 @@ const (
 	memberAsset
 	memberAmount
 	memberNonce
-	noMember member = 0
 )
 
 // membersOf is what each operation's body must hold, and nothing else.
@@ -33,21 +33,24 @@ func membersOf(op wallet.Op) member {
 	}
 }
 
-func memberNamed(name []byte) member {
-	switch string(name) {
-	case "to":
-		return memberTo
-	case "from":
-		return memberFrom
-	case "asset":
-		return memberAsset
-	case "amount_minor":
-		return memberAmount
-	case "nonce":
-		return memberNonce
-	default:
-		return noMember
+// members are the members of all bodies: the bit of each is 1 << its place.
+var members = [...]struct { //nolint:gochecknoglobals // a table
+	name               string
+	malformed, missing fault
+}{
+	{"to", "to must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", "to is missing"},
+	{"from", "from must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", "from is missing"},
+	{"asset", "asset must be a string that matches [a-z0-9][a-z0-9_.-]{0,31}", "asset is missing"},
+	{"amount_minor", "amount_minor must be a string of 1 to 39 digits without leading zeros, from 1 to 2^128-1", "amount_minor is missing"},
+	{"nonce", "nonce must be an integer from 1 to 2^64-1", "nonce is missing"},
+}
+
+// memberNamed is the place of a member, or len(members).
+func memberNamed(name []byte) (at int) {
+	for at < len(members) && string(name) != members[at].name {
+		at++
 	}
+	return at
 }
 
 // fault is what is wrong with a body. The texts name the rule. All but unknownMember's are constant.
@@ -68,16 +71,6 @@ const (
 	errUnknown   = fault("body has a member that this operation does not take")
 	errNotTaken  = fault(" is not a member that this operation takes")
 	errTwice     = fault("body has a member twice")
-	errTo        = fault("to must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-	errFrom      = fault("from must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-	errAsset     = fault("asset must be a string that matches [a-z0-9][a-z0-9_.-]{0,31}")
-	errAmount    = fault("amount_minor must be a string of 1 to 39 digits without leading zeros, from 1 to 2^128-1")
-	errNonce     = fault("nonce must be an integer from 1 to 2^64-1")
-	errNoTo      = fault("to is missing")
-	errNoFrom    = fault("from is missing")
-	errNoAsset   = fault("asset is missing")
-	errNoAmount  = fault("amount_minor is missing")
-	errNoNonce   = fault("nonce is missing")
 	errSelf      = fault("from and to must differ")
 )
 
@@ -92,7 +85,7 @@ func decodeBody(t *wallet.Payment, body []byte) error {
 	case !s.done():
 		return errTrailing
 	case seen != want:
-		return missing(want &^ seen)
+		return members[bits.TrailingZeros8(uint8(want&^seen))].missing
 	case t.From == t.To:
 		return errSelf
 	}
@@ -107,22 +100,6 @@ func unknownMember(name []byte) error {
 		return errUnknown
 	}
 	return fault(name) + errNotTaken
-}
-
-// missing names the first member of a set.
-func missing(m member) error {
-	switch {
-	case m&memberTo != 0:
-		return errNoTo
-	case m&memberFrom != 0:
-		return errNoFrom
-	case m&memberAsset != 0:
-		return errNoAsset
-	case m&memberAmount != 0:
-		return errNoAmount
-	default:
-		return errNoNonce
-	}
 }
 
 // scanner reads JSON (RFC 8259) narrowed to one flat object of our members. That makes a reader
@@ -146,7 +123,8 @@ func (s *scanner) object(t *wallet.Payment, want member) (seen member, err error
 	}
 	for {
 		name := s.text()
-		m := memberNamed(name)
+		at := memberNamed(name)
+		m := member(1 << at)
 		switch {
 		case name == nil || !s.eat(':'):
 			return seen, errObject
@@ -155,8 +133,8 @@ func (s *scanner) object(t *wallet.Payment, want member) (seen member, err error
 		case m&seen != 0:
 			return seen, errTwice
 		}
-		if err := s.value(t, m); err != nil {
-			return seen, err
+		if !s.value(t, m) {
+			return seen, members[at].malformed
 		}
 		seen |= m
 		if s.eat('}') {
@@ -168,33 +146,25 @@ func (s *scanner) object(t *wallet.Payment, want member) (seen member, err error
 	}
 }
 
-// value reads the value of m into t. Text that is malformed is nil, which no grammar takes.
-func (s *scanner) value(t *wallet.Payment, m member) (err error) {
+// value reads the value of m into t; false where it is malformed. Text that is malformed is nil, which no
+// grammar takes.
+func (s *scanner) value(t *wallet.Payment, m member) bool {
+	var err error
 	switch m {
 	case memberTo:
-		if t.To, err = wallet.ParseAccount(s.text()); err != nil {
-			return errTo
-		}
+		t.To, err = wallet.ParseAccount(s.text())
 	case memberFrom:
-		if t.From, err = wallet.ParseAccount(s.text()); err != nil {
-			return errFrom
-		}
+		t.From, err = wallet.ParseAccount(s.text())
 	case memberAsset:
-		if t.Asset, err = wallet.ParseAsset(s.text()); err != nil {
-			return errAsset
-		}
+		t.Asset, err = wallet.ParseAsset(s.text())
 	case memberAmount:
-		if t.Amount, err = wallet.ParseAmount(s.text()); err != nil || t.Amount.IsZero() {
-			return errAmount
-		}
+		t.Amount, err = wallet.ParseAmount(s.text())
+		return err == nil && !t.Amount.IsZero()
 	case memberNonce:
-		if t.Nonce = s.positive(); t.Nonce == 0 {
-			return errNonce
-		}
-	default:
-		return errUnknown
+		t.Nonce = s.positive()
+		return t.Nonce != 0
 	}
-	return nil
+	return err == nil
 }
 
 // space skips white space. As a rule there is none, so that is found out where it is called.

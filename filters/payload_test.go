@@ -515,3 +515,17 @@ func BenchmarkPayload(b *testing.B) {
 		}
 	})
 }
+
+// What a body's members are refused with.
+const (
+	errTo       = fault("to must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+	errFrom     = fault("from must be a string that matches [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+	errAsset    = fault("asset must be a string that matches [a-z0-9][a-z0-9_.-]{0,31}")
+	errAmount   = fault("amount_minor must be a string of 1 to 39 digits without leading zeros, from 1 to 2^128-1")
+	errNonce    = fault("nonce must be an integer from 1 to 2^64-1")
+	errNoTo     = fault("to is missing")
+	errNoFrom   = fault("from is missing")
+	errNoAsset  = fault("asset is missing")
+	errNoAmount = fault("amount_minor is missing")
+	errNoNonce  = fault("nonce is missing")
+)
