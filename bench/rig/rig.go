@@ -42,6 +42,7 @@ type Rig struct {
 	TLS       *tls.Config // trusts the sidecar
 	Node      *Process
 	Sidecar   *Process
+	Ready     time.Duration // from the sidecar's start until it takes payments
 
 	dir, binary string
 }
@@ -68,13 +69,34 @@ func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error
 	serve := exec.Command(binary, "serve", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--ledger", socket, //nolint:gosec,noctx // as above
 		"--root-keys", r.path("root.keys"), "--tls-cert", r.path("tls.crt"), "--tls-key", r.path("tls.key"))
 	serve.Env = append(os.Environ(), env...)
+	begun := time.Now()
 	if r.Sidecar, err = start(ctx, serve); err != nil {
 		return r, err
 	}
 	if r.Addr, r.AdminAddr = r.Sidecar.listens["addr"], r.Sidecar.listens["admin_addr"]; r.Addr == "" || r.AdminAddr == "" {
 		return r, fmt.Errorf("%s did not say where it listens", binary)
 	}
-	return r, r.ready(ctx)
+	err = r.ready(ctx)
+	r.Ready = time.Since(begun)
+	return r, err
+}
+
+// Report is what `svc-wallet ledger verify` says of a store.
+type Report struct {
+	Payments uint64 `json:"payments_read"`
+	Faults   int    `json:"faults"`
+}
+
+// Verify ends both processes and has the whole store read and held against itself.
+func (r *Rig) Verify(ctx context.Context) (report Report, err error) {
+	if err := errors.Join(r.Sidecar.stop(), r.Node.stop()); err != nil {
+		return report, err
+	}
+	out, err := exec.CommandContext(ctx, r.binary, "ledger", "verify", "--json", "--data", r.path("ledger")).Output() //nolint:gosec // the program under test
+	if bad := json.Unmarshal(out, &report); bad != nil {
+		return report, errors.Join(err, bad)
+	}
+	return report, nil // what is wrong is in the report
 }
 
 // Stop ends the processes, waits for them and removes the folder.
@@ -260,6 +282,23 @@ func (p *Process) CPU() (time.Duration, error) {
 	var user, system int64
 	_, err = fmt.Sscan(fields, &state, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
 	return time.Duration(user+system) * 10 * time.Millisecond, err
+}
+
+// RSS is how much of the machine's memory the process has, in bytes.
+func (p *Process) RSS() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int64
+	_, err = fmt.Sscan(string(text), &size, &resident)
+	return resident * int64(os.Getpagesize()), err
+}
+
+// FDs is how many files and connections the process has open.
+func (p *Process) FDs() (int, error) {
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+	return len(open), err
 }
 
 // Waited is how long the process's threads have waited for a CPU, together. A thread that ends takes

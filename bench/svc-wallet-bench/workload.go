@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// kind is a kind of request.
+type kind uint8
+
+const (
+	balance kind = iota
+	tx
+	transfer
+	issue
+	burn
+	replay    // a payment again, under its own key
+	gzipped   // a transfer whose compressed body is near the ratio cap
+	oversized // a body over the size cap
+	numKinds
+)
+
+// String is the kind's name in a mix and in results.
+func (k kind) String() string {
+	return [numKinds]string{"balance", "tx", "transfer", "issue", "burn", "replay", "gzip", "oversized"}[k]
+}
+
+func (k kind) isRead() bool { return k <= tx }
+
+// mix is how often each kind comes, relative to the others.
+type mix [numKinds]float64
+
+// pick takes a kind at random.
+func (m *mix) pick() kind {
+	sum := 0.0
+	for _, share := range m {
+		sum += share
+	}
+	at := rand.Float64() * sum //nolint:gosec // a workload
+	for k, share := range m {
+		if at -= share; at < 0 {
+			return kind(k) //nolint:gosec // few
+		}
+	}
+	return balance
+}
+
+// parseMix reads shares such as balance=90,tx=5,transfer=5.
+func parseMix(text string) (m mix, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		name, share, _ := strings.Cut(part, "=")
+		at := slices.IndexFunc(slices.Collect(kinds), func(k kind) bool { return k.String() == name })
+		if at < 0 {
+			return m, fmt.Errorf("mix: there is no kind %q", name)
+		}
+		if m[at], err = strconv.ParseFloat(share, 64); err != nil || m[at] < 0 {
+			return m, fmt.Errorf("mix: %q is no share", share)
+		}
+	}
+	return m, nil
+}
+
+func kinds(yield func(kind) bool) {
+	for k := range numKinds {
+		if !yield(k) {
+			return
+		}
+	}
+}
+
+// phase is a part of a scenario.
+type phase struct {
+	name   string
+	mix    mix
+	factor float64 // of the rate
+	share  float64 // of the duration
+	crowd  int     // times the connections
+}
+
+// scenarios are the canonical workloads of the contract (docs/performance.md).
+func scenarios() map[string][]phase {
+	write := mix{balance: 65, tx: 5, transfer: 20, issue: 5, burn: 5}
+	replays := write
+	replays[replay] = 1
+	hostile := write
+	hostile[transfer], hostile[gzipped], hostile[oversized] = 10, 10, 1
+	return map[string][]phase{
+		"read_heavy":            {{"read_heavy", mix{balance: 95, tx: 5}, 1, 1, 1}},
+		"write_mix":             {{"write_mix", write, 1, 1, 1}},
+		"replay_backpressure":   {{"write_mix", write, 1, .3, 1}, {"replays", replays, 1, .3, 1}, {"overload", replays, 10, .4, 8}},
+		"adversarial_transport": {{"adversarial_transport", hostile, 1, 1, 1}},
+	}
+}
+
+func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios())) }
+
+// phases are those of the options' scenario, or of its mix.
+func (o *options) phases() ([]phase, error) {
+	if o.mix != "" {
+		m, err := parseMix(o.mix)
+		return []phase{{"mix", m, 1, 1, 1}}, err
+	}
+	phases := scenarios()[o.scenario]
+	if phases == nil {
+		return nil, fmt.Errorf("there is no scenario %q: %s", o.scenario, strings.Join(scenarioNames(), ", "))
+	}
+	return phases, nil
+}
