@@ -7,6 +7,7 @@ REVISION  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS    = -X main.version=$(VERSION) -X main.revision=$(REVISION)
 FUZZTIME  ?= 60s
 BASE      ?= HEAD^
+SLOTIME   ?= 1m
 # What is shipped has no C in it, and neither has what is tested; only the race detector needs cgo,
 # where this tag keeps Pebble's store on the same zstd as everywhere else. Tests link without DWARF, which
 # is half of the time that linking takes.
@@ -16,7 +17,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals help
+.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals slo help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +72,9 @@ bench-compare: build ## this build against that of BASE (a revision), in turn: r
 
 bench-refusals: build ## what each kind of refused request costs, against a payment
 	@$(GO) run ./bench/refusals -bin bin/svc-wallet
+
+slo: build ## every figure of the performance contract against its target, SLOTIME each
+	@$(GO) run ./bench/svc-wallet-bench slo -duration $(SLOTIME)
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)

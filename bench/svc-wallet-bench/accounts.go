@@ -94,10 +94,10 @@ func (p *pool) payment(k kind, a *account, amount uint64) payment {
 
 // made notes a payment that was acknowledged, once.
 func (p *pool) made(m *payment, txid string) {
-	switch m.kind {
-	case issue:
+	if m.kind == issue {
 		p.issued.Add(m.amount)
-	case burn:
+	}
+	if m.kind == burn {
 		p.burned.Add(m.amount)
 	}
 	p.mu.Lock()

@@ -4,7 +4,6 @@
 //
 //	svc-wallet-bench run --scenario write_mix --rate 2500 --duration 1m --html report.html
 //	svc-wallet-bench slo --duration 1m
-//	svc-wallet-bench gate --base OTHER/bin/svc-wallet
 //
 // Requests arrive at a constant rate, whatever the answers do, and a latency is counted from the time at
 // which the request should have been sent; so an answer that is late delays no request, and hides none.
@@ -23,11 +22,10 @@ import (
 	"time"
 )
 
-const usage = `usage: svc-wallet-bench run|slo|gate [flags]
+const usage = `usage: svc-wallet-bench run|slo [flags]
 
   run    one scenario: read_heavy, write_mix, replay_backpressure, adversarial_transport
   slo    every figure of the contract, measured against its target
-  gate   this build against another one, in turn, with confidence intervals
 
 svc-wallet-bench COMMAND -h lists the flags.
 `
@@ -39,7 +37,7 @@ func main() {
 	if len(os.Args) > 1 {
 		command = os.Args[1]
 	}
-	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate}
+	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo}
 	do := commands[command]
 	if do == nil {
 		fmt.Fprint(os.Stderr, usage)

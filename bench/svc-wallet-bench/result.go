@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"svc-wallet/bench/rig"
@@ -108,33 +109,35 @@ func (w *watcher) result(p *phase, before, after counters) phaseResult {
 }
 
 // print is the summary for a terminal.
-func (r *Result) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s on %d cores (%s), %d connections, %d accounts; ready in %.0f ms\n", r.Scenario, r.Machine.Cores, r.Machine.CPU, r.Connections, r.Accounts, r.ReadyMillis)
+func (r *Result) print(to io.Writer) {
+	var w strings.Builder
+	fmt.Fprintf(&w, "\n%s on %d cores (%s), %d connections, %d accounts; ready in %.0f ms\n", r.Scenario, r.Machine.Cores, r.Machine.CPU, r.Connections, r.Accounts, r.ReadyMillis)
 	for i := range r.Phases {
 		p := &r.Phases[i]
 		due := "closed loop"
 		if p.Rate > 0 {
 			due = fmt.Sprintf("%.0f/s due", p.Rate)
 		}
-		fmt.Fprintf(w, "\n%s, %.0f s, %s: %.0f/s answered as wanted, %.0f/s payments; shed %.3f %%, 5xx or no answer %.3f %%\n", p.Name, p.Seconds, due, p.Goodput, p.Writes, p.Shed*100, p.Failed*100)
-		fmt.Fprintf(w, "  %-10s %9s %9s %9s %9s %9s\n", "ms", "p50", "p95", "p99", "p99.9", "max")
+		fmt.Fprintf(&w, "\n%s, %.0f s, %s: %.0f/s answered as wanted, %.0f/s payments; shed %.3f %%, 5xx or no answer %.3f %%\n", p.Name, p.Seconds, due, p.Goodput, p.Writes, p.Shed*100, p.Failed*100)
+		fmt.Fprintf(&w, "  %-10s %9s %9s %9s %9s %9s\n", "ms", "p50", "p95", "p99", "p99.9", "max")
 		for _, row := range []struct {
 			name string
 			l    *latency
 		}{{"reads", &p.Reads}, {"payments", &p.Payments}, {"readyz", &p.Ready}} {
 			if row.l.Count > 0 {
-				fmt.Fprintf(w, "  %-10s %9.2f %9.2f %9.2f %9.2f %9.2f\n", row.name, row.l.P50, row.l.P95, row.l.P99, row.l.P999, row.l.Max)
+				fmt.Fprintf(&w, "  %-10s %9.2f %9.2f %9.2f %9.2f %9.2f\n", row.name, row.l.P50, row.l.P95, row.l.P99, row.l.P999, row.l.Max)
 			}
 		}
-		fmt.Fprintf(w, "  CPU a request: sidecar %.1f µs, node %.1f µs (load %.1f µs); %.2f cores; %.1f allocations; RSS %d + %d MiB; FDs %d + %d; readyz turned %d times\n",
+		fmt.Fprintf(&w, "  CPU a request: sidecar %.1f µs, node %.1f µs (load %.1f µs); %.2f cores; %.1f allocations; RSS %d + %d MiB; FDs %d + %d; readyz turned %d times\n",
 			p.SidecarMicros, p.NodeMicros, p.LoadMicros, p.Cores, p.Allocs, p.SidecarRSS>>20, p.NodeRSS>>20, p.SidecarFDs, p.NodeFDs, p.Flips)
 		for _, row := range p.Routes {
-			fmt.Fprintf(w, "    %-10s %3d  %9d\n", row.Kind, row.Status, row.Count)
+			fmt.Fprintf(&w, "    %-10s %3d  %9d\n", row.Kind, row.Status, row.Count)
 		}
 	}
 	m := &r.Money
-	fmt.Fprintf(w, "\nmoney: issued %d − burned %d = %d, balances %d; %d payments of unknown outcome were settled; %d payments in the store, %d faults\n",
+	fmt.Fprintf(&w, "\nmoney: issued %d − burned %d = %d, balances %d; %d payments of unknown outcome were settled; %d payments in the store, %d faults\n",
 		m.Issued, m.Burned, m.Issued-m.Burned, m.Balances, m.Unknown, m.Payments, m.Faults)
+	_, _ = io.WriteString(to, w.String()) // a terminal that is gone
 }
 
 // write writes the result and the report, where a file is named.

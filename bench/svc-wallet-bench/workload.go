@@ -43,7 +43,7 @@ func (m *mix) pick() kind {
 	at := rand.Float64() * sum //nolint:gosec // a workload
 	for k, share := range m {
 		if at -= share; at < 0 {
-			return kind(k) //nolint:gosec // few
+			return kind(k)
 		}
 	}
 	return balance
@@ -102,11 +102,24 @@ func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios())) }
 func (o *options) phases() ([]phase, error) {
 	if o.mix != "" {
 		m, err := parseMix(o.mix)
-		return []phase{{"mix", m, 1, 1, 1}}, err
+		if err != nil {
+			return nil, err
+		}
+		return enough(o, []phase{{"mix", m, 1, 1, 1}})
 	}
 	phases := scenarios()[o.scenario]
 	if phases == nil {
 		return nil, fmt.Errorf("there is no scenario %q: %s", o.scenario, strings.Join(scenarioNames(), ", "))
+	}
+	return enough(o, phases)
+}
+
+// enough refuses a run with so few accounts that its payments would wait for one another.
+func enough(o *options, phases []phase) ([]phase, error) {
+	for _, p := range phases {
+		if need := 2 * o.connections * p.crowd; o.accounts < need {
+			return nil, fmt.Errorf("%d accounts are too few for %d connections in %s: at least %d", o.accounts, o.connections*p.crowd, p.name, need)
+		}
 	}
 	return phases, nil
 }

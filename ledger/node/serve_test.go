@@ -610,6 +610,12 @@ func TestTransport(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
+	// A client may know of its refusal before the server has logged it.
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for waiting := within(t); len(hook.AllEntries()) < 3 && waiting.Err() == nil; {
+		<-tick.C
+	}
 	told := map[string]int{}
 	for _, l := range hook.AllEntries() {
 		if l.Message != "handshake_refused" || l.Level.String() != "info" || l.Data["peer_addr"] != "127.0.0.1" {
