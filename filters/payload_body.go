@@ -163,6 +163,8 @@ func (s *scanner) value(t *wallet.Payment, m member) bool {
 	case memberNonce:
 		t.Nonce = s.positive()
 		return t.Nonce != 0
+	default:
+		return false
 	}
 	return err == nil
 }

@@ -55,5 +55,5 @@ func unwrap(resource *anypb.Any, version string) body {
 			return body{wrapped.GetName(), version, wrapped.GetResource(), wrapped.GetTtl()}
 		}
 	}
-	return body{version: version, resource: resource} // what is wrong with it, its kind says
+	return body{version: version, resource: resource} // what is wrong with it, its type's decode says
 }

@@ -60,6 +60,8 @@ func TestTTL(t *testing.T) {
 				t.Error(got)
 			}
 		}
+		// The same version with a ttl that is right is another response.
+		l.acked(l.push(extensionURL, "bad", lasting(time.Hour, limits(`{"max_amount_per_op": "5"}`)...)))
 		l.acked(l.push(extensionURL, "3", lasting(1<<62, limits(`{"max_amount_per_op": "6"}`)...)))
 		l.acked(l.push(extensionURL, "4", lasting(time.Hour, limits(`{"max_amount_per_op": "6"}`)...)))
 

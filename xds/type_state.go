@@ -2,6 +2,7 @@ package xds
 
 import (
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -86,6 +87,9 @@ func (r *response) digest() (sum [32]byte) {
 		part([]byte(b.version))
 		part([]byte(b.resource.GetTypeUrl()))
 		part(b.resource.GetValue())
+		if b.ttl != nil {
+			part(fmt.Append(nil, b.ttl.GetSeconds(), b.ttl.GetNanos()))
+		}
 	}
 	part([]byte(wildcard)) // no resource has this name
 	for _, name := range r.removed {

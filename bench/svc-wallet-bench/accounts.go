@@ -114,6 +114,15 @@ func (p *pool) lost(m payment) {
 	p.open = append(p.open, m)
 }
 
+// maxOpen bounds the payments of unknown outcome: beyond that there is nobody who answers.
+const maxOpen = 100_000
+
+func (p *pool) isFull() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open) >= maxOpen
+}
+
 // txid is one of a late receipt.
 func (p *pool) txid() string {
 	p.mu.Lock()

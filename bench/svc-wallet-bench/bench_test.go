@@ -31,7 +31,7 @@ func TestMixes(t *testing.T) {
 			t.Errorf("%s takes %v of its time", name, time)
 		}
 	}
-	for text, want := range map[string]string{"balance=90,tx=5,transfer=5": "", "balance": "is no share", "walk=1": "no kind", "burn=-1": "is no share"} {
+	for text, want := range map[string]string{"balance=90,tx=5,transfer=5": "", "balance": "is no share", "walk=1": "no kind", "burn=-1": "is no share", "burn=0": "is no share", "burn=NaN": "is no share"} {
 		if _, err := parseMix(text); (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -78,8 +78,8 @@ func (l *load) run(ctx context.Context, p *phase, span time.Duration, rec *recor
 			if !due.Before(end) {
 				return nil
 			}
-			if wait := time.Until(due); wait > 0 {
-				time.Sleep(wait)
+			if wait := time.Until(due); wait > 0 && pause(ctx, wait) != nil {
+				return ctx.Err()
 			}
 			if p.crowd > 1 {
 				due = time.Now()
@@ -89,7 +89,7 @@ func (l *load) run(ctx context.Context, p *phase, span time.Duration, rec *recor
 			if rec != nil {
 				rec.add(k, status, time.Since(due))
 			}
-			if err != nil && status != 0 { // an answer that is none of a wallet's
+			if err != nil && (status != 0 || l.pool.isFull()) { // an answer that is none of a wallet's, or nobody is there
 				return err
 			}
 		}

@@ -13,6 +13,9 @@ import (
 // staleness is more than the age that a balance may have (wallet.staleness_window).
 const staleness = time.Second
 
+// countIn bounds the count: by then a ledger that works has answered.
+const countIn = 10 * time.Minute
+
 // money is the account of a run: what was issued and burned by the receipts that clients got, what the
 // balances sum to, and what the check of the whole store says.
 type money struct {
@@ -60,6 +63,8 @@ func (c *client) amount(ctx context.Context, account string) (uint64, error) {
 
 // count settles what is unknown, reads all balances, stops the processes and checks the store.
 func (l *load) count(ctx context.Context) (m money, err error) {
+	ctx, cancel := context.WithTimeout(ctx, countIn)
+	defer cancel()
 	m.Unknown = len(l.pool.open)
 	if err := l.clients[0].settle(ctx); err != nil {
 		return m, fmt.Errorf("settle %d payments: %w", m.Unknown, err)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -57,7 +59,7 @@ func parseMix(text string) (m mix, err error) {
 		if at < 0 {
 			return m, fmt.Errorf("mix: there is no kind %q", name)
 		}
-		if m[at], err = strconv.ParseFloat(share, 64); err != nil || m[at] < 0 {
+		if m[at], err = strconv.ParseFloat(share, 64); err != nil || math.IsNaN(m[at]) || m[at] <= 0 || m[at] > 1e6 {
 			return m, fmt.Errorf("mix: %q is no share", share)
 		}
 	}
@@ -100,6 +102,9 @@ func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios())) }
 
 // phases are those of the options' scenario, or of its mix.
 func (o *options) phases() ([]phase, error) {
+	if math.IsNaN(o.rate) || o.rate <= 0 || o.connections < 1 || o.duration <= 0 {
+		return nil, errors.New("rate, connections and duration are positive")
+	}
 	if o.mix != "" {
 		m, err := parseMix(o.mix)
 		if err != nil {

@@ -290,10 +290,20 @@ func testManyAtOnce(t *testing.T, f Fixture) {
 		m.step(t, &tr, &r, r.Receipt.Millis)
 	}
 
+	history := payAtOnce(n, f, keys, seed, calls, funds)
+	applied := inOrder(t, history)
+	m.follow(t, applied, history)
+	m.check(t, f.Ledger)
+	t.Logf("%d payments applied", len(applied))
+}
+
+// payAtOnce has a payer for each key call many times, all at the same time, and returns what each was
+// answered.
+func payAtOnce(n names, f Fixture, keys []wallet.BalanceKey, seed uint64, calls int, funds uint64) [][]answered {
 	var clock atomic.Uint64
-	var history [payers][]answered
+	history := make([][]answered, len(keys))
 	var running sync.WaitGroup
-	for p := range payers {
+	for p := range keys {
 		running.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(p))) //nolint:gosec // a test's choice
 			nonce := uint64(0)
@@ -306,7 +316,7 @@ func testManyAtOnce(t *testing.T, f Fixture) {
 					}
 					nonce++
 					batch[i] = sign(wallet.Payment{
-						Op: wallet.Transfer, From: keys[p].Account, To: keys[(p+1+rng.IntN(payers-1))%payers].Account, Asset: keys[p].Asset,
+						Op: wallet.Transfer, From: keys[p].Account, To: keys[(p+1+rng.IntN(len(keys)-1))%len(keys)].Account, Asset: keys[p].Asset,
 						Amount: wallet.Minor(1 + rng.Uint64N(funds)), Nonce: nonce, Idem: n.key(fmt.Sprint(p, "-", nonce)), Rules: generous(),
 					})
 				}
@@ -318,13 +328,17 @@ func testManyAtOnce(t *testing.T, f Fixture) {
 					history[p] = append(history[p], answered{batch[i], out[i], begin, end})
 					newest = max(newest, out[i].Seq)
 				}
-				checkSnapshot(panicker{}, lookup(panicker{}, f.Ledger, keys...), newest, payers*funds)
+				checkSnapshot(panicker{}, lookup(panicker{}, f.Ledger, keys...), newest, uint64(len(keys))*funds)
 			}
 		})
 	}
 	running.Wait()
+	return history
+}
 
-	var applied []answered
+// inOrder are the payments that were applied, by version.
+func inOrder(t *testing.T, history [][]answered) (applied []answered) {
+	t.Helper()
 	for _, h := range history {
 		for _, a := range h {
 			switch a.result.Code {
@@ -337,7 +351,14 @@ func testManyAtOnce(t *testing.T, f Fixture) {
 		}
 	}
 	slices.SortFunc(applied, func(a, b answered) int { return int(a.result.Seq) - int(b.result.Seq) }) //nolint:gosec // small
-	latest := uint64(0)                                                                                // when the latest call so far began
+	return applied
+}
+
+// follow takes the payments one after the other, as versions say that they were applied, and then the
+// repeats: calls that did not overlap must be in their order.
+func (m *model) follow(t *testing.T, applied []answered, history [][]answered) {
+	t.Helper()
+	latest := uint64(0) // when the latest call so far began
 	for i := range applied {
 		a := &applied[i]
 		if a.end < latest {
@@ -353,8 +374,6 @@ func testManyAtOnce(t *testing.T, f Fixture) {
 			}
 		}
 	}
-	m.check(t, f.Ledger)
-	t.Logf("%d payments applied", len(applied))
 }
 
 // checkSnapshot checks that a reader sees its own writes, and all the money where its figures are

@@ -189,7 +189,6 @@ func TestCommitOfUnreadRows(t *testing.T) {
 	}
 }
 
-// raw serves e on a socket and returns a plain connection to it.
 // inMemory is an engine on a folder in memory.
 func inMemory(t *testing.T, opts node.Options) node.Engine {
 	t.Helper()
@@ -201,6 +200,7 @@ func inMemory(t *testing.T, opts node.Options) node.Engine {
 	return e
 }
 
+// raw serves e on a socket and returns a plain connection to it.
 func raw(t *testing.T, e node.Engine, opts node.ServeOptions) *grpc.ClientConn {
 	t.Helper()
 	ln := serve(t, e, "unix:"+filepath.Join(t.TempDir(), "node.sock"), opts)

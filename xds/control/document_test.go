@@ -27,6 +27,7 @@ func TestDocument(t *testing.T) {
 		{`{"queue":5`, `jsontext: unexpected EOF after offset 10`},
 		{`{"queue":5,}`, `jsontext: invalid character ',' at start of value after offset 10`},
 		{`{"queue":0,"quue":1,"max_amount_per_op":5}`, "svc-wallet.limits: quue: unknown key (from push)\nsvc-wallet.limits: limits.max_amount_per_op: 5 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455\nsvc-wallet.limits: limits.queue: 0 (from push) is not in 1…65536"},
+		{`{"queue":1e400,"runtime":{"svc-wallet.queue":-1e999}}`, "limits: holds a number that no push can carry\nruntime: holds a number that no push can carry"},
 		{`{"queue":1.5}`, `svc-wallet.limits: queue: 1.5 is not a whole number`},
 		{`{"max_amount_per_op":5e3}`, `svc-wallet.limits: limits.max_amount_per_op: 5000 (from push) is not a whole amount, in quotes where it is large, in 1…340282366920938463463374607431768211455`},
 		{`{"match":5,"runtime":[],"clusters":"x"}`, "match: is not an object\nruntime: is not an object\nclusters: is not an object"},

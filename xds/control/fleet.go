@@ -22,10 +22,10 @@ import (
 
 // Bounds of what is known of sidecars.
 const (
-	maxSidecars    = 10_000 // by default
-	typesPerStream = 32     // that are asked for, served or not
-	maxReason      = 1024   // bytes of a NACK that are kept
-	goneFor        = time.Hour
+	maxSidecars    = 10_000    // by default
+	typesPerStream = 32        // that are asked for, served or not
+	maxReason      = 1024      // bytes of a NACK that are kept
+	goneFor        = time.Hour // that a row without a stream is kept
 )
 
 // fleet knows the sidecars: who is connected, and what each has been sent, has taken and has

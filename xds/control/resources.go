@@ -100,12 +100,12 @@ type contents struct {
 func newSnapshot(c contents) (snapshot, error) {
 	var s snapshot
 	var faults []error
-	lists := [numKinds][]named{}
 	limits, err := limitsResource(c.limits, c.names.Limits)
-	faults = append(faults, err)
-	layer, err := runtimeResource(c.runtime, c.names.Runtime)
-	faults = append(faults, err)
-	lists[kindLimits], lists[kindRuntime] = []named{limits}, []named{layer}
+	layer, err2 := runtimeResource(c.runtime, c.names.Runtime)
+	if err := errors.Join(err, err2); err != nil {
+		return s, err
+	}
+	lists := [numKinds][]named{kindLimits: {limits}, kindRuntime: {layer}}
 	for _, name := range slices.Sorted(maps.Keys(c.clusters)) {
 		spec := c.clusters[name]
 		lists[kindCluster] = append(lists[kindCluster], named{name, spec.cluster(name)})
@@ -202,8 +202,8 @@ func structOf(part string, members object) (*structpb.Struct, error) {
 	if err == nil {
 		err = out.UnmarshalJSON(text)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", part, err)
+	if err != nil { // it is JSON, so nothing else can be wrong with it
+		return nil, fmt.Errorf("%s: holds a number that no push can carry", part)
 	}
 	return out, nil
 }

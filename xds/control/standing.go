@@ -24,7 +24,15 @@ type tally struct {
 }
 
 func (t *tally) count(s standing) {
-	*[numStandings]*int{new(int), &t.Accepted, &t.Refused, &t.Waiting}[s]++
+	switch s {
+	case accepted:
+		t.Accepted++
+	case refused:
+		t.Refused++
+	case waiting:
+		t.Waiting++
+	default: // it is not asked
+	}
 }
 
 // answers is what the connected sidecars of a group say: to all that they are served, and by type, since
