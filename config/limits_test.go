@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"svc-wallet/wallet"
 )
 
 // parseLimits puts a push over the defaults.
@@ -52,7 +54,7 @@ func TestPushLimits(t *testing.T) {
 		StalenessWindow: 10 * time.Millisecond, LedgerTimeout: 11 * time.Millisecond, Retries: 0,
 		BreakerErrors: 12, BreakerOpenFor: 13 * time.Second, BreakerProbes: 14, LedgerConnectTimeout: 15 * time.Millisecond,
 		WritesEnabled: 0, ReadsEnabled: Always,
-		RouteEnabled: [NumRoutes]Fraction{RouteBalance: 1, RouteTx: 15_000, RouteIssue: 250_000, RouteTransfer: Always, RouteBurn: 999_999},
+		RouteEnabled: [wallet.NumRoutes]Fraction{wallet.RouteBalance: 1, wallet.RouteTx: 15_000, wallet.RouteIssue: 250_000, wallet.RouteTransfer: Always, wallet.RouteBurn: 999_999},
 		Overrides:    &Overrides{text: `[{"asset":"ron","max_amount_per_op":"16"}]`},
 	}
 	shadow := want.limits

@@ -16,7 +16,7 @@ type Caps struct {
 // Asker is what overrides are chosen by. Fields that are not known yet stay zero: an override that
 // names them is then passed over.
 type Asker struct {
-	Route   Route
+	Route   wallet.Route
 	Token   string // id of the token, which its holder cannot change
 	Subject string // its sub caveat
 	Account wallet.Account
@@ -34,10 +34,10 @@ type Asker struct {
 type Overrides struct {
 	list []override // in order
 
-	caps         lookup          // those that change a cap
-	subjectRates lookup          // those that change a subject's rate, which every read looks up
-	byRoute      [NumRoutes]rate // zero: as the others
-	text         string          // canonical JSON
+	caps         lookup                 // those that change a cap
+	subjectRates lookup                 // those that change a subject's rate, which every read looks up
+	byRoute      [wallet.NumRoutes]rate // zero: as the others
+	text         string                 // canonical JSON
 }
 
 // lookup is where in the list to look. Each override stands in one of its lists, by the rarest thing
@@ -61,7 +61,7 @@ type override struct {
 	token, subject string // "" is any
 	account        accounts
 	asset          wallet.Asset // zero is any
-	route          Route        // RouteNone is any
+	route          wallet.Route // NoRoute is any
 	terms
 }
 
@@ -140,7 +140,7 @@ func (l *Limits) SubjectRateFor(who *Asker) (perSecond, burst uint64) {
 
 // RateFor is the rate of one route. own says that the route has a bucket of its own; the others
 // share one.
-func (l *Limits) RateFor(r Route) (perSecond, burst uint64, own bool) {
+func (l *Limits) RateFor(r wallet.Route) (perSecond, burst uint64, own bool) {
 	if l.Overrides != nil && l.Overrides.byRoute[r] != (rate{}) {
 		o := &l.Overrides.byRoute[r]
 		return o.perSecond, o.burst, true
@@ -196,7 +196,7 @@ func (t *terms) take(o *terms, want termSet) {
 func (o *override) fits(who *Asker) bool {
 	return (o.token == "" || o.token == who.Token) &&
 		(o.subject == "" || o.subject == who.Subject) &&
-		(o.route == RouteNone || o.route == who.Route) &&
+		(o.route == wallet.NoRoute || o.route == who.Route) &&
 		(o.asset.IsZero() || o.asset == who.Asset) &&
 		(o.account.one.IsZero() || o.account.one == who.Account) &&
 		who.Account.HasPrefix(o.account.prefix)

@@ -147,7 +147,7 @@ var parts = sync.OnceValue(func() []part { //nolint:gochecknoglobals // a table,
 		partOf("subject", 0, func(o *override) *string { return &o.subject }, text("name", "1 to 128 printable ASCII characters", isSubject), "its `sub` caveat"),
 		partOf("account", 0, func(o *override) *accounts { return &o.account }, spelled("name", "an account, or the beginning of one and *", parseAccounts, nil), "the account that pays; of an issue, the one that is paid"),
 		partOf("asset", 0, func(o *override) *wallet.Asset { return &o.asset }, spelled("name", "an asset", parseAsset, nil), "what is paid"),
-		partOf("route", 0, func(o *override) *Route { return &o.route }, choice(routes(), Route.String), "the route"),
+		partOf("route", 0, func(o *override) *wallet.Route { return &o.route }, choice([]wallet.Route{wallet.RouteBalance, wallet.RouteTx, wallet.RouteIssue, wallet.RouteTransfer, wallet.RouteBurn}, wallet.Route.String), "the route"),
 		limit("max_amount_per_op", capAmount),
 		limit("daily_ceiling", capDaily),
 		limit("max_account_total", capTotal),
@@ -198,7 +198,7 @@ func (o *override) unfit() string {
 	switch {
 	case o.has == 0:
 		return "changes no limit"
-	case !byWho && !byWhat && o.route == RouteNone:
+	case !byWho && !byWhat && o.route == wallet.NoRoute:
 		return "fits every request: change the limit itself"
 	case !both(hasRate, hasBurst):
 		return "rate_per_second and rate_burst go together"

@@ -19,7 +19,7 @@ func mustLimits(t testing.TB, push string) *Limits {
 	return l
 }
 
-func asker(t testing.TB, r Route, token, subject, account, asset string) *Asker {
+func asker(t testing.TB, r wallet.Route, token, subject, account, asset string) *Asker {
 	t.Helper()
 	who := &Asker{Route: r, Token: token, Subject: subject}
 	var err error
@@ -57,29 +57,29 @@ func TestOverrides(t *testing.T) {
 		]}`)
 	for _, v := range []struct {
 		name                           string
-		route                          Route
+		route                          wallet.Route
 		token, subject, account, asset string
 		caps                           string
 		perSecond, burst               uint64
 	}{
-		{"nobody", RouteTransfer, "", "", "", "", "100/1000/10000", 10, 20},
-		{"none of them", RouteTransfer, "t9", "s9", "x", "eur", "100/1000/10000", 10, 20},
-		{"the first that speaks of a limit", RouteTransfer, "t1", "", "x", "eur", "200/3000/10000", 10, 20},
-		{"a subject does not widen, but narrows", RouteTransfer, "t9", "vip", "x", "eur", "100/50/10000", 10, 5},
-		{"nor does it lead away from a token's", RouteTransfer, "t1", "vip", "x", "eur", "200/50/10000", 10, 5},
-		{"a token with a subject", RouteTransfer, "t2", "vip", "x", "eur", "100/50/7", 10, 5},
-		{"the token without the subject", RouteTransfer, "t2", "", "x", "eur", "100/1000/10000", 10, 20},
-		{"whole account", RouteTransfer, "", "", "team_a", "eur", "400/1000/66", 10, 20},
-		{"whole account comes first", RouteTransfer, "", "", "team_a", "ron", "400/700/66", 10, 20},
-		{"prefix and asset", RouteTransfer, "", "", "team_b", "ron", "500/700/66", 10, 20},
-		{"prefix", RouteTransfer, "", "", "team_b", "eur", "600/1000/66", 10, 20},
-		{"the prefix itself", RouteTransfer, "", "", "team_", "eur", "600/1000/66", 10, 20},
-		{"less than the prefix", RouteTransfer, "", "", "team", "eur", "100/1000/10000", 10, 20},
-		{"account not known yet", RouteTransfer, "", "", "", "ron", "100/700/10000", 10, 20},
-		{"a token before an account", RouteTransfer, "t1", "", "team_a", "eur", "200/3000/66", 10, 20},
-		{"route", RouteBurn, "", "", "x", "eur", "1/1000/10000", 3, 4},
-		{"token before route", RouteBurn, "t3", "", "x", "eur", "1/1000/10000", 30, 40},
-		{"subject narrows the token's rate", RouteBurn, "t3", "vip", "x", "eur", "1/50/10000", 30, 5},
+		{"nobody", wallet.RouteTransfer, "", "", "", "", "100/1000/10000", 10, 20},
+		{"none of them", wallet.RouteTransfer, "t9", "s9", "x", "eur", "100/1000/10000", 10, 20},
+		{"the first that speaks of a limit", wallet.RouteTransfer, "t1", "", "x", "eur", "200/3000/10000", 10, 20},
+		{"a subject does not widen, but narrows", wallet.RouteTransfer, "t9", "vip", "x", "eur", "100/50/10000", 10, 5},
+		{"nor does it lead away from a token's", wallet.RouteTransfer, "t1", "vip", "x", "eur", "200/50/10000", 10, 5},
+		{"a token with a subject", wallet.RouteTransfer, "t2", "vip", "x", "eur", "100/50/7", 10, 5},
+		{"the token without the subject", wallet.RouteTransfer, "t2", "", "x", "eur", "100/1000/10000", 10, 20},
+		{"whole account", wallet.RouteTransfer, "", "", "team_a", "eur", "400/1000/66", 10, 20},
+		{"whole account comes first", wallet.RouteTransfer, "", "", "team_a", "ron", "400/700/66", 10, 20},
+		{"prefix and asset", wallet.RouteTransfer, "", "", "team_b", "ron", "500/700/66", 10, 20},
+		{"prefix", wallet.RouteTransfer, "", "", "team_b", "eur", "600/1000/66", 10, 20},
+		{"the prefix itself", wallet.RouteTransfer, "", "", "team_", "eur", "600/1000/66", 10, 20},
+		{"less than the prefix", wallet.RouteTransfer, "", "", "team", "eur", "100/1000/10000", 10, 20},
+		{"account not known yet", wallet.RouteTransfer, "", "", "", "ron", "100/700/10000", 10, 20},
+		{"a token before an account", wallet.RouteTransfer, "t1", "", "team_a", "eur", "200/3000/66", 10, 20},
+		{"route", wallet.RouteBurn, "", "", "x", "eur", "1/1000/10000", 3, 4},
+		{"token before route", wallet.RouteBurn, "t3", "", "x", "eur", "1/1000/10000", 30, 40},
+		{"subject narrows the token's rate", wallet.RouteBurn, "t3", "vip", "x", "eur", "1/50/10000", 30, 5},
 	} {
 		who := asker(t, v.route, v.token, v.subject, v.account, v.asset)
 		caps := l.CapsFor(who)
@@ -90,7 +90,7 @@ func TestOverrides(t *testing.T) {
 			t.Errorf("%s: the rate is %d, %d, want %d, %d", v.name, perSecond, burst, v.perSecond, v.burst)
 		}
 	}
-	for r, want := range map[Route]string{RouteNone: "5 6 false", RouteBurn: "5 6 false", RouteIssue: "1 2 true"} {
+	for r, want := range map[wallet.Route]string{wallet.NoRoute: "5 6 false", wallet.RouteBurn: "5 6 false", wallet.RouteIssue: "1 2 true"} {
 		perSecond, burst, own := l.RateFor(r)
 		if got := fmt.Sprint(perSecond, burst, own); got != want {
 			t.Errorf("the rate of %q is %s, want %s", r, got, want)
@@ -106,7 +106,7 @@ func TestOverridesWithoutRate(t *testing.T) {
 		token, subject   string
 		perSecond, burst uint64
 	}{{"", "", 0, 0}, {"", "s", 1, 2}, {"t", "", 3, 1}, {"t", "s", 1, 1}} {
-		if perSecond, burst := l.SubjectRateFor(asker(t, RouteTx, v.token, v.subject, "", "")); perSecond != v.perSecond || burst != v.burst {
+		if perSecond, burst := l.SubjectRateFor(asker(t, wallet.RouteTx, v.token, v.subject, "", "")); perSecond != v.perSecond || burst != v.burst {
 			t.Errorf("%+v: got %d, %d", v, perSecond, burst)
 		}
 	}
@@ -114,7 +114,7 @@ func TestOverridesWithoutRate(t *testing.T) {
 	if caps := none.CapsFor(new(Asker)); caps != (Caps{}) {
 		t.Errorf("the zero limits allow %+v", caps)
 	}
-	if perSecond, burst, own := none.RateFor(RouteIssue); perSecond != 0 || burst != 0 || own {
+	if perSecond, burst, own := none.RateFor(wallet.RouteIssue); perSecond != 0 || burst != 0 || own {
 		t.Error("the zero limits have a rate")
 	}
 }
@@ -202,7 +202,7 @@ func TestOverridesProperty(t *testing.T) {
 			general, general, strings.Join(items, ",")))
 
 		for range 20 {
-			who := asker(t, rapid.SampledFrom([]Route{RouteIssue, RouteTransfer, RouteBurn}).Draw(r, "asker's route"),
+			who := asker(t, rapid.SampledFrom([]wallet.Route{wallet.RouteIssue, wallet.RouteTransfer, wallet.RouteBurn}).Draw(r, "asker's route"),
 				pick("asker's token", tokens...), pick("asker's subject", subjects...), pick("asker's account", accounts...), pick("asker's asset", assets...))
 			want := func(term string, general int) uint64 { return uint64(model(list, who, term, general)) }
 			caps := l.CapsFor(who)
@@ -296,14 +296,14 @@ func TestOverridesForms(t *testing.T) {
 // TestOverridesAllocate asks for limits among 4096 overrides: nothing is allocated.
 func TestOverridesAllocate(t *testing.T) {
 	l := mustLimits(t, manyOverrides())
-	who := asker(t, RouteTransfer, strings.Repeat("t", 50)+"000007", "s", strings.Repeat("a", 41), strings.Repeat("r", 32))
+	who := asker(t, wallet.RouteTransfer, strings.Repeat("t", 50)+"000007", "s", strings.Repeat("a", 41), strings.Repeat("r", 32))
 	if caps := l.CapsFor(who); caps.DailyCeiling != minor(6) {
 		t.Fatalf("the override is not found: %+v", caps)
 	}
 	if n := testing.AllocsPerRun(100, func() {
 		l.CapsFor(who)
 		l.SubjectRateFor(who)
-		l.RateFor(RouteTransfer)
+		l.RateFor(wallet.RouteTransfer)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -320,7 +320,7 @@ func BenchmarkSubjectRateFor(b *testing.B) {
 		items = append(items, fmt.Sprintf(`{"account":"a%d*","daily_ceiling":"1"}`, i))
 	}
 	l := mustLimits(b, `{"overrides":[`+strings.Join(items, ",")+`]}`)
-	who := asker(b, RouteBalance, "t", "s", "", "")
+	who := asker(b, wallet.RouteBalance, "t", "s", "", "")
 	b.ReportAllocs()
 	for b.Loop() {
 		l.SubjectRateFor(who)
@@ -339,7 +339,7 @@ func BenchmarkCapsFor(b *testing.B) {
 	for _, list := range [][]string{nil, items} {
 		b.Run(fmt.Sprint(len(list)), func(b *testing.B) {
 			l := mustLimits(b, `{"overrides":[`+strings.Join(list, ",")+`]}`)
-			who := asker(b, RouteTransfer, "t", "", "a", "ron")
+			who := asker(b, wallet.RouteTransfer, "t", "", "a", "ron")
 			b.ReportAllocs()
 			for b.Loop() {
 				l.CapsFor(who)

@@ -98,7 +98,7 @@ func limitSettings() []setting {
 		{key: "limits.writes_enabled", def: "true", effect: onPush, value: at(func(c *Config) *Fraction { return &c.limits.WritesEnabled }, share()), help: "payments that are let through; the others get 503"},
 		{key: "limits.reads_enabled", def: "true", effect: onPush, value: at(func(c *Config) *Fraction { return &c.limits.ReadsEnabled }, share()), help: "reads that are let through; the others get 503"},
 	}
-	for r := RouteBalance; r < NumRoutes; r++ {
+	for r := wallet.RouteBalance; r <= wallet.RouteBurn; r++ {
 		all = append(all, setting{
 			key: "limits." + r.String() + "_enabled", def: "true", effect: onPush, value: at(func(c *Config) *Fraction { return &c.limits.RouteEnabled[r] }, share()),
 			help: "requests of the route " + r.String() + " that are let through, of those that writes_enabled or reads_enabled leaves",

@@ -26,7 +26,7 @@ type Exchange struct {
 // Request is what the edge knows of an exchange before the filters. Its byte slices point into a
 // buffer that dies with the handler.
 type Request struct {
-	Route    config.Route
+	Route    wallet.Route
 	Op       wallet.Op
 	Limits   *config.Limits // the one version of the limits that this exchange sees
 	Now      int64          // arrival, Unix nanoseconds, by a clock that never goes back

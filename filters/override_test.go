@@ -13,7 +13,7 @@ import (
 )
 
 // holder is an exchange of a token's holder on a route.
-func holder(l *config.Limits, token, sub string, route config.Route, now int64) *Exchange {
+func holder(l *config.Limits, token, sub string, route wallet.Route, now int64) *Exchange {
 	return &Exchange{
 		Request: Request{
 			Now:    now,
@@ -42,20 +42,20 @@ func TestRouteRates(t *testing.T) {
 		name   string
 		after  int64
 		limits *config.Limits
-		route  config.Route
+		route  wallet.Route
 		tokens int
 		limit  uint64
 	}{
-		{"the shared bucket is full", 0, shared, config.RouteIssue, 5, 10},
-		{"and empty for all", 0, shared, config.RouteBalance, 0, 10},
-		{"splitting a route off does not refill", 0, own, config.RouteIssue, 0, 1},
-		{"it fills at its own rate", 2 * second, own, config.RouteIssue, 2, 1},
-		{"and no other route's tokens were taken", 0, own, config.RouteBurn, 5, 10},
-		{"to its own burst", 3600 * second, own, config.RouteIssue, 3, 1},
-		{"a change does not refill", 0, other, config.RouteIssue, 0, 2},
-		{"and counts from then on", second, other, config.RouteIssue, 2, 2},
-		{"taken away, it draws on the shared one", 0, shared, config.RouteIssue, 5, 10},
-		{"and given back its own is as it was", 0, other, config.RouteIssue, 0, 2},
+		{"the shared bucket is full", 0, shared, wallet.RouteIssue, 5, 10},
+		{"and empty for all", 0, shared, wallet.RouteBalance, 0, 10},
+		{"splitting a route off does not refill", 0, own, wallet.RouteIssue, 0, 1},
+		{"it fills at its own rate", 2 * second, own, wallet.RouteIssue, 2, 1},
+		{"and no other route's tokens were taken", 0, own, wallet.RouteBurn, 5, 10},
+		{"to its own burst", 3600 * second, own, wallet.RouteIssue, 3, 1},
+		{"a change does not refill", 0, other, wallet.RouteIssue, 0, 2},
+		{"and counts from then on", second, other, wallet.RouteIssue, 2, 2},
+		{"taken away, it draws on the shared one", 0, shared, wallet.RouteIssue, 5, 10},
+		{"and given back its own is as it was", 0, other, wallet.RouteIssue, 0, 2},
 	} {
 		now += s.after
 		x := &Exchange{Request: Request{Now: now, Limits: s.limits, Route: s.route}}
@@ -64,7 +64,7 @@ func TestRouteRates(t *testing.T) {
 		}
 	}
 	fresh := NewRate()
-	if got := drain(fresh, &Exchange{Request: Request{Now: t0, Limits: own, Route: config.RouteIssue}}); got != 3 {
+	if got := drain(fresh, &Exchange{Request: Request{Now: t0, Limits: own, Route: wallet.RouteIssue}}); got != 3 {
 		t.Errorf("at start a route's own bucket has %d tokens, not 3", got)
 	}
 }
@@ -81,12 +81,12 @@ func TestSubjectOverrides(t *testing.T) {
 		{"subject":"slow","subject_rate_per_second":1,"subject_burst":2},
 		{"subject":"fast","subject_rate_per_second":1000,"subject_burst":2000},
 		{"route":"issue","subject_rate_per_second":5,"subject_burst":7}]}`)
-	const pay, issue = config.RouteTransfer, config.RouteIssue
+	const pay, issue = wallet.RouteTransfer, wallet.RouteIssue
 	for name, steps := range map[string][]struct {
 		after      int64
 		limits     *config.Limits
 		token, sub string
-		route      config.Route
+		route      wallet.Route
 		tokens     int
 		limit      uint64
 	}{
@@ -158,11 +158,11 @@ func TestNarrowingGivesNothing(t *testing.T) {
 				most.Set(full)
 			}
 			if rapid.IntRange(0, 5).Draw(t, "who") == 0 { // fills the table, which is then swept
-				f.Check(holder(limits, fmt.Sprintf("stranger%d", i), "", config.RouteBalance, now))
+				f.Check(holder(limits, fmt.Sprintf("stranger%d", i), "", wallet.RouteBalance, now))
 				continue
 			}
 			sub := rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "sub")
-			if f.Check(holder(limits, "t", sub, config.RouteBalance, now)) != wallet.Pass {
+			if f.Check(holder(limits, "t", sub, wallet.RouteBalance, now)) != wallet.Pass {
 				continue
 			}
 			if most.Sub(most, big.NewRat(1, 1)); most.Sign() < 0 {
@@ -183,7 +183,7 @@ func TestOverridesFlood(t *testing.T) {
 	for _, now := range []int64{second, 100 * second} {
 		admitted := 0
 		for i := range 10 * entries {
-			for _, route := range []config.Route{config.RouteIssue, config.RouteTx} {
+			for _, route := range []wallet.Route{wallet.RouteIssue, wallet.RouteTx} {
 				if f.Check(holder(l, fmt.Sprintf("h%d", i), "", route, now)) == wallet.Pass {
 					admitted++
 				}
@@ -235,7 +235,7 @@ func TestCapsOverrides(t *testing.T) {
 		{"route", "t", "", wallet.Burn, "acc_2", "ron", 21, wallet.LimitsExceeded, m(0), m(0)},
 		{"the capability's cap bounds the override", "big", "", wallet.Transfer, "acc_2", "ron", 601, wallet.LimitsExceeded, m(0), m(0)},
 	} {
-		route := map[wallet.Op]config.Route{wallet.Issue: config.RouteIssue, wallet.Transfer: config.RouteTransfer, wallet.Burn: config.RouteBurn}[c.op]
+		route := map[wallet.Op]wallet.Route{wallet.Issue: wallet.RouteIssue, wallet.Transfer: wallet.RouteTransfer, wallet.Burn: wallet.RouteBurn}[c.op]
 		x := holder(l, c.token, c.sub, route, second)
 		if strings.HasPrefix(c.name, "the capability") {
 			x.Grant.MaxAmount = m(600)
@@ -270,7 +270,7 @@ func TestOverrideAllocations(t *testing.T) {
 	if underRace {
 		t.Skip("the race detector allocates")
 	}
-	x := holder(pushed(t, manyOverrides("")), "token7", "", config.RouteTransfer, second)
+	x := holder(pushed(t, manyOverrides("")), "token7", "", wallet.RouteTransfer, second)
 	x.Op = wallet.Transfer
 	x.Payment = wallet.Payment{
 		Op: wallet.Transfer, Amount: wallet.Minor(1), Asset: wallet.Must(wallet.ParseAsset("ron")),

@@ -20,7 +20,7 @@ import (
 // bucket of its own, and the other routes share one. The zero value is ready, with full buckets.
 type Rate struct {
 	shared slot
-	routes [config.NumRoutes]slot
+	routes [wallet.NumRoutes]slot
 
 	shadow slot // the shared one under config.Limits.Shadow
 }

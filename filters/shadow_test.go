@@ -19,7 +19,7 @@ func through(f Filter, x *Exchange) wallet.Code {
 
 // paying is a decoded payment of 100 by a token, as the filters after decoding see it.
 func paying(l *config.Limits, op wallet.Op) *Exchange {
-	x := holder(l, "t", "", config.RouteTransfer, second)
+	x := holder(l, "t", "", wallet.RouteTransfer, second)
 	x.Op = op
 	x.Payment = wallet.Payment{
 		Op: op, Amount: wallet.Minor(100), Asset: wallet.Must(wallet.ParseAsset("ron")),
@@ -192,12 +192,12 @@ func TestShadowRatesFollow(t *testing.T) {
 			now := 1_700_000_000 * second
 			for i := range rapid.IntRange(1, 60).Draw(t, "steps") {
 				now += 1e6 * rapid.SampledFrom([]int64{0, 1, 30, 60, 100, 1000}).Draw(t, "ms")
-				x := holder(both, "t", "", config.RouteTransfer, now)
-				got, want := through(f.both, x), f.live.Check(holder(live, "t", "", config.RouteTransfer, now))
+				x := holder(both, "t", "", wallet.RouteTransfer, now)
+				got, want := through(f.both, x), f.live.Check(holder(live, "t", "", wallet.RouteTransfer, now))
 				if got != want {
 					t.Fatalf("%v, step %d: %v, and %v without the watch", f.w, i, got, want)
 				}
-				shadowed := want == wallet.Pass && f.next.Check(holder(next, "t", "", config.RouteTransfer, now)) != wallet.Pass
+				shadowed := want == wallet.Pass && f.next.Check(holder(next, "t", "", wallet.RouteTransfer, now)) != wallet.Pass
 				if x.Shadowed.Has(f.w) != shadowed {
 					t.Fatalf("%v, step %d: shadowed by %q, wanted %v", f.w, i, x.Shadowed, shadowed)
 				}

@@ -78,7 +78,7 @@ type subjectShard struct {
 // subjectKey names a bucket.
 type subjectKey struct {
 	name  string       // Grant.RateKey
-	route config.Route // RouteNone: of all routes without an override
+	route wallet.Route // RouteNone: of all routes without an override
 }
 
 // subject is a bucket. Its shape is its own, because overrides give subjects different ones.
@@ -114,7 +114,7 @@ func rateOf(x *Exchange, l *config.Limits) subjectRate {
 	r := subjectRate{key: subjectKey{name: x.Grant.RateKey()}}
 	r.rate, r.burst = l.SubjectRateFor(&who)
 	if l.Overrides != nil {
-		who.Route = config.RouteNone
+		who.Route = wallet.NoRoute
 		if rate, burst := l.SubjectRateFor(&who); rate != r.rate || burst != r.burst {
 			r.key.route = x.Route
 		}

@@ -30,8 +30,8 @@ func pushed(t testing.TB, text string) *config.Limits {
 // each; 6 standard deviations are allowed, so one run in 500 million fails by chance.
 func TestSwitch(t *testing.T) {
 	const draws = 2000
-	reads := []config.Route{config.RouteBalance, config.RouteTx}
-	writes := []config.Route{config.RouteIssue, config.RouteTransfer, config.RouteBurn}
+	reads := []wallet.Route{wallet.RouteBalance, wallet.RouteTx}
+	writes := []wallet.Route{wallet.RouteIssue, wallet.RouteTransfer, wallet.RouteBurn}
 	for _, c := range []struct {
 		push          string
 		reads, writes float64 // share that passes
@@ -43,7 +43,7 @@ func TestSwitch(t *testing.T) {
 		{`{"writes_enabled":false,"reads_enabled":"50%"}`, 0.5, 0},
 	} {
 		l := pushed(t, c.push)
-		for share, routes := range map[*float64][]config.Route{&c.reads: reads, &c.writes: writes} {
+		for share, routes := range map[*float64][]wallet.Route{&c.reads: reads, &c.writes: writes} {
 			for _, route := range routes {
 				x := &Exchange{Request: Request{Route: route, Limits: l}}
 				if code := (SwitchedOff{}).Check(x); (code == wallet.RetryLater) != (*share == 0) || (code == wallet.Pass) != (x.Detail == "") {
@@ -67,7 +67,7 @@ func TestSwitch(t *testing.T) {
 		}
 	}
 	for name, x := range map[string]*Exchange{
-		"zero limits": {Request: Request{Route: config.RouteBalance, Limits: &config.Limits{}}},
+		"zero limits": {Request: Request{Route: wallet.RouteBalance, Limits: &config.Limits{}}},
 		"no route":    {Request: Request{Limits: pushed(t, `{}`)}},
 	} {
 		if got := (Switch{}).Check(x); got != wallet.RetryLater {
@@ -83,7 +83,7 @@ func TestSwitchAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	for _, push := range []string{`{}`, `{"reads_enabled":"50%"}`, `{"reads_enabled":false}`} {
-		x := &Exchange{Request: Request{Route: config.RouteBalance, Limits: pushed(t, push)}}
+		x := &Exchange{Request: Request{Route: wallet.RouteBalance, Limits: pushed(t, push)}}
 		if n := testing.AllocsPerRun(1000, func() { Switch{}.Check(x) }); n != 0 {
 			t.Errorf("%s: %v allocations", push, n)
 		}

@@ -114,11 +114,11 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, v *visit) wallet.Code {
 		return v.Refuse(wallet.BadRequest, unclear)
 	}
 	v.route = s.find(path)
-	v.Op, v.Route = table[v.route.id].op, table[v.route.id].name
+	v.Op, v.Route = v.route.Op(), v.route.Limits()
 	switch {
-	case v.route.id == routeNone:
+	case v.route.Route == wallet.NoRoute:
 		return wallet.NotFound
-	case string(ctx.Method()) != v.route.id.method():
+	case string(ctx.Method()) != v.route.Method():
 		return wallet.MethodNotAllowed
 	case framing != "":
 		return v.Refuse(wallet.BadRequest, framing)
@@ -218,13 +218,13 @@ func (v *visit) readRequest(ctx *fasthttp.RequestCtx, path, query []byte) {
 		}
 		v.MinSeq = n
 	}
-	if v.route.id == routeTx {
-		v.TxText = path[len(txPrefix):]
+	if v.route.Route == wallet.RouteTx {
+		v.TxText = path[len(wallet.TxPath):]
 		v.refuseQuery(query)
 		return
 	}
 	args, second := ctx.QueryArgs(), "asset"
-	if v.route.id == routePayment {
+	if v.route.Route == wallet.RoutePayment {
 		second = "idem"
 	}
 	if args.Len() != 2 || !args.Has("account") || !args.Has(second) {
@@ -236,7 +236,7 @@ func (v *visit) readRequest(ctx *fasthttp.RequestCtx, path, query []byte) {
 		return
 	}
 	v.Account = args.Peek("account")
-	if v.route.id == routePayment {
+	if v.route.Route == wallet.RoutePayment {
 		v.ByKey, v.IdemText = true, args.Peek(second)
 		return
 	}

@@ -200,7 +200,7 @@ func TestPrecedence(t *testing.T) {
 	token, key := "", "used"
 	limits := func(l *config.Limits) {
 		l.MaxBodyBytes, l.InFlight, l.RatePerSecond = 1, 0, 0
-		l.RouteEnabled[config.RouteTransfer] = 0
+		l.RouteEnabled[wallet.RouteTransfer] = 0
 		l.SubjectRate, l.SubjectBurst = 0, 1
 		l.MaxAmountPerOp, l.Queue, l.DailyCeiling = wallet.Minor(1), 0, wallet.Minor(1000)
 	}

@@ -84,7 +84,7 @@ func (s *Server) CloseAged() { s.listener.closeAged() }
 
 // SetWritable puts f in the place of what the filter "ready" asks.
 func (s *Server) SetWritable(f func() bool) {
-	for _, id := range []routeID{routeIssue, routeTransfer, routeBurn} {
+	for _, id := range []wallet.Route{wallet.RouteIssue, wallet.RouteTransfer, wallet.RouteBurn} {
 		s.table[id].chain[0] = filters.Ready{Writable: f}
 		s.table[id].head[0] = filters.Ready{Writable: f}
 	}

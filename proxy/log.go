@@ -117,7 +117,7 @@ func (l *requestLog) request(ctx *fasthttp.RequestCtx, v *visit, now int64) {
 		"corr_id":    v.Origin.Corr.String(),
 		"peer_addr":  v.conn.addr.String(),
 		"method":     method(ctx),
-		"route":      v.route.id.path(),
+		"route":      v.route.Path(),
 		"status":     v.code.HTTP(),
 		"latency_ms": float64((now-v.Now)/1e3) / 1e3,
 	}
@@ -181,7 +181,7 @@ func method(ctx *fasthttp.RequestCtx) string {
 	case "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT":
 		return m
 	default:
-		return otherMethod
+		return wallet.NoRoute.Method()
 	}
 }
 

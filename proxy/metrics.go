@@ -28,10 +28,10 @@ const ledgerService = "ledger"
 type Metrics struct {
 	registry *prometheus.Registry
 
-	inflight  [numRoutes]atomic.Int64
-	latency   [numRoutes]prometheus.Observer
-	responses [numRoutes][]prometheus.Counter // by code
-	busy      [numRoutes]prometheus.Counter
+	inflight  [wallet.NumRoutes]atomic.Int64
+	latency   [wallet.NumRoutes]prometheus.Observer
+	responses [wallet.NumRoutes][]prometheus.Counter // by code
+	busy      [wallet.NumRoutes]prometheus.Counter
 	requests  []prometheus.Counter // by operation
 	rejects   []prometheus.Counter // by code; nil for those that are no refusal
 	replays   prometheus.Counter
@@ -79,14 +79,14 @@ func (m *Metrics) makeRequests() {
 	requests := m.counter("wallet_requests_total", "Requests that reached the wallet's routes.", "op")
 	rejects := m.counter("wallet_rejects_total", "Wallet requests refused or failed.", "reason")
 
-	for id := range numRoutes {
-		route, method := id.path(), id.method()
+	for id := range wallet.NumRoutes {
+		route, method := id.Path(), id.Method()
 		m.latency[id] = latency.WithLabelValues(route, method)
 		m.busy[id] = busy.WithLabelValues(route)
 		for _, code := range wallet.Codes() {
 			method := method
 			if code == wallet.MethodNotAllowed {
-				method = otherMethod
+				method = wallet.NoRoute.Method()
 			}
 			m.responses[id] = append(m.responses[id], responses.WithLabelValues(route, method, strconv.Itoa(code.HTTP())))
 		}
@@ -294,19 +294,19 @@ func (m *Metrics) handler() http.Handler {
 }
 
 // begin counts a request in.
-func (m *Metrics) begin(id routeID, op wallet.Op) {
-	m.inflight[id].Add(1)
-	if op != wallet.NoOp {
+func (m *Metrics) begin(r wallet.Route) {
+	m.inflight[r].Add(1)
+	if op := r.Op(); op != wallet.NoOp {
 		m.requests[op].Inc()
 	}
 }
 
 // done counts a request out.
-func (m *Metrics) done(id routeID, op wallet.Op, code wallet.Code, nanos int64) {
-	m.inflight[id].Add(-1)
-	m.answered(id, code)
-	m.latency[id].Observe(float64(nanos) / 1e9)
-	if op == wallet.NoOp {
+func (m *Metrics) done(r wallet.Route, code wallet.Code, nanos int64) {
+	m.inflight[r].Add(-1)
+	m.answered(r, code)
+	m.latency[r].Observe(float64(nanos) / 1e9)
+	if r.Op() == wallet.NoOp {
 		return
 	}
 	if c := m.rejects[code]; c != nil {
@@ -331,10 +331,10 @@ func (m *Metrics) shadowed(set filters.ShadowSet) {
 }
 
 // answered counts an answer by its status; those to what is no request are counted only here.
-func (m *Metrics) answered(id routeID, code wallet.Code) {
-	m.responses[id][code].Inc()
+func (m *Metrics) answered(r wallet.Route, code wallet.Code) {
+	m.responses[r][code].Inc()
 	if code == wallet.Busy {
-		m.busy[id].Inc()
+		m.busy[r].Inc()
 	}
 }
 

@@ -3,63 +3,17 @@ package proxy
 import (
 	"bytes"
 
-	"github.com/valyala/fasthttp"
-
 	"svc-wallet/config"
 	"svc-wallet/filters"
 	"svc-wallet/wallet"
 )
-
-// routeID is a route. It is a label in metrics and logs, and bounds them.
-type routeID uint8
-
-// The routes.
-const (
-	routeNone routeID = iota // no route of ours, or no request
-	routeBalance
-	routeTx
-	routePayment
-	routeIssue
-	routeTransfer
-	routeBurn
-	routeHealthz
-	routeReadyz
-	numRoutes
-)
-
-// otherMethod is the label of every method that its route does not serve.
-const otherMethod = "other"
-
-// table is the routes as CONTRACT §1 writes them, with what limits call them and what they do: NoOp for
-// what is no business of the wallet.
-var table = [numRoutes]struct { //nolint:gochecknoglobals // a table
-	method, path string
-	name         config.Route
-	op           wallet.Op
-}{
-	routeNone:     {otherMethod, "none", config.RouteNone, wallet.NoOp},
-	routeBalance:  {fasthttp.MethodGet, "/v1/balance", config.RouteBalance, wallet.Read},
-	routeTx:       {fasthttp.MethodGet, txPrefix + "{txid}", config.RouteTx, wallet.Read},
-	routePayment:  {fasthttp.MethodGet, "/v1/tx", config.RouteTx, wallet.Read},
-	routeIssue:    {fasthttp.MethodPost, "/v1/issue", config.RouteIssue, wallet.Issue},
-	routeTransfer: {fasthttp.MethodPost, "/v1/transfer", config.RouteTransfer, wallet.Transfer},
-	routeBurn:     {fasthttp.MethodPost, "/v1/burn", config.RouteBurn, wallet.Burn},
-	routeHealthz:  {fasthttp.MethodGet, "/healthz", config.RouteNone, wallet.NoOp},
-	routeReadyz:   {fasthttp.MethodGet, "/readyz", config.RouteNone, wallet.NoOp},
-}
-
-// txPrefix is what stands before a transaction's id.
-const txPrefix = "/v1/tx/"
-
-func (id routeID) path() string   { return table[id].path }
-func (id routeID) method() string { return table[id].method }
 
 // noncesUnderWay bounds the nonces that are reserved at once; more are refused with 429.
 const noncesUnderWay = 65536
 
 // route is a route at work: who judges its requests, and what is done with them at last.
 type route struct {
-	id    routeID
+	wallet.Route
 	head  filters.Chain // of a request whose body is still on its way
 	chain filters.Chain
 	last  func(*filters.Exchange) wallet.Code
@@ -67,7 +21,7 @@ type route struct {
 
 // routes puts the routes to work. Filters run from top to bottom, the first that refuses answers; the
 // order is CONTRACT §1's, and each place has its reason.
-func (s *Server) routes(cfg *config.Config) [numRoutes]route {
+func (s *Server) routes(cfg *config.Config) [wallet.NumRoutes]route {
 	var (
 		// First, so that a sidecar that drains or a ledger that stalls costs nobody anything.
 		ready = filters.Ready{Writable: s.writable}
@@ -104,30 +58,30 @@ func (s *Server) routes(cfg *config.Config) [numRoutes]route {
 		read  = filters.Chain{onOff, inFlight, auth, rate, subjectRate, payload, scope}
 		write = filters.Chain{ready, onOff, inFlight, auth, rate, subjectRate, payload, scope, caps, idempotency, nonce}
 	)
-	return [numRoutes]route{
-		routeNone:     {id: routeNone},
-		routeBalance:  {routeBalance, nil, read, s.balance},
-		routeTx:       {routeTx, nil, read, s.transaction},
-		routePayment:  {routePayment, nil, read, s.payment},
-		routeIssue:    {routeIssue, head, write, s.pay},
-		routeTransfer: {routeTransfer, head, write, s.pay},
-		routeBurn:     {routeBurn, head, write, s.pay},
-		routeHealthz:  {routeHealthz, nil, nil, s.healthz},
-		routeReadyz:   {routeReadyz, nil, nil, s.readyz},
+	return [wallet.NumRoutes]route{
+		wallet.NoRoute:       {},
+		wallet.RouteBalance:  {wallet.RouteBalance, nil, read, s.balance},
+		wallet.RouteTx:       {wallet.RouteTx, nil, read, s.transaction},
+		wallet.RoutePayment:  {wallet.RoutePayment, nil, read, s.payment},
+		wallet.RouteIssue:    {wallet.RouteIssue, head, write, s.pay},
+		wallet.RouteTransfer: {wallet.RouteTransfer, head, write, s.pay},
+		wallet.RouteBurn:     {wallet.RouteBurn, head, write, s.pay},
+		wallet.RouteHealthz:  {wallet.RouteHealthz, nil, nil, s.healthz},
+		wallet.RouteReadyz:   {wallet.RouteReadyz, nil, nil, s.readyz},
 	}
 }
 
-// find returns the route of an exact raw path. routeNone is the answer to every other one.
+// find returns the route of an exact raw path. NoRoute is the answer to every other one.
 func (s *Server) find(path []byte) *route {
-	for id := routeBalance; id < numRoutes; id++ {
-		if string(path) == id.path() && id != routeTx {
-			return &s.table[id]
+	for r := wallet.RouteBalance; r < wallet.NumRoutes; r++ {
+		if string(path) == r.Path() && r != wallet.RouteTx {
+			return &s.table[r]
 		}
 	}
-	if id, ok := bytes.CutPrefix(path, []byte(txPrefix)); ok && len(id) > 0 && bytes.IndexByte(id, '/') < 0 {
-		return &s.table[routeTx]
+	if id, ok := bytes.CutPrefix(path, []byte(wallet.TxPath)); ok && len(id) > 0 && bytes.IndexByte(id, '/') < 0 {
+		return &s.table[wallet.RouteTx]
 	}
-	return &s.table[routeNone]
+	return &s.table[wallet.NoRoute]
 }
 
 // pay commits the decoded payment and renders its receipt.

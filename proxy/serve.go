@@ -83,15 +83,15 @@ func (v *visit) reset() {
 // begin counts the request in, once its route is known.
 func (v *visit) begin(m *Metrics) {
 	v.begun = true
-	m.begin(v.route.id, v.Op)
+	m.begin(v.route.Route)
 }
 
 // end counts it out.
 func (v *visit) end(m *Metrics, now int64) {
 	if !v.begun {
-		m.begin(v.route.id, v.Op)
+		m.begin(v.route.Route)
 	}
-	m.done(v.route.id, v.Op, v.code, now-v.Now)
+	m.done(v.route.Route, v.code, now-v.Now)
 	if v.Shadowed != 0 {
 		m.shadowed(v.Shadowed)
 	}
@@ -103,7 +103,7 @@ func (s *Server) take(ctx *fasthttp.RequestCtx) *visit {
 	v := s.visits.Get().(*visit)
 	v.server = s
 	v.conn = ctx.Conn().(*conn) // the listener makes no others
-	v.route = &s.table[routeNone]
+	v.route = &s.table[wallet.NoRoute]
 	v.renew()
 	return v
 }
@@ -139,7 +139,7 @@ func (s *Server) finish(ctx *fasthttp.RequestCtx, v *visit) {
 func (s *Server) panicked(ctx *fasthttp.RequestCtx, v *visit, p any) {
 	s.metrics.panicked()
 	s.deps.Log.WithFields(logrus.Fields{
-		"corr_id": v.Origin.Corr.String(), "route": v.route.id.path(), "stack": string(debug.Stack()),
+		"corr_id": v.Origin.Corr.String(), "route": v.route.Path(), "stack": string(debug.Stack()),
 		"reason": fmt.Sprint(p),
 	}).Error("handler_panicked")
 	ctx.Response.Reset()

@@ -25,6 +25,7 @@ import (
 	"svc-wallet/filters"
 	"svc-wallet/host"
 	"svc-wallet/ledger"
+	"svc-wallet/wallet"
 )
 
 const (
@@ -118,7 +119,7 @@ type Server struct {
 	ids         *corrIDs
 	auth        *filters.Auth
 	idempotency *filters.Idempotency
-	table       [numRoutes]route
+	table       [wallet.NumRoutes]route
 	bodies      budget
 	certs       *certs
 	http        *fasthttp.Server

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"svc-wallet/config"
+	"svc-wallet/wallet"
 )
 
 // TestSwitchedOff: what an operator switches off gets 503 with its reason and all
@@ -38,9 +39,9 @@ func TestSwitchedOff(t *testing.T) {
 		{"nothing", func(*config.Limits) {}, ""},
 		{"writes", func(l *config.Limits) { l.WritesEnabled = 0 }, "issue transfer burn"},
 		{"reads", func(l *config.Limits) { l.ReadsEnabled = 0 }, "balance tx"},
-		{"issue", func(l *config.Limits) { l.RouteEnabled[config.RouteIssue] = 0 }, "issue"},
-		{"tx", func(l *config.Limits) { l.RouteEnabled[config.RouteTx] = 0 }, "tx"},
-		{"writes and balance", func(l *config.Limits) { l.WritesEnabled, l.RouteEnabled[config.RouteBalance] = 0, 0 }, "issue transfer burn balance"},
+		{"issue", func(l *config.Limits) { l.RouteEnabled[wallet.RouteIssue] = 0 }, "issue"},
+		{"tx", func(l *config.Limits) { l.RouteEnabled[wallet.RouteTx] = 0 }, "tx"},
+		{"writes and balance", func(l *config.Limits) { l.WritesEnabled, l.RouteEnabled[wallet.RouteBalance] = 0, 0 }, "issue transfer burn balance"},
 	} {
 		r.limit(tc.set)
 		for name, do := range routes {

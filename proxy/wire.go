@@ -46,7 +46,7 @@ func (s *Server) encode(ctx *fasthttp.RequestCtx, v *visit, code wallet.Code) {
 }
 
 func (s *Server) encodeOK(h *fasthttp.ResponseHeader, v *visit, code wallet.Code) {
-	if v.route.id == routeBalance {
+	if v.route.Route == wallet.RouteBalance {
 		v.Reply = appendBalance(v.Reply[:0], &v.Figure, v.AsOf+v.Skew, s.deps.Now()+v.Skew)
 	}
 	if v.Op != wallet.NoOp {
@@ -65,14 +65,14 @@ func encodeRefusal(h *fasthttp.ResponseHeader, v *visit, code wallet.Code) {
 	case wallet.Unauthorized:
 		setHeader(h, "WWW-Authenticate", "Bearer")
 	case wallet.MethodNotAllowed:
-		setHeader(h, "Allow", v.route.id.method())
+		setHeader(h, "Allow", v.route.Method())
 	case wallet.RateLimited:
 		setUint(h, "X-RateLimit-Limit", v.RateLimit.Limit)
 		setUint(h, "X-RateLimit-Remaining", v.RateLimit.Remaining)
 		setUint(h, "X-RateLimit-Reset", ceilSeconds(time.Duration(v.RateLimit.ResetMillis)*time.Millisecond))
 	default:
 	}
-	if v.route.id == routeReadyz && code == wallet.RetryLater {
+	if v.route.Route == wallet.RouteReadyz && code == wallet.RetryLater {
 		return // its body says more than an error would
 	}
 	v.Reply = appendError(v.Reply[:0], &v.Exchange, code)
