@@ -65,15 +65,12 @@ type claim[K, O comparable] struct {
 
 	// Guarded by home.mu until the claim is settled, immutable afterwards. Uncertain stands for
 	// "not known yet" in the table; there, every settled claim is applied.
-	code      wallet.Code
-	reply     []byte
-	seq       uint64
-	nextNonce uint64
-	detail    string
-	reason    string
-	told      toldLimit
-	until     int64         // when an applied claim is forgotten, Unix nanoseconds
-	done      chan struct{} // made for the first who waits, closed on settlement
+	code    wallet.Code
+	reply   []byte
+	seq     uint64
+	refusal *Refusal      // for those who wait
+	until   int64         // when an applied claim is forgotten, Unix nanoseconds
+	done    chan struct{} // made for the first who waits, closed on settlement
 
 	newer *claim[K, O] // in the list of applied claims; guarded by home.mu
 }
@@ -158,7 +155,11 @@ func (c *claim[K, O]) settle(x *Exchange, code wallet.Code) {
 		reply = bytes.Clone(x.Reply) // for those who wait, too, so also where the table was told to forget
 	}
 	s.mu.Lock()
-	c.code, c.reply, c.seq, c.nextNonce, c.detail, c.reason, c.told = code, reply, x.Seq, x.NextNonce, x.Detail, x.Reason, x.told
+	c.code, c.reply, c.seq = code, reply, x.Seq
+	if c.done != nil {
+		refusal := x.Refusal
+		c.refusal = &refusal
+	}
 	if applied && c.epoch == s.table.epoch.Load() {
 		c.until = x.Now + s.table.ttl
 		s.keep(c, x.Now)

@@ -67,17 +67,22 @@ type Findings struct {
 
 // Answer is what goes out besides the code.
 type Answer struct {
-	Reply     []byte // JSON of a receipt; its memory is reused
-	Figure    wallet.Balance
-	AsOf      int64    // of Figure, Unix nanoseconds
-	Seq       uint64   // ledger version of the answer
-	NextNonce uint64   // with NonceConflict: the lowest that will do, 0 for none
-	Reason    string   // with NonceConflict: a constant text
-	Limit     LimitHit // with LimitsExceeded
-	Outran    bool     // with RetryLater: Seq is the ledger's version, below MinSeq
-	RateLimit RateState
-	Detail    string // why, for the client; holds no secret and no control character
-	Stage     string // where authentication refused, for operators; a constant text
+	Reply  []byte // JSON of a receipt; its memory is reused
+	Figure wallet.Balance
+	AsOf   int64  // of Figure, Unix nanoseconds
+	Seq    uint64 // ledger version of the answer
+	Refusal
+}
+
+// Refusal is why an exchange is refused, besides the code. A duplicate is given the one of its first.
+type Refusal struct {
+	Detail    string    // for the client; holds no secret and no control character
+	Stage     string    // where authentication refused, for operators; a constant text
+	NextNonce uint64    // with NonceConflict: the lowest that will do, 0 for none
+	Reason    string    // with NonceConflict: a constant text
+	Limit     LimitHit  // with LimitsExceeded
+	Outran    bool      // with RetryLater: Seq is the ledger's version, below MinSeq
+	RateLimit RateState // with RateLimited
 
 	told toldLimit // what the ledger said of a limit that refused the payment
 }
@@ -145,7 +150,7 @@ type Settler interface {
 type Chain []Filter
 
 // Do runs the filters, then last, and settles in reverse what was taken. The first answer that
-// is not OK ends the run.
+// is not Pass ends the run.
 func (c Chain) Do(x *Exchange, last func(*Exchange) wallet.Code) (code wallet.Code) {
 	passed := 0
 	// A panic in a filter or in last is our bug: what was taken is settled as unknown, so that

@@ -95,9 +95,9 @@ func (f *Idempotency) repeat(x *Exchange, first *claim[idemKey, idemOwner]) wall
 		x.Seq = first.seq
 		return wallet.Replayed
 	case wallet.Refused:
-		x.NextNonce, x.Detail, x.Reason = first.nextNonce, first.detail, first.reason
+		x.Refusal = *first.refusal
 		if first.code == wallet.LimitsExceeded {
-			x.explainLimit(first.told) // anew: another capability may know more, or less
+			x.explainLimit(x.told) // anew: another capability may know more, or less
 		}
 		return first.code
 	default:

@@ -107,9 +107,9 @@ func (f *Payload) decodeGzip(x *Exchange) error {
 	return decodeBody(&x.Payment, body)
 }
 
-// Shadow implements Shadower.
+// Shadow implements Shadower. The edge judges what was sent, this what that became.
 func (*Payload) Shadow(x *Exchange, l *config.Limits) (over ShadowSet) {
-	over.set(ShadowBody, max(len(x.Body), x.inflated) > l.MaxBodyBytes)
+	over.set(ShadowBody, x.inflated > l.MaxBodyBytes)
 	over.set(ShadowRatio, x.inflated > l.DecompressRatioCap*len(x.Body))
 	return over
 }

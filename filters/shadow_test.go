@@ -112,8 +112,8 @@ func TestShadow(t *testing.T) {
 		{"another revoked", `{"shadow":{"revoked_keys":["k2"],"revoked_tokens":["u"]}}`, auth, "", wallet.Pass},
 		{"revoked in earnest", `{"revoked_tokens":["t"],"shadow":{"revoked_keys":["k1"]}}`, auth, "", wallet.Unauthorized},
 
-		{"body", `{"shadow":{"max_body_bytes":999}}`, body(false), "max_body_bytes", wallet.Pass},
-		{"body, at the cap", `{"shadow":{"max_body_bytes":1000}}`, body(false), "", wallet.Pass},
+		{"body as sent is the edge's", `{"shadow":{"max_body_bytes":256}}`, body(false), "", wallet.Pass},
+		{"body, at the cap", `{"decompress_ratio_cap":100,"shadow":{"max_body_bytes":1000}}`, body(true), "", wallet.Pass},
 		{"body, decompressed", `{"decompress_ratio_cap":100,"shadow":{"max_body_bytes":999}}`, body(true), "max_body_bytes", wallet.Pass},
 		{"ratio", `{"decompress_ratio_cap":100,"shadow":{"decompress_ratio_cap":2}}`, body(true), "decompress_ratio_cap", wallet.Pass},
 		{"ratio, refused in earnest", `{"decompress_ratio_cap":2,"shadow":{"decompress_ratio_cap":1}}`, body(true), "", wallet.BadRequest},
