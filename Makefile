@@ -8,6 +8,7 @@ LDFLAGS    = -X main.version=$(VERSION) -X main.revision=$(REVISION)
 FUZZTIME  ?= 60s
 BASE      ?= HEAD^
 SLOTIME   ?= 1m
+PERF_BASE ?= $(shell cat bench/baselines/revision)
 # What is shipped has no C in it, and neither has what is tested; only the race detector needs cgo,
 # where this tag keeps Pebble's store on the same zstd as everywhere else. Tests link without DWARF, which
 # is half of the time that linking takes.
@@ -17,7 +18,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals slo help
+.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-data load-programs slo perf-gate perf-prove help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +73,24 @@ bench-compare: build ## this build against that of BASE (a revision), in turn: r
 
 bench-refusals: build ## what each kind of refused request costs, against a payment
 	@$(GO) run ./bench/refusals -bin bin/svc-wallet
+
+perf-gate: build ## this build against that of PERF_BASE, in turn, by the gates of the performance contract
+	@set -e; tmp=$$(mktemp -d); trap 'git worktree remove --force $$tmp/src; rm -r $$tmp' EXIT; \
+	  git worktree add --quiet --detach $$tmp/src $(PERF_BASE); $(MAKE) -s -C $$tmp/src build; \
+	  $(GO) run ./bench/svc-wallet-bench gate -base $$tmp/src/bin/svc-wallet -duration 20s -rounds 8 -most 16 $(PERF_FLAGS)
+
+perf-prove: build ## the gate itself: it finds planted regressions, and passes a build against itself
+	@$(GO) run ./bench/svc-wallet-bench prove $(PERF_FLAGS)
+
+bench-peers: build ## svc-wallet, a bare handler, nginx, HAProxy and PostgreSQL in turn; what is not installed is left out
+	@$(GO) build -o bin/svc-wallet-bench ./bench/svc-wallet-bench && bin/svc-wallet-bench peers $(PERF_FLAGS)
+
+bench-data: ## bench/data: 10,000 accounts and idempotency keys, for other load programs
+	@mkdir -p bench/data; seq -f 'acc_%g' 10000 >bench/data/accounts_10k.txt; \
+	  for i in $$(seq 10000); do echo "k-$$(date +%s)-$$i"; done >bench/data/idempotency_keys.txt
+
+load-programs: build bench-data ## the lines of docs/performance.md for k6, wrk, vegeta and bombardier; needs them
+	$(GO) test -vet=off -count=1 -tags loadprograms -run TestLoadPrograms -v ./e2e
 
 slo: build ## every figure of the performance contract against its target, SLOTIME each
 	@$(GO) run ./bench/svc-wallet-bench slo -duration $(SLOTIME)

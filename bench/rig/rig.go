@@ -17,12 +17,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,15 +45,28 @@ type Rig struct {
 	Node      *Process
 	Sidecar   *Process
 	Ready     time.Duration // from the sidecar's start until it takes payments
+	Revision  string        // the program's, by itself
 
 	dir, binary string
 }
 
-// Start runs the program binary as a node and a sidecar in a new folder under the temporary one.
-// env, `NAME=value`, is the sidecar's besides this process's own.
-func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error) {
+// New makes a rig without processes: a folder under the temporary one, a certificate and a token of the program
+// binary.
+func New(ctx context.Context, binary string) (r *Rig, err error) {
 	r = &Rig{binary: binary}
 	if r.dir, err = os.MkdirTemp("", "svc-wallet-rig"); err != nil {
+		return nil, err
+	}
+	if err := r.credentials(ctx); err != nil {
+		return nil, errors.Join(err, r.Stop())
+	}
+	return r, nil
+}
+
+// Start makes a rig and runs the program binary as a node and a sidecar. env, `NAME=value`, is the sidecar's
+// besides this process's own.
+func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error) {
+	if r, err = New(ctx, binary); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -59,18 +74,21 @@ func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error
 			err = errors.Join(err, r.Stop())
 		}
 	}()
-	if err := r.credentials(ctx); err != nil {
+	version, err := exec.CommandContext(ctx, binary, "version").Output()
+	if err != nil {
 		return r, err
 	}
-	socket := "unix:" + r.path("ledger.sock")
-	if r.Node, err = start(ctx, exec.Command(binary, "ledger", "--data", r.path("ledger"), "--listen", socket)); err != nil { //nolint:gosec,noctx // the program under test; Stop ends it
+	_, commit, _ := strings.Cut(string(version), "commit")
+	r.Revision, _, _ = strings.Cut(strings.TrimSpace(commit), "\n")
+	socket := "unix:" + r.Path("ledger.sock")
+	if r.Node, err = Run(ctx, exec.Command(binary, "ledger", "--data", r.Path("ledger"), "--listen", socket)); err != nil { //nolint:gosec,noctx // the program under test; Stop ends it
 		return r, err
 	}
 	serve := exec.Command(binary, "serve", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--ledger", socket, //nolint:gosec,noctx // as above
-		"--root-keys", r.path("root.keys"), "--tls-cert", r.path("tls.crt"), "--tls-key", r.path("tls.key"))
+		"--root-keys", r.Path("root.keys"), "--tls-cert", r.Path("tls.crt"), "--tls-key", r.Path("tls.key"))
 	serve.Env = append(os.Environ(), env...)
 	begun := time.Now()
-	if r.Sidecar, err = start(ctx, serve); err != nil {
+	if r.Sidecar, err = Run(ctx, serve); err != nil {
 		return r, err
 	}
 	if r.Addr, r.AdminAddr = r.Sidecar.listens["addr"], r.Sidecar.listens["admin_addr"]; r.Addr == "" || r.AdminAddr == "" {
@@ -81,22 +99,36 @@ func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error
 	return r, err
 }
 
+// Path is a file in the rig's folder. tls.crt and tls.key are the certificate, for 127.0.0.1.
+func (r *Rig) Path(name string) string { return filepath.Join(r.dir, name) }
+
 // Report is what `svc-wallet ledger verify` says of a store.
 type Report struct {
 	Payments uint64 `json:"payments_read"`
 	Faults   int    `json:"faults"`
+	State    int64  `json:"-"` // bytes that the store's state has on disk
 }
 
 // Verify ends both processes and has the whole store read and held against itself.
 func (r *Rig) Verify(ctx context.Context) (report Report, err error) {
-	if err := errors.Join(r.Sidecar.stop(), r.Node.stop()); err != nil {
+	if err := errors.Join(r.Sidecar.Stop(), r.Node.Stop()); err != nil {
 		return report, err
 	}
-	out, err := exec.CommandContext(ctx, r.binary, "ledger", "verify", "--json", "--data", r.path("ledger")).Output() //nolint:gosec // the program under test
+	out, err := exec.CommandContext(ctx, r.binary, "ledger", "verify", "--json", "--data", r.Path("ledger")).Output() //nolint:gosec // the program under test
 	if bad := json.Unmarshal(out, &report); bad != nil {
 		return report, errors.Join(err, bad)
 	}
-	return report, nil // what is wrong is in the report
+	err = filepath.WalkDir(r.Path("ledger/state"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			report.State += info.Size()
+		}
+		return err
+	})
+	return report, err // what is wrong with the store is in the report
 }
 
 // Stop ends the processes, waits for them and removes the folder.
@@ -104,19 +136,17 @@ func (r *Rig) Stop() error {
 	var errs []error
 	for _, p := range []*Process{r.Sidecar, r.Node} {
 		if p != nil {
-			errs = append(errs, p.stop())
+			errs = append(errs, p.Stop())
 		}
 	}
 	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
 }
 
-func (r *Rig) path(name string) string { return filepath.Join(r.dir, name) }
-
 // credentials makes a root key, a certificate for 127.0.0.1 and a token.
 func (r *Rig) credentials(ctx context.Context) error {
 	var root [32]byte
 	_, _ = rand.Read(root[:]) // never fails (since Go 1.24)
-	if err := os.WriteFile(r.path("root.keys"), []byte("k1 "+hex.EncodeToString(root[:])+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(r.Path("root.keys"), []byte("k1 "+hex.EncodeToString(root[:])+"\n"), 0o600); err != nil {
 		return err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -139,8 +169,8 @@ func (r *Rig) credentials(ctx context.Context) error {
 	}
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	err = errors.Join(
-		os.WriteFile(r.path("tls.crt"), cert, 0o600),
-		os.WriteFile(r.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600),
+		os.WriteFile(r.Path("tls.crt"), cert, 0o600),
+		os.WriteFile(r.Path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600),
 	)
 	if err != nil {
 		return err
@@ -148,7 +178,7 @@ func (r *Rig) credentials(ctx context.Context) error {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(cert)
 	r.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}
-	token, err := exec.CommandContext(ctx, r.binary, "token", "mint", "--root-keys", r.path("root.keys"), "--ttl", "24h", //nolint:gosec // the program under test
+	token, err := exec.CommandContext(ctx, r.binary, "token", "mint", "--root-keys", r.Path("root.keys"), "--ttl", "24h", //nolint:gosec // the program under test
 		"--actions", "read,issue,transfer,burn", "--accounts", "*").Output()
 	r.Token = strings.TrimSpace(string(token))
 	return err
@@ -191,8 +221,8 @@ type Process struct {
 	last []string // lines of output
 }
 
-// start runs cmd and waits until it says where it listens.
-func start(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
+// Run starts cmd and waits until it says where it listens: a line of JSON with a member whose name ends in addr.
+func Run(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	pipe, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -217,7 +247,7 @@ func start(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	case <-ctx.Done():
 	case <-patience.C:
 	}
-	return nil, errors.Join(fmt.Errorf("%v does not listen\n%s", cmd.Args, p.tail()), p.stop())
+	return nil, errors.Join(fmt.Errorf("%v does not listen\n%s", cmd.Args, p.tail()), p.Stop())
 }
 
 // read follows the output to its end. listening is closed at the first line that tells an address.
@@ -252,8 +282,8 @@ func (p *Process) tail() string {
 	return strings.Join(p.last, "\n")
 }
 
-// stop is SIGTERM, and SIGKILL where that does not do.
-func (p *Process) stop() error {
+// Stop ends the process and waits for it: by SIGTERM, and SIGKILL where that does not do.
+func (p *Process) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	patience := time.NewTimer(stopIn)
 	defer patience.Stop()
@@ -299,6 +329,49 @@ func (p *Process) RSS() (int64, error) {
 func (p *Process) FDs() (int, error) {
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
 	return len(open), err
+}
+
+// TreeCPU is what the process and all that it has started have used, also those that have ended.
+func (p *Process) TreeCPU() (sum time.Duration, err error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	parents, used := map[int]int{}, map[int]time.Duration{}
+	for _, file := range stats {
+		text, err := os.ReadFile(file) //nolint:gosec // a file of the kernel's
+		if err != nil {
+			continue // it has ended
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		_, fields, _ := strings.Cut(string(text), ") ")
+		at := strings.Fields(fields) // from the third on: proc(5)
+		parents[pid], _ = strconv.Atoi(at[1])
+		for _, ticks := range at[11:15] { // its own, user and system, and those of children that have ended
+			n, _ := strconv.ParseInt(ticks, 10, 64)
+			used[pid] += time.Duration(n) * 10 * time.Millisecond
+		}
+	}
+	for pid, cpu := range used {
+		for at := pid; at > 1; at = parents[at] {
+			if at == p.cmd.Process.Pid {
+				sum += cpu
+				break
+			}
+		}
+	}
+	return sum, err
+}
+
+// Listens is the address that the process has told under a name.
+func (p *Process) Listens(name string) string { return p.listens[name] }
+
+// Written is how many bytes the process has written, to files and to sockets.
+func (p *Process) Written() (n int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "wchar: ")
+	_, err = fmt.Sscan(rest, &n)
+	return n, err
 }
 
 // Waited is how long the process's threads have waited for a CPU, together. A thread that ends takes

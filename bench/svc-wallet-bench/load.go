@@ -72,7 +72,7 @@ func (l *load) run(ctx context.Context, p *phase, span time.Duration, rec *recor
 	return l.each(func(_ int, c *client) error {
 		for ctx.Err() == nil {
 			due := time.Now()
-			if !l.o.closed {
+			if !p.closed {
 				due = begun.Add(time.Duration(float64(next.Add(1)-1) / rate * float64(time.Second)))
 			}
 			if !due.Before(end) {

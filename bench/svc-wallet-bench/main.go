@@ -19,25 +19,29 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
-const usage = `usage: svc-wallet-bench run|slo [flags]
+const usage = `usage: svc-wallet-bench run|slo|gate|prove|peers [flags]
 
   run    one scenario: read_heavy, write_mix, replay_backpressure, adversarial_transport
   slo    every figure of the contract, measured against its target
+  gate   a build against another, in turn: fails where it is worse than the contract allows
+  prove  that the gate holds: regressions are planted and must trip it, and a build against itself must not
+  peers  what the same requests cost elsewhere, in turn: a bare handler, nginx, HAProxy, PostgreSQL
 
 svc-wallet-bench COMMAND -h lists the flags.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	command := ""
 	if len(os.Args) > 1 {
 		command = os.Args[1]
 	}
-	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo}
+	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "answer": answer}
 	do := commands[command]
 	if do == nil {
 		fmt.Fprint(os.Stderr, usage)

@@ -90,14 +90,16 @@ type counters struct {
 	at                  time.Time
 	sidecar, node, self time.Duration // CPU
 	mallocs, gc, bus    float64
+	written             int64 // bytes, by the node
 }
 
 func (l *load) counters(ctx context.Context) (c counters, err error) {
 	c.at = time.Now()
-	var errs [3]error
+	var errs [4]error
 	c.sidecar, errs[0] = l.rig.Sidecar.CPU()
 	c.node, errs[1] = l.rig.Node.CPU()
 	c.self, errs[2] = selfCPU()
+	c.written, errs[3] = l.rig.Node.Written()
 	metrics, err := scrape(ctx, l.rig.AdminAddr)
 	c.mallocs, c.gc = metrics["go_memstats_mallocs_total"], metrics["go_gc_duration_seconds_sum"]
 	c.bus = metrics["bus_lagged_total"]

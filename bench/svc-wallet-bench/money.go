@@ -25,6 +25,7 @@ type money struct {
 	Unknown  int    `json:"unknown"` // payments without an answer, settled by their keys
 	Payments uint64 `json:"payments_in_store"`
 	Faults   int    `json:"faults_in_store"`
+	State    int64  `json:"state_in_store"` // bytes
 }
 
 // err says that the money does not add up.
@@ -83,6 +84,6 @@ func (l *load) count(ctx context.Context) (m money, err error) {
 	if err != nil {
 		return m, err
 	}
-	m.Payments, m.Faults = report.Payments, report.Faults
+	m.Payments, m.Faults, m.State = report.Payments, report.Faults, report.State
 	return m, m.err()
 }

@@ -22,6 +22,7 @@ type Result struct {
 	Rate        float64       `json:"rate"` // 0: closed loop
 	Connections int           `json:"connections"`
 	Accounts    int           `json:"accounts"`
+	Revision    string        `json:"revision"` // of the program
 	ReadyMillis float64       `json:"ready_ms"` // from the sidecar's start
 	Phases      []phaseResult `json:"phases"`
 	Money       money         `json:"money"`
@@ -48,6 +49,7 @@ type phaseResult struct {
 	LoadMicros    float64 `json:"load_cpu_us"` // of this program
 	Cores         float64 `json:"cores"`       // that sidecar and node used
 	Allocs        float64 `json:"allocs"`      // of the sidecar, a request
+	Written       float64 `json:"written"`     // bytes by the node, a payment: to files, and to the sidecar
 	GCMillis      float64 `json:"gc_pause_ms"`
 	SidecarRSS    int64   `json:"sidecar_rss"` // bytes, most
 	NodeRSS       int64   `json:"node_rss"`
@@ -62,7 +64,7 @@ type phaseResult struct {
 
 func newResult(o *options, r *rig.Rig) *Result {
 	result := &Result{
-		Scenario: o.scenario, At: time.Now().UTC().Format(time.RFC3339), Program: o.bin, Machine: thisMachine(),
+		Scenario: o.scenario, At: time.Now().UTC().Format(time.RFC3339), Program: o.bin, Revision: r.Revision, Machine: thisMachine(),
 		Rate: o.rate, Connections: o.connections, Accounts: o.accounts, ReadyMillis: float64(r.Ready.Microseconds()) / 1000,
 	}
 	if o.mix != "" {
@@ -82,7 +84,7 @@ func (w *watcher) result(p *phase, before, after counters) phaseResult {
 		SidecarRSS: w.rss[0], NodeRSS: w.rss[1], SidecarFDs: w.fds[0], NodeFDs: w.fds[1],
 		ReadCurve: curve(rec.reads), WriteCurve: curve(rec.writes),
 	}
-	if !w.load.o.closed {
+	if !p.closed {
 		out.Rate = w.load.o.rate * p.factor
 	}
 	var shed, failed, made int64
@@ -105,6 +107,7 @@ func (w *watcher) result(p *phase, before, after counters) phaseResult {
 	out.SidecarMicros, out.NodeMicros, out.LoadMicros = micros(after.sidecar-before.sidecar), micros(after.node-before.node), micros(after.self-before.self)
 	out.Cores = (after.sidecar + after.node - before.sidecar - before.node).Seconds() / span
 	out.Allocs = (after.mallocs - before.mallocs) / n
+	out.Written = float64(after.written-before.written) / float64(max(made, 1))
 	return out
 }
 

@@ -81,9 +81,13 @@ type phase struct {
 	factor float64 // of the rate
 	share  float64 // of the duration
 	crowd  int     // times the connections
+	closed bool    // as fast as the answers come, instead of at a rate
 }
 
-// scenarios are the canonical workloads of the contract (docs/performance.md).
+// gateScenario is what builds are compared by: latency where there is room, then all that goes through.
+const gateScenario = "gate"
+
+// scenarios are the canonical workloads of the contract (docs/performance.md), and the gate's.
 func scenarios() map[string][]phase {
 	write := mix{balance: 65, tx: 5, transfer: 20, issue: 5, burn: 5}
 	replays := write
@@ -91,10 +95,11 @@ func scenarios() map[string][]phase {
 	hostile := write
 	hostile[transfer], hostile[gzipped], hostile[oversized] = 10, 10, 1
 	return map[string][]phase{
-		"read_heavy":            {{"read_heavy", mix{balance: 95, tx: 5}, 1, 1, 1}},
-		"write_mix":             {{"write_mix", write, 1, 1, 1}},
-		"replay_backpressure":   {{"write_mix", write, 1, .3, 1}, {"replays", replays, 1, .3, 1}, {"overload", replays, 10, .4, 8}},
-		"adversarial_transport": {{"adversarial_transport", hostile, 1, 1, 1}},
+		"read_heavy":            {{"read_heavy", mix{balance: 95, tx: 5}, 1, 1, 1, false}},
+		"write_mix":             {{"write_mix", write, 1, 1, 1, false}},
+		"replay_backpressure":   {{"write_mix", write, 1, .3, 1, false}, {"replays", replays, 1, .3, 1, false}, {"overload", replays, 10, .4, 8, false}},
+		"adversarial_transport": {{"adversarial_transport", hostile, 1, 1, 1, false}},
+		gateScenario:            {{"at_rate", write, 1, .5, 1, false}, {"full_load", write, 1, .5, 1, true}},
 	}
 }
 
@@ -110,11 +115,14 @@ func (o *options) phases() ([]phase, error) {
 		if err != nil {
 			return nil, err
 		}
-		return enough(o, []phase{{"mix", m, 1, 1, 1}})
+		return enough(o, []phase{{"mix", m, 1, 1, 1, o.closed}})
 	}
 	phases := scenarios()[o.scenario]
 	if phases == nil {
 		return nil, fmt.Errorf("there is no scenario %q: %s", o.scenario, strings.Join(scenarioNames(), ", "))
+	}
+	for i := range phases {
+		phases[i].closed = phases[i].closed || o.closed
 	}
 	return enough(o, phases)
 }
