@@ -17,6 +17,8 @@ const (
 	maxCalls = 1024 // calls that wait for the next group
 	maxGroup = 1024 // payments that a group takes more calls up to
 
+	windowMost = 8192 // payments after which what they did goes into the state
+
 	// stuckAfter is how long a sync may take before the disk counts as stalled: longer than the
 	// slow ones of a healthy disk, shorter than a client's patience.
 	stuckAfter = 150 * time.Millisecond
@@ -42,13 +44,11 @@ type group struct {
 	change wallet.Change
 
 	// Of a group in which something was committed.
-	opens  *header // of the segment that begins with it, if one does
-	record *[]byte
-	offset int64 // in its segment
-	rows   *pebble.Batch
-	number uint64 // in the books
-	seq    uint64
-	paid   uint64 // payments
+	opens   *header // of the segment that begins with it, if one does
+	record  *[]byte
+	offset  int64 // in its segment
+	seq     uint64
+	effects effects
 }
 
 // Commit waits in the queue for the next group, which answers it.
@@ -112,8 +112,7 @@ func (p *pebbleEngine) commitGroup() (more bool) {
 		return more
 	}
 
-	// Decide them on the books, which are ahead of the disk, and make the group's record and rows. Where
-	// nothing passed, the group still follows those before it: its verdicts rest on what they did.
+	// Decide them on the books, which are ahead of the disk, and make the group's record. Where nothing passed, the group still follows those before it: its verdicts rest on what they did.
 	g := p.decide(calls)
 
 	// From here on the next group may be decided, by what this one did. Should this one fail, so will
@@ -138,10 +137,15 @@ func (p *pebbleEngine) commitGroup() (more bool) {
 	p.applying.Lock()
 	p.syncing.Unlock()
 
-	// Put the rows into the state, which so is never ahead of the journal. A crash here leaves a state
-	// that lacks the newest groups; the next start takes them from the journal.
-	if err == nil && g.rows != nil {
-		p.apply(&g)
+	// Put what the group did into the window, and the window into the state when it is large or somebody wants
+	// to read; so the state is never ahead of the journal. A crash here leaves a state that lacks the newest
+	// groups; the next start takes them from the journal.
+	if err == nil && g.record != nil {
+		p.window.take(&g.effects)
+		p.idle.Reset(idleAfter)
+		if p.window.payments() >= windowMost || p.wanted {
+			p.save()
+		}
 	}
 	p.applying.Unlock()
 	return true
@@ -221,9 +225,7 @@ func (p *pebbleEngine) decide(calls []*call) group {
 	if g.change = change; len(p.books.receipts) > 0 {
 		var entries []int64
 		g.opens, g.record, g.offset, entries = p.out.record(p.books.receipts)
-		g.rows, g.number = p.db.NewBatch(), p.books.group()
-		g.seq, g.paid = p.books.head.seq, uint64(len(p.books.receipts))
-		p.out.rows(g.rows, p.books, entries)
+		g.seq, g.effects = p.books.head.seq, p.books.effects(&p.out, entries)
 	}
 	p.books.settle(p.stored.Load())
 	return g
@@ -272,22 +274,29 @@ func (p *pebbleEngine) appendRecord(g *group) error {
 	return p.durable.file.Sync()
 }
 
-func (p *pebbleEngine) apply(g *group) {
+// save puts the window into the state. applying is held.
+func (p *pebbleEngine) save() {
+	made := p.window.payments()
+	if made == 0 || p.failure.Load() != nil {
+		return
+	}
+	rows := p.db.NewBatch()
+	p.window.write(rows)
 	p.stateDisk.begin(p.opts.Now())
-	err := p.db.Apply(g.rows, pebble.NoSync)
+	err := p.db.Apply(rows, pebble.NoSync)
 	p.stateDisk.end()
 	if err != nil {
 		p.fail(fmt.Errorf("node: %s: cannot write the state: %w", p.dir, err))
 		return // the batch is not closed: Pebble may still hold it
 	}
-	_ = g.rows.Close() // gives it back to Pebble's pool; fails never
-	p.stored.Store(g.number)
-	p.applied.move(g.seq)
-	p.unflushed += g.paid
-	p.idle.Reset(idleAfter)
+	_ = rows.Close() // gives it back to Pebble's pool; fails never
+	p.wanted = false
+	p.stored.Store(p.window.group)
+	p.applied.move(p.window.head.seq)
+	p.unflushed += uint64(made)
 }
 
-// rest is called when nothing was applied for a while.
+// rest is called when nothing was paid for a while.
 func (p *pebbleEngine) rest() {
 	p.open.RLock()
 	defer p.open.RUnlock()
@@ -298,6 +307,7 @@ func (p *pebbleEngine) rest() {
 	}
 	p.applying.Lock()
 	defer p.applying.Unlock()
+	p.save()
 	if p.unflushed > idleTail {
 		_, _ = p.db.AsyncFlush() // what fails is told to background
 		p.unflushed = 0

@@ -149,7 +149,7 @@ func (p *pebbleEngine) takeOver(s survey) error {
 	p.compacts.Store(true)
 	p.store = &stateStore{db: p.db, folder: p.folder}
 	p.books = newBooks(p.store, &p.opts, s.head.head)
-	p.out.ledger, p.out.segment, p.out.digest = s.ledger, p.opts.segment, s.head.digest
+	p.out.ledger, p.out.segment, p.window.head.digest = s.ledger, p.opts.segment, s.head.digest
 	p.out.end, p.out.chain = s.head.end, s.head.chain
 	if err := p.catchUp(&s); err != nil {
 		return err
@@ -206,7 +206,10 @@ func (p *pebbleEngine) redo(s *survey) error {
 			if err != nil {
 				return err
 			}
-			if unseen += rec.count; unseen >= maxGroup {
+			if unseen += rec.count; unseen >= windowMost {
+				if err := p.saveRedone(); err != nil {
+					return err
+				}
 				p.store.rest()
 				seen, unseen = p.books.group(), 0
 			}
@@ -216,7 +219,13 @@ func (p *pebbleEngine) redo(s *survey) error {
 			}
 		}
 	}
-	return nil
+	return p.saveRedone()
+}
+
+func (p *pebbleEngine) saveRedone() error {
+	b := p.db.NewBatch()
+	p.window.write(b)
+	return errors.Join(p.db.Apply(b, pebble.NoSync), b.Close())
 }
 
 func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
@@ -236,9 +245,9 @@ func (p *pebbleEngine) redoRecord(g *segment, rec *record) error {
 	}
 	p.conserved.Add(1)
 	p.out.end, p.out.chain = place{g.first, rec.end}, rec.chain
-	b := p.db.NewBatch()
-	p.out.rows(b, p.books, entries)
-	return errors.Join(p.db.Apply(b, pebble.NoSync), b.Close())
+	did := p.books.effects(&p.out, entries)
+	p.window.take(&did)
+	return nil
 }
 
 // makeFolder makes a folder that is there after a crash, too.

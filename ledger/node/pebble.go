@@ -52,13 +52,15 @@ type pebbleEngine struct {
 	deciding sync.Mutex // the first stage of commitGroup
 	store    *stateStore
 	books    *books
-	out      stateWriter
+	out      recorder
 
 	syncing sync.Mutex // the second
 	writer  journalWriter
 	durable *durableFile
 
-	applying  sync.Mutex  // the third, and whoever else writes the state
+	applying  sync.Mutex // the third, and whoever else writes the state
+	window    window
+	wanted    bool        // somebody waits until the state has what is durable
 	unflushed uint64      // payments that the state's disk may lack
 	idle      *time.Timer // calls rest
 }
@@ -226,7 +228,7 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 		return p.gone()
 	default:
 	}
-	if err := p.applied.await(ctx, p.bus.at.Load()); err != nil {
+	if err := p.current(ctx); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
@@ -234,6 +236,19 @@ func (p *pebbleEngine) read(ctx context.Context, do func() error) error {
 		return fmt.Errorf("node: %s: %w: %w", p.dir, wire.ErrDamaged, err)
 	}
 	return nil
+}
+
+// current waits until the state has what was durable at the call. A group that is durable and not in the window
+// yet is on its way there, and then finds that the state is wanted.
+func (p *pebbleEngine) current(ctx context.Context) error {
+	at := p.bus.at.Load()
+	if p.applied.at.Load() < at {
+		p.applying.Lock()
+		p.save()
+		p.wanted = p.applied.at.Load() < at
+		p.applying.Unlock()
+	}
+	return p.applied.await(ctx, at)
 }
 
 func (p *pebbleEngine) Stats() Stats {
@@ -261,6 +276,9 @@ func (p *pebbleEngine) Close() error {
 func (p *pebbleEngine) closeStore() error {
 	var err error
 	if p.failure.Load() == nil {
+		p.applying.Lock()
+		p.save()
+		p.applying.Unlock()
 		err = p.flush()
 	}
 	return errors.Join(err, p.closeAll())

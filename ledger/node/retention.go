@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -49,6 +50,9 @@ func (p *pebbleEngine) prune() {
 //
 // A segment below the mark is one that a crash left; it is erased again and removed.
 func (p *pebbleEngine) pruneOldest() (removed bool, err error) {
+	if err := p.current(context.Background()); err != nil { // the state has whatever may be erased
+		return false, err
+	}
 	s, err := p.segments()
 	if err != nil || len(s.segments) < 2 {
 		return false, err

@@ -56,9 +56,14 @@ func appendSupplyKey(dst []byte, a wallet.Asset) []byte {
 // appendKeyKey names a row by a hash, which makes it short and of one length. Two names with one
 // hash are not to be found; should there be, the journal's entry tells whose it is.
 func appendKeyKey(dst []byte, k keyName) []byte {
+	hash := keyHash(k)
+	return append(append(dst, kindKey), hash[:]...)
+}
+
+func keyHash(k keyName) [16]byte {
 	var buf [1 + 2*64]byte
 	sum := blake3.Sum256(k.key.Append(appendText(buf[:0], k.holder)))
-	return append(append(dst, kindKey), sum[:16]...)
+	return [16]byte(sum[:16])
 }
 
 func appendPlaceKey(dst []byte, id wallet.TxID) []byte {

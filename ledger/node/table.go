@@ -15,6 +15,7 @@ type row[K, R comparable] struct {
 	key     K
 	was, is R      // before the group, and now
 	group   uint64 // that touched it last
+	place   int    // the window's, whose lock guards it
 }
 
 func newTable[K, R comparable](load func(K) (R, error), limit int) table[K, R] {
@@ -53,6 +54,15 @@ func (t *table[K, R]) changed() iter.Seq[*row[K, R]] {
 			}
 		}
 	}
+}
+
+// effects are what this group made of the rows that it changed.
+func (t *table[K, R]) effects() []effect[K, R] {
+	all := make([]effect[K, R], 0, len(t.touched))
+	for r := range t.changed() {
+		all = append(all, effect[K, R]{r, r.was, r.is})
+	}
+	return all
 }
 
 func (t *table[K, R]) rollback() {
