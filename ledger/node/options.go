@@ -20,7 +20,7 @@ func pebbleOptions(fs vfs.FS, log pebble.Logger) *pebble.Options {
 		MaxOpenFiles:                openFiles,
 		MemTableSize:                memTable,
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
+		L0CompactionThreshold:       8,    // most of what is compacted is new keys, which are asked for once: filters say no
 		L0StopWritesThreshold:       1000, // slow compactions cost reads a little, a stop costs payments
 		Logger:                      log,
 	}
