@@ -39,6 +39,7 @@ lint: ## formatting, vet, linters
 
 generate: ## everything generated: protobuf code, docs/errors.md, docs/configuration.md
 	$(TOOL) buf generate
+	$(TOOL) buf generate --template buf.gen.ledger.yaml
 	$(GO) test ./wallet -run TestErrorsDoc -update
 	$(GO) test ./config -run TestReference -update
 

@@ -293,7 +293,7 @@ func (p *pebbleEngine) save() {
 	p.wanted = false
 	p.stored.Store(p.window.group)
 	p.applied.move(p.window.head.seq)
-	p.unflushed += uint64(made)
+	p.unflushed += made
 }
 
 // rest is called when nothing was paid for a while.

@@ -61,7 +61,7 @@ type pebbleEngine struct {
 	applying  sync.Mutex // the third, and whoever else writes the state
 	window    window
 	wanted    bool        // somebody waits until the state has what is durable
-	unflushed uint64      // payments that the state's disk may lack
+	unflushed int         // payments that the state's disk may lack
 	idle      *time.Timer // calls rest
 }
 

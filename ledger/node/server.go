@@ -68,6 +68,7 @@ func Serve(ctx context.Context, ln net.Listener, e Engine, opts ServeOptions) er
 	}
 	srv := &server{engine: e, log: opts.Log, serving: ctx, identity: e.Identity()}
 	g := grpc.NewServer(
+		grpc.ForceServerCodecV2(ledgerpb.Codec()),
 		grpc.Creds(host.Prove(creds)),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxMessage),

@@ -31,7 +31,8 @@ type effect[K, R comparable] struct {
 func (b *books) effects(out *recorder, entries []int64) effects {
 	return effects{
 		b.accounts.effects(), b.balances.effects(), b.supplies.effects(), b.receipts, entries,
-		headRow{head: b.head, end: out.end, chain: out.chain}, b.group(),
+		headRow{head: b.head, end: out.end, chain: out.chain},
+		b.group(),
 	}
 }
 
