@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ const (
 	// lastGoodFormat grows when an older program could not read the file as it was meant.
 	lastGoodFormat = 1
 	maxLastGood    = 32 << 20 // eight runtime layers and the limits, each of 1 MiB, and room
+	lookEvery      = 10       // times that which is between two writes
 )
 
 // lastGood is the file: what was accepted last, but no secret.
@@ -121,6 +123,7 @@ func (c *Client) restore() {
 			}
 		}
 	}
+	c.store.wrote.Store(true)
 	c.log.info("xds_starts_from_last_good", logrus.Fields{
 		"file": c.store.path, "resources": resources, "written": time.Unix(0, b.Written).UTC().Format(time.RFC3339),
 	})
@@ -184,6 +187,7 @@ type store struct {
 	path  string
 	every time.Duration
 	dirty atomic.Bool
+	wrote atomic.Bool   // once
 	wake  chan struct{} // capacity 1
 
 	mu  sync.Mutex
@@ -203,16 +207,30 @@ func (s *store) touch() {
 	}
 }
 
-// run writes until ctx ends.
+// run writes until ctx ends. Now and then it looks whether the file is as it was written.
 func (s *store) run(ctx context.Context, snapshot func() ([]byte, error), log *floodLog) {
+	look := time.NewTicker(lookEvery * s.every)
+	defer look.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
+		case <-look.C:
+			s.restore()
 		}
 		s.flush(snapshot, log)
 		host.Sleep(ctx, s.every)
+	}
+}
+
+// restore has the file written again where that failed, or where it is there no more.
+func (s *store) restore() {
+	s.mu.Lock()
+	failed := s.err != nil
+	s.mu.Unlock()
+	if _, err := os.Stat(s.path); failed || (s.wrote.Load() && errors.Is(err, fs.ErrNotExist)) {
+		s.dirty.Store(true)
 	}
 }
 
@@ -224,6 +242,9 @@ func (s *store) flush(snapshot func() ([]byte, error), log *floodLog) {
 	text, err := snapshot()
 	if err == nil {
 		err = host.WriteFile(s.path, text, 0o600)
+	}
+	if err == nil {
+		s.wrote.Store(true)
 	}
 	s.mu.Lock()
 	before := s.err

@@ -206,11 +206,19 @@ func TestUnwritable(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l.acked(l.push(extensionURL, "2", limits(`{"max_amount_per_op": "8"}`)))
-	await(t, "the file", func() bool { return w.status().LastGood.Error == "" })
-	if !strings.Contains(readText(t, filepath.Join(dir, "f")), `"8"`) {
-		t.Error("it is not the newest state")
+	holds := func(what string) func() bool {
+		return func() bool {
+			text, err := os.ReadFile(filepath.Join(dir, "f"))
+			return err == nil && strings.Contains(string(text), what) && w.status().LastGood.Error == ""
+		}
 	}
+	await(t, "the file, without another push", holds(`"7"`))
+	l.acked(l.push(extensionURL, "2", limits(`{"max_amount_per_op": "8"}`)))
+	await(t, "the newest state", holds(`"8"`))
+	if err := os.Remove(filepath.Join(dir, "f")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the file again, after somebody took it away", holds(`"8"`))
 }
 
 // TestCoalesced: a thousand changes are a few writes, of which the last one is the newest state, and

@@ -53,7 +53,7 @@ file is gone.`,
 	f.StringVar(&o.Names.Limits, "limits-name", "svc-wallet.limits", "name of the resource of limits")
 	f.StringVar(&o.Names.Runtime, "runtime-name", "svc-wallet.runtime", "name of the runtime layer")
 	f.IntVar(&o.MaxSidecars, "max-sidecars", 10_000, "sidecars that are known at once; those that left longest ago are forgotten first")
-	f.BoolVar(&o.AllowEmpty, "allow-empty", false, "start on a folder without a document, which lifts what was pushed before")
+	f.BoolVar(&o.AllowEmpty, "allow-empty", false, "start on a folder without a document, or without that of a group that had one, which lifts what was pushed before")
 	logs.bind(f)
 	return cmd
 }

@@ -69,8 +69,8 @@ func (p *Plane) handler() http.Handler {
 	return host.Guard(mux, p.opts.TLS == nil && api.Path() == "", func(w http.ResponseWriter, why string) { refuse(w, forbidden, why, nil) })
 }
 
-// taking refuses a query with anything but these parameters, each once: one that is mistyped, such as
-// dryrun, would else do what was only to be tried.
+// taking refuses a query with anything but these parameters, each once and with a value: one that is mistyped,
+// such as dryrun, or dry_run without =true, would else do what was only to be tried.
 func taking(handle http.HandlerFunc, params ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		query, err := url.ParseQuery(r.URL.RawQuery)
@@ -79,8 +79,8 @@ func taking(handle http.HandlerFunc, params ...string) http.HandlerFunc {
 			return
 		}
 		for name, values := range query {
-			if !slices.Contains(params, name) || len(values) > 1 {
-				refuse(w, badRequest, "the query may have only, and each once: "+cmp.Or(strings.Join(params, ", "), "nothing"), nil)
+			if !slices.Contains(params, name) || len(values) > 1 || values[0] == "" {
+				refuse(w, badRequest, "the query may have only, each once and with a value: "+cmp.Or(strings.Join(params, ", "), "nothing"), nil)
 				return
 			}
 		}

@@ -56,7 +56,7 @@ func (p *Plane) getGroup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("ETag", g.doc.etag())
-	if match := r.Header.Get("If-None-Match"); match != "" && listed(match, g.doc.etag()) {
+	if listed(r.Header.Values("If-None-Match"), g.doc.etag()) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -69,25 +69,30 @@ func (d *document) etag() string { return etag(d.version) }
 
 func etag(version string) string { return `"` + version + `"` }
 
-// readable is the document as a person reads it, and as it is written to a file.
+// readable is the document as a person reads it, and as it is written to a file: on lines, where it is then not
+// larger than one that would be read again.
 func (d *document) readable() []byte {
 	text := d.text.Clone()
 	if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
 		panic("control: a document in force is no JSON: " + err.Error())
 	}
+	if len(text) >= maxDocument {
+		text = d.text.Clone()
+	}
 	return append(text, '\n')
 }
 
-// conditionsHold judges If-Match and If-None-Match.
+// conditionsHold judges If-Match and If-None-Match. One that is there and empty, as where a client's variable
+// for the tag is, names nothing, and so If-Match does not hold.
 func conditionsHold(h http.Header, exists bool, tag string) bool {
-	match, none := h.Get("If-Match"), h.Get("If-None-Match")
-	return (match == "" || (exists && listed(match, tag))) && (none == "" || !exists || !listed(none, tag))
+	match, none := h.Values("If-Match"), h.Values("If-None-Match")
+	return (match == nil || (exists && listed(match, tag))) && (none == nil || !exists || !listed(none, tag))
 }
 
 // listed says whether an If-Match or If-None-Match names tag.
-func listed(header, tag string) bool {
-	for one := range strings.SplitSeq(header, ",") {
-		if one = strings.TrimSpace(one); one == "*" || one == tag {
+func listed(headers []string, tag string) bool {
+	for one := range strings.SplitSeq(strings.Join(headers, ","), ",") {
+		if one = strings.TrimSpace(one); one == "*" || (one == tag && one != "") {
 			return true
 		}
 	}

@@ -100,8 +100,16 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 		return nil, Faults{err.Error()}
 	}
 	text, err := canonical(raw)
+	if err == nil && len(text) >= maxDocument { // with the line's end that a file has
+		err = errors.New("the document is larger than 1MiB")
+	}
 	if err == nil {
-		err = refuseNull(text)
+		err = refuseFirst(text, func(t jsontext.Token) string {
+			if t.Kind() == jsontext.KindNull { // which Go takes for a member that is not there
+				return "is null: leave it out"
+			}
+			return ""
+		})
 	}
 	if err != nil {
 		return nil, Faults{err.Error()}
@@ -131,6 +139,17 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 	told.limits = all
 	if d.serves, err = newSnapshot(told); err != nil {
 		faults.add("", err)
+	}
+	if len(faults) == 0 {
+		err = refuseFirst(text, func(t jsontext.Token) string {
+			if t.Kind() == jsontext.KindNumber && strings.ContainsAny(t.String(), ".eE") { // a double on its way to the sidecar
+				return "is a number with a point or an exponent"
+			}
+			return ""
+		})
+		if err != nil {
+			faults.add("", err)
+		}
 	}
 	if len(faults) > 0 {
 		return nil, faults
@@ -199,16 +218,16 @@ func (f *Faults) read(path string, raw jsontext.Value, into any) bool {
 	return false
 }
 
-// refuseNull finds the first null of a valid value. Go takes it for a member that is not there.
-func refuseNull(text jsontext.Value) error {
+// refuseFirst finds the first token of a valid value that has a fault.
+func refuseFirst(text jsontext.Value, fault func(jsontext.Token) string) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(text))
 	for {
 		t, err := dec.ReadToken()
-		switch {
-		case err != nil: // the end
+		if err != nil { // the end
 			return nil
-		case t.Kind() == jsontext.KindNull:
-			return fmt.Errorf("%s: is null: leave it out", host.Plain(string(dec.StackPointer())))
+		}
+		if f := fault(t); f != "" {
+			return fmt.Errorf("%s: %s", host.Plain(string(dec.StackPointer())), f)
 		}
 	}
 }

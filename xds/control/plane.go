@@ -59,8 +59,11 @@ type Plane struct {
 
 	listener, api net.Listener // Listen's
 
-	mu    sync.Mutex // one change at a time
 	state atomic.Pointer[state]
+
+	mu        sync.Mutex // one change at a time
+	remembers bool       // which groups there are, from one run to the next
+	known     []string   // as last remembered
 }
 
 // timing is how long things may take.
@@ -127,9 +130,13 @@ func New(opts Options) (*Plane, error) {
 	if err := p.state.Load().faults(); err != nil {
 		return p, err
 	}
-	if len(p.state.Load().groups) == 0 && !opts.AllowEmpty {
-		return p, Faults{fmt.Sprintf("%s: there is no document, which lifts every limit: put {} into default.json there if that is meant, or allow it to be empty", p.source.path)}
+	if faults := p.missing(); len(faults) > 0 && !opts.AllowEmpty {
+		return p, faults
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.remembers = p.source.dir
+	p.remember(p.state.Load().served.docs)
 	return p, nil
 }
 
@@ -226,6 +233,7 @@ func (p *Plane) adopt(groups map[string]group) {
 		outcome = max(outcome, reloadApplied)
 		next.served = newGroups(docs, before.served, before.served.none)
 		p.board.show(next.served)
+		p.remember(docs)
 		p.log.WithField("groups", len(docs)).Info("limits_applied")
 	}
 	p.state.Store(next)

@@ -249,6 +249,79 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// TestRemembered: a group whose file is gone at a start keeps the control plane from starting, whatever else is in the
+// folder, until somebody says what is meant; one that was deleted over the API does not.
+func TestRemembered(t *testing.T) {
+	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"writes_enabled":false}`, "other.json": `{"queue":5}`}})
+	r.put("third", `{"queue":6}`)
+	start := func(empty bool) error {
+		_, err := New(Options{Source: r.dir, Listen: "127.0.0.1:0", AllowEmpty: empty})
+		return err
+	}
+	remove := func(name string) {
+		if err := os.Remove(r.path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.call("DELETE", "/limits/other", ""); got.status != 204 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	if err := start(false); err != nil {
+		t.Errorf("after a DELETE: %v", err)
+	}
+	remove("default.json")
+	r.eventually("noticed", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, goneFault) })
+	for range 2 { // a start that was refused forgets nothing
+		if err := start(false); err == nil || !strings.Contains(err.Error(), "the group default had a document and its file is gone") || strings.Contains(err.Error(), "other") {
+			t.Errorf("without default.json: %v", err)
+		}
+	}
+	r.write("default.json", "{}")
+	if err := start(false); err != nil {
+		t.Errorf("with {} in its place: %v", err)
+	}
+	remove("third.json")
+	if err := start(true); err != nil {
+		t.Errorf("where it is allowed: %v", err)
+	}
+	if err := start(false); err != nil {
+		t.Errorf("it is asked for again: %v", err)
+	}
+	r.write(memoryFile, "{")
+	if err := start(false); err == nil || !strings.Contains(err.Error(), memoryFile) {
+		t.Errorf("a memory that cannot be read: %v", err)
+	}
+}
+
+// TestLargeDocument: a document that is larger on lines than it may be is written without them, can be changed, and is
+// read again at a start.
+func TestLargeDocument(t *testing.T) {
+	r := newRig(t, rigOptions{files: map[string]string{"default.json": `{"writes_enabled":false}`}})
+	tokens := make([]string, 15_500)
+	for i := range tokens {
+		tokens[i] = fmt.Sprintf("%q", fmt.Sprintf("T%059d", i))
+	}
+	large := `{"revoked_tokens":[` + strings.Join(tokens, ",") + `]}`
+	for _, change := range []string{large, `{"queue":5}`} {
+		if got := r.call("PATCH", "/limits/default", change); got.status != 200 {
+			t.Fatalf("%d %.200s", got.status, got.body)
+		}
+	}
+	again, err := New(Options{Source: r.dir, Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := again.state.Load().groups["default"].doc
+	if members := doc.members(); string(members["queue"]) != "5" || string(members["writes_enabled"]) != "false" || len(members["revoked_tokens"]) < 900_000 {
+		t.Errorf("%.200s", doc.text)
+	}
+	full := `{"revoked_tokens":["` + strings.Repeat("x", maxDocument) // what fills a document to its last byte is none of a file's
+	full = full[:maxDocument-3] + `"]}`
+	if got := r.call("PUT", "/limits/default?dry_run=true", full); got.status != 400 || !strings.Contains(got.body, "larger than 1MiB") {
+		t.Errorf("%d %.200s", got.status, got.body)
+	}
+}
+
 // TestNothingVanishes: a folder that is emptied while it is served lifts nothing, says so once, and DELETE
 // makes it so; one that is empty at a start is refused unless it is meant. Method: a folder with a kill
 // switch, whose files go.
