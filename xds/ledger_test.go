@@ -238,3 +238,23 @@ func TestClusterWhole(t *testing.T) {
 		refused(ledgerAt(`, "circuit_breakers": {"thresholds": [{"max_requests": 600}]}`, "/b"))
 	})
 }
+
+// TestNotAnswered: clusters that nobody has answered for are waiting, whatever was answered for other types.
+func TestNotAnswered(t *testing.T) {
+	p := startPlane(t)
+	w := newSidecar(t, setup{flags: map[string]string{"xds.addr": p.addr, "xds.types": "limits,cluster"}})
+	l := p.stream(t)
+	l.asks(extensionURL)
+	l.acked(l.push(extensionURL, "1", limits(`{"queue": 5}`)))
+	for _, r := range w.status().Resources {
+		if want := map[bool]string{true: "accepted", false: "waiting"}[r.Type == "limits"]; r.State != want {
+			t.Errorf("%+v, not %s", r, want)
+		}
+	}
+	l.acked(l.push(clusterURL, "1", nil))
+	for _, r := range w.status().Resources {
+		if want := map[bool]string{true: "accepted", false: "absent"}[r.Type == "limits"]; r.State != want {
+			t.Errorf("%+v, not %s", r, want)
+		}
+	}
+}

@@ -111,7 +111,7 @@ func (k knobs) walk(s *structpb.Struct, path string, depth int, fail func(error)
 		inner := v.GetStructValue()
 		switch {
 		case !ours: // somebody else's, whatever it is
-		case inner != nil && !isFraction(inner):
+		case inner != nil && !isFraction(key, inner):
 			k.walk(inner, key, depth+1, fail)
 		default:
 			if err := k.take(key, v); err != nil {
@@ -153,8 +153,12 @@ func (k knobs) take(key string, v *structpb.Value) error {
 	return err
 }
 
-// isFraction tells a FractionalPercent from a struct of keys, as Envoy does.
-func isFraction(s *structpb.Struct) bool {
+// isFraction tells a FractionalPercent from a struct of keys, as Envoy does. One of 0 % may be an empty struct,
+// because zero values are left out in JSON; and then the key of a switch means it.
+func isFraction(key string, s *structpb.Struct) bool {
+	if len(s.GetFields()) == 0 {
+		return strings.HasSuffix(key, "_enabled") || strings.HasSuffix(key, ".enabled")
+	}
 	return s.GetFields()["numerator"] != nil || s.GetFields()["denominator"] != nil
 }
 

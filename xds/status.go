@@ -102,7 +102,7 @@ func (t *typeState) stateOf(name string, connected bool) (state, source string) 
 		return "timed out", ""
 	case gone != "" && gone != absent:
 		return gone, ""
-	case connected && (t.wildcard || gone != ""):
+	case connected && (gone != "" || (t.wildcard && t.answered)):
 		return absent, ""
 	default:
 		return "waiting", ""
