@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,6 +56,12 @@ func TestInitialFetch(t *testing.T) {
 		flags["xds.last_good_file"] = w.store.path
 		w = newSidecar(t, setup{flags: flags, opts: clock})
 		waits("with the last good file", false)
+		for name, other := range map[string]string{"xds.limits_name": "other.limits", "xds.runtime_names": "a,b,c"} {
+			named := maps.Clone(flags)
+			named[name] = other
+			w = newSidecar(t, setup{flags: named, opts: clock})
+			waits("with a name that the file does not tell of, "+other, true)
+		}
 		flags["xds.root_keys"] = "keys" // which no file tells of
 		w = newSidecar(t, setup{flags: flags, opts: clock})
 		waits("with a secret", true)

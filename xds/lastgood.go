@@ -37,9 +37,10 @@ type lastGood struct {
 }
 
 type lastGoodBody struct {
-	Written   int64      `json:"written"`            // Unix nanoseconds
-	Answered  []string   `json:"answered,omitempty"` // types that the control plane has told of, if only that it has nothing
-	Resources []lastItem `json:"resources"`
+	Written   int64               `json:"written"`            // Unix nanoseconds
+	Answered  []string            `json:"answered,omitempty"` // types that the control plane has told of, if only that it has nothing
+	Asked     map[string][]string `json:"asked,omitempty"`    // by type: the names that it was asked for
+	Resources []lastItem          `json:"resources"`
 }
 
 type lastItem struct {
@@ -84,6 +85,16 @@ func decodeLastGood(raw []byte) (lastGoodBody, error) {
 	return b, nil
 }
 
+// tells says whether the file tells of each resource of a type, if only that the control plane has it not.
+func (b *lastGoodBody) tells(ts *typeState) bool {
+	if !slices.Contains(b.Answered, ts.name) {
+		return false
+	}
+	return !slices.ContainsFunc(ts.names(), func(name string) bool {
+		return ts.held[name] == nil && !slices.Contains(b.Asked[ts.name], name)
+	})
+}
+
 // restore puts what the last run knew in force, type by type. What is damaged, or does not fit
 // the configuration any more, is passed over.
 func (c *Client) restore() {
@@ -116,7 +127,7 @@ func (c *Client) restore() {
 			continue
 		}
 		resources += len(ts.held)
-		ts.answered = len(ts.held) > 0 || slices.Contains(b.Answered, ts.name)
+		ts.answered = b.tells(ts)
 		for _, s := range c.servers {
 			if len(ts.held) > 0 && slices.Contains(s.types, t) {
 				s.vouched = min(s.vouched, b.Written)
@@ -162,11 +173,12 @@ func (t *typed[T]) items() (items []lastItem, err error) {
 // snapshot is the last good file of now.
 func (c *Client) snapshot() ([]byte, error) {
 	c.mu.Lock()
-	b := lastGoodBody{Written: c.opts.Now()}
+	b := lastGoodBody{Written: c.opts.Now(), Asked: map[string][]string{}}
 	var err error
 	for _, t := range c.types {
 		if ts := t.state(); ts.answered && !ts.secret {
 			b.Answered = append(b.Answered, ts.name)
+			b.Asked[ts.name] = ts.names()
 		}
 		items, bad := t.items()
 		b.Resources, err = append(b.Resources, items...), errors.Join(err, bad)
