@@ -24,6 +24,16 @@ func TestTTL(t *testing.T) {
 		l := p.stream(t)
 		l.asks(extensionURL)
 		l.acked(l.push(extensionURL, "0", limits(`{"max_amount_per_op": "9"}`)))
+		if protocol == "delta" { // a heartbeat of another version is none of what is held, whose life it does not end
+			l.acked(l.push(extensionURL, "other", lasting(time.Minute, named{name: "svc-wallet.limits"})))
+			l.asks(extensionURL) // to leave it
+			l.asks(extensionURL)
+			pass(2 * time.Minute)
+			l.acked(l.push(extensionURL, "0", limits(`{"max_amount_per_op": "9"}`)))
+			if w.amount() != "9" || w.Updates("limits", "expired") != 0 {
+				t.Errorf("%s is in force", w.amount())
+			}
+		}
 		l.acked(l.push(extensionURL, "1", lasting(time.Hour, limits(`{"max_amount_per_op": "7"}`)...)))
 		pass(50 * time.Minute)
 		alive := lasting(time.Hour, named{name: "svc-wallet.limits"})

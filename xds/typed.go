@@ -111,7 +111,7 @@ func (t *typed[T]) read(r *response, now int64) (*change, error) {
 	}
 	var faults []error
 	for i := range r.bodies {
-		if err := t.readBody(&r.bodies[i], now, next, ch); err != nil {
+		if err := t.readBody(&r.bodies[i], r.full, now, next, ch); err != nil {
 			faults = append(faults, err)
 		}
 		if len(faults) > maxFaults {
@@ -128,7 +128,7 @@ func (t *typed[T]) read(r *response, now int64) (*change, error) {
 }
 
 // readBody takes one resource of a response into next.
-func (t *typed[T]) readBody(b *body, now int64, next set[T], ch *change) error {
+func (t *typed[T]) readBody(b *body, full bool, now int64, next set[T], ch *change) error {
 	name, value, err := t.openBody(b)
 	if err != nil {
 		return err
@@ -150,8 +150,8 @@ func (t *typed[T]) readBody(b *body, now int64, next set[T], ch *change) error {
 		}
 		h.expires = now + min(int64(ttl.AsDuration()), maxTTL)
 	}
-	if b.resource == nil { // it lives on
-		if held := t.held[name]; held == nil {
+	if b.resource == nil { // it lives on, where it is the one that is meant
+		if held := t.held[name]; held == nil || (!full && b.version != held.version) {
 			ch.stale = append(ch.stale, name)
 		} else {
 			on := *held
