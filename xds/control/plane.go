@@ -319,11 +319,16 @@ func (p *Plane) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// parse reads a document in the form that path's extension names. The error is Faults.
+// parse reads a document in the form that path's extension names. The error is Faults. TOML cannot tell an empty
+// document from a file that was cut off, as on a full disk, and the empty one lifts every limit; JSON and YAML say {}.
 func (p *Plane) parse(path string, raw []byte) (*document, error) {
 	text, err := config.ToJSON(filepath.Ext(path), raw)
 	if err != nil {
 		return nil, Faults{err.Error()}
 	}
-	return parseDocument(text, p.opts.Names)
+	doc, err := parseDocument(text, p.opts.Names)
+	if err == nil && filepath.Ext(path) == ".toml" && string(doc.text) == "{}" {
+		return nil, Faults{"there is no document: a file of TOML cannot say that it is meant to be empty; make it one of JSON or YAML with {}"}
+	}
+	return doc, err
 }

@@ -143,6 +143,8 @@ func TestStart(t *testing.T) {
 	put("Big.json", `{}`)
 	put("d.yaml", "queue: 1.5")
 	put("e.json", strings.Repeat(" ", 1<<20+1))
+	put("h.toml", "# nothing\n")
+	put("i.toml", "")
 	put("README.md", "no document")
 	put(".hidden.json", "{")
 	if err := syscall.Mkfifo(filepath.Join(dir, "f.json"), 0o600); err != nil {
@@ -155,6 +157,7 @@ func TestStart(t *testing.T) {
 	want := []string{
 		"Big.json: the name of a group is [a-z0-9][a-z0-9_.-]{0,62}", "a.json: svc-wallet.limits: limits.queue: 0", "b.json: jsontext: unexpected EOF",
 		"c.json: c.yaml is there as well: a group has one file", "d.yaml: line 1", "e.json: is larger than 1MiB", "f.json: is not a regular file",
+		"h.toml: there is no document", "i.toml: there is no document",
 	}
 	if err == nil || strings.Count(err.Error(), "\n") != len(want)-1 {
 		t.Fatal(err)
