@@ -51,14 +51,15 @@ type claimShard[K, O comparable] struct {
 	table *claims[K, O]
 
 	mu             sync.Mutex
-	byKey          map[K]*claim[K, O]
+	byHash         map[uint64]*claim[K, O] // of the key, under the table's seed
 	oldest, newest *claim[K, O] // the applied claims, in order of settlement
 	kept           int          // length of that list
 }
 
 // claim is one key in use, or used and kept.
 type claim[K, O comparable] struct {
-	home  *claimShard[K, O] // immutable, as are key, owner and epoch
+	home  *claimShard[K, O] // immutable, as are hash, key, owner and epoch
+	hash  uint64
 	key   K
 	owner O
 	epoch int64 // of the table when it was claimed
@@ -97,7 +98,7 @@ func newClaims[K, O comparable](shards, entries int, ttl time.Duration) *claims[
 	}
 	for i := range t.shards {
 		t.shards[i].table = t
-		t.shards[i].byKey = make(map[K]*claim[K, O])
+		t.shards[i].byHash = make(map[uint64]*claim[K, O])
 	}
 	return t
 }
@@ -120,10 +121,13 @@ func (t *claims[K, O]) take(x *Exchange, slot int, key K, owner O) (*claim[K, O]
 
 // find looks key up and claims it where it is free.
 func (t *claims[K, O]) find(key K, owner O, now int64) (*claim[K, O], standing, <-chan struct{}) {
-	s := t.shard(key)
+	hash := maphash.Comparable(t.seed, key)
+	s := &t.shards[hash&uint64(len(t.shards)-1)] //nolint:gosec // not negative
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch c := s.byKey[key]; {
+	switch c := s.byHash[hash]; {
+	case c != nil && c.key != key: // two keys of one hash, under a secret seed: not to be found
+		return nil, full, nil
 	case c != nil && c.code == wallet.Uncertain:
 		if c.done == nil {
 			c.done = make(chan struct{})
@@ -136,13 +140,9 @@ func (t *claims[K, O]) find(key K, owner O, now int64) (*claim[K, O], standing, 
 		t.held.Add(-1)
 		return nil, full, nil
 	}
-	c := &claim[K, O]{home: s, key: key, owner: owner, epoch: t.epoch.Load()}
-	s.byKey[key] = c
+	c := &claim[K, O]{home: s, hash: hash, key: key, owner: owner, epoch: t.epoch.Load()}
+	s.byHash[hash] = c
 	return c, taken, nil
-}
-
-func (t *claims[K, O]) shard(key K) *claimShard[K, O] {
-	return &t.shards[maphash.Comparable(t.seed, key)&uint64(len(t.shards)-1)] //nolint:gosec // not negative
 }
 
 // settle ends a claim with what became of its exchange. Only what is applied is kept, now or before
@@ -164,7 +164,7 @@ func (c *claim[K, O]) settle(x *Exchange, code wallet.Code) {
 		c.until = x.Now + s.table.ttl
 		s.keep(c, x.Now)
 	} else {
-		delete(s.byKey, c.key)
+		delete(s.byHash, c.hash)
 	}
 	done := c.done
 	s.mu.Unlock()
@@ -193,8 +193,8 @@ func (s *claimShard[K, O]) keep(c *claim[K, O], now int64) {
 		}
 		s.oldest = old.newer
 		s.kept--
-		if s.byKey[old.key] == old { // not where it expired and the key was claimed anew
-			delete(s.byKey, old.key)
+		if s.byHash[old.hash] == old { // not where it expired and the key was claimed anew
+			delete(s.byHash, old.hash)
 		}
 	}
 }
@@ -207,8 +207,8 @@ func (t *claims[K, O]) forget() {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for c := s.oldest; c != nil; c = c.newer {
-			if s.byKey[c.key] == c {
-				delete(s.byKey, c.key)
+			if s.byHash[c.hash] == c {
+				delete(s.byHash, c.hash)
 			}
 		}
 		s.oldest, s.newest, s.kept = nil, nil, 0
@@ -221,7 +221,7 @@ func (t *claims[K, O]) size() (n int) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
-		n += len(s.byKey)
+		n += len(s.byHash)
 		s.mu.Unlock()
 	}
 	return n

@@ -2,6 +2,7 @@ package filters
 
 import (
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"math/rand/v2"
 	"runtime"
@@ -463,7 +464,7 @@ func TestDuplicateIsToldWhatItMayKnow(t *testing.T) {
 		go func() { waited <- f.Check(then) }()
 		for shard := &f.table.shards[0]; ; runtime.Gosched() {
 			shard.mu.Lock()
-			waits := shard.byKey[idemKey{first.Payment.From, first.Payment.Idem}].done != nil
+			waits := shard.byHash[maphash.Comparable(f.table.seed, idemKey{first.Payment.From, first.Payment.Idem})].done != nil
 			shard.mu.Unlock()
 			if waits {
 				break
@@ -600,8 +601,8 @@ func TestTableBounds(t *testing.T) {
 			send(chain, key, "ron", 1, time.Second).finish(code)
 		}
 		known := func() (keys []string) {
-			for k := range f.table.shards[0].byKey {
-				keys = append(keys, k.key.String())
+			for _, c := range f.table.shards[0].byHash {
+				keys = append(keys, c.key.key.String())
 			}
 			slices.Sort(keys)
 			return keys
@@ -672,7 +673,7 @@ func TestShards(t *testing.T) {
 		f.Check(&Exchange{Findings: Findings{Payment: wallet.Payment{Nonce: uint64(i)}}})
 	}
 	for i := range f.table.shards {
-		if n := len(f.table.shards[i].byKey); n < 20 || n > 150 {
+		if n := len(f.table.shards[i].byHash); n < 20 || n > 150 {
 			t.Errorf("shard %d of 16 has %d of 1000", i, n)
 		}
 	}
