@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -85,6 +86,7 @@ func (b *batcher[T]) work(item T) {
 // fill takes what is there; nothing where nothing is, and then the worker no longer counts.
 func (b *batcher[T]) fill(items []T) []T {
 	most := max(b.most(), 1)
+	runtime.Gosched() // whoever is about to put an item does so first
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := min(len(b.waiting), max(most-len(items), 0))
