@@ -52,8 +52,8 @@ type claimShard[K, O comparable] struct {
 
 	mu             sync.Mutex
 	byHash         map[uint64]*claim[K, O] // of the key, under the table's seed
-	oldest, newest *claim[K, O] // the applied claims, in order of settlement
-	kept           int          // length of that list
+	oldest, newest *claim[K, O]            // the applied claims, in order of settlement
+	kept           int                     // length of that list
 }
 
 // claim is one key in use, or used and kept.

@@ -86,9 +86,13 @@ func (b *batcher[T]) work(item T) {
 // fill takes what is there; nothing where nothing is, and then the worker no longer counts.
 func (b *batcher[T]) fill(items []T) []T {
 	most := max(b.most(), 1)
-	runtime.Gosched() // whoever is about to put an item does so first
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(items)+len(b.waiting) > 0 { // there will be a batch: let whoever is about to put an item do so first
+		b.mu.Unlock()
+		runtime.Gosched()
+		b.mu.Lock()
+	}
 	n := min(len(b.waiting), max(most-len(items), 0))
 	items = append(items, b.waiting[:n]...)
 	b.waiting = slices.Delete(b.waiting, 0, n)

@@ -100,17 +100,6 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 		return nil, Faults{err.Error()}
 	}
 	text, err := canonical(raw)
-	if err == nil && len(text) >= maxDocument { // with the line's end that a file has
-		err = errors.New("the document is larger than 1MiB")
-	}
-	if err == nil {
-		err = refuseFirst(text, func(t jsontext.Token) string {
-			if t.Kind() == jsontext.KindNull { // which Go takes for a member that is not there
-				return "is null: leave it out"
-			}
-			return ""
-		})
-	}
 	if err != nil {
 		return nil, Faults{err.Error()}
 	}
@@ -141,13 +130,7 @@ func parseDocument(raw []byte, names Names) (*document, error) {
 		faults.add("", err)
 	}
 	if len(faults) == 0 {
-		err = refuseFirst(text, func(t jsontext.Token) string {
-			if t.Kind() == jsontext.KindNumber && strings.ContainsAny(t.String(), ".eE") { // a double on its way to the sidecar
-				return "is a number with a point or an exponent"
-			}
-			return ""
-		})
-		if err != nil {
+		if err := refuseFirst(text, isInexact); err != nil {
 			faults.add("", err)
 		}
 	}
@@ -165,11 +148,34 @@ const runtimePrefix = "svc-wallet."
 // where the same document makes other resources: else a sidecar that has it is not sent them.
 func versionOf(text jsontext.Value) string { return hash(append([]byte("1 "), text...)) }
 
-// canonical sorts members by name and takes spaces out. Digits stay as they are written.
+// canonical sorts members by name, takes spaces out, and refuses null. Digits stay as they are written.
 func canonical(raw []byte) (jsontext.Value, error) {
 	text := jsontext.Value(bytes.Clone(raw))
 	err := text.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false))
-	return text, err
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) >= maxDocument: // with the line's end that a file has
+		return nil, errors.New("the document is larger than 1MiB")
+	default:
+		return text, refuseFirst(text, isNull)
+	}
+}
+
+// isNull: Go takes null for a member that is not there.
+func isNull(t jsontext.Token) string {
+	if t.Kind() == jsontext.KindNull {
+		return "is null: leave it out"
+	}
+	return ""
+}
+
+// isInexact: a number becomes a double on its way to the sidecar, and no setting is one.
+func isInexact(t jsontext.Token) string {
+	if t.Kind() == jsontext.KindNumber && strings.ContainsAny(t.String(), ".eE") {
+		return "is a number with a point or an exponent"
+	}
+	return ""
 }
 
 // readObject reads a JSON object and nothing after it.
