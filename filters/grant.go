@@ -86,6 +86,18 @@ func coverAll(lists []patterns, name []byte) bool {
 	return true
 }
 
+// commonTo says whether some name is in all lists. If one is, so is what a pattern of theirs begins with.
+func commonTo(lists []patterns) bool {
+	for _, list := range lists {
+		for item := range strings.SplitSeq(string(list), ",") {
+			if coverAll(lists, []byte(strings.TrimSuffix(item, "*"))) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (p patterns) cover(name []byte) bool {
 	for rest, more := string(p), true; more; {
 		var item string

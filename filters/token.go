@@ -171,6 +171,9 @@ func (g *Grant) explain() []string {
 	if g.actions == 0 {
 		return []string{"nothing: no action is in all its actions caveats"}
 	}
+	if meet := func(lists []patterns) bool { return len(lists) == 0 || commonTo(lists) }; !meet(g.accounts) || !meet(g.assets) {
+		return []string{"nothing: no account, or no asset, is in all its caveats"}
+	}
 	say := []string{g.actionNames() + " on accounts " + join(g.accounts)}
 	if len(g.assets) > 0 {
 		say = append(say, "assets "+join(g.assets))

@@ -236,6 +236,17 @@ func TestTwins(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.eventually("the other", func() bool { return r.queueOf("default") == "6" })
+	r.write("default.json", `{"queue":5}`)
+	r.eventually("two again", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, "a group has one file") })
+	for _, name := range []string{"default.json", "default.yaml"} {
+		if err := os.Remove(r.path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.eventually("none", func() bool { return strings.Contains(r.call("GET", "/limits", "").body, goneFault) })
+	if got := r.call("DELETE", "/limits/default", ""); got.status != 204 {
+		t.Errorf("without any file: %d %s", got.status, got.body)
+	}
 }
 
 // TestUnreadable takes the folder away: everything stays, the API says so and refuses changes.

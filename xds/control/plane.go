@@ -182,7 +182,7 @@ func (p *Plane) reload() {
 	}
 	for name, g := range before.groups {
 		if _, there := files[name]; !there && g.doc != nil {
-			g.gone, g.raw, g.refused = true, nil, Faults{goneFault}
+			g.gone, g.twins, g.raw, g.refused = true, false, nil, Faults{goneFault}
 			next[name] = g
 		}
 	}
@@ -301,6 +301,9 @@ func (p *Plane) Close() error {
 func (p *Plane) Run(ctx context.Context) error {
 	if p.opts.TLS != nil && len(p.opts.BindNodes) == 0 {
 		p.log.WithField("reason", "whoever has a client certificate may call itself any node; --bind-node names whose is whose").Warn("node_ids_unbound")
+	}
+	if p.opts.TLS != nil && p.api != nil && len(p.opts.ClientIDs) == 0 {
+		p.log.WithField("reason", "no client may change limits over the API; --client-id names who may").Warn("api_read_only")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
