@@ -298,6 +298,6 @@ Paste into another terminal:
 
   curl -sS "$ADMIN_URL/readyz"; echo; curl -sS "$ADMIN_URL/metrics" | grep '^wallet_.* [1-9]'
 
-Ctrl-C drains and stops. Start again with --dir '{{.Dir}}' and all of it is still there.
+Ctrl-C drains and stops. Start again with --dir '{{.Dir}}' and all of it is still there; source dev.env again.
 `,
 ))
