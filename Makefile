@@ -86,11 +86,10 @@ perf-prove: build ## the gate itself: it finds planted regressions, and passes a
 bench-peers: build ## svc-wallet, a bare handler, nginx, HAProxy and PostgreSQL in turn; what is not installed is left out
 	@$(GO) build -o bin/svc-wallet-bench ./bench/svc-wallet-bench && bin/svc-wallet-bench peers $(PERF_FLAGS)
 
-bench-data: ## bench/data: 10,000 accounts and idempotency keys, for other load programs
-	@mkdir -p bench/data; seq -f 'acc_%g' 10000 >bench/data/accounts_10k.txt; \
-	  for i in $$(seq 10000); do echo "k-$$(date +%s)-$$i"; done >bench/data/idempotency_keys.txt
+bench-data: ## makes bench/data: 10,000 accounts and idempotency keys, for other load programs
+	@mkdir -p bench/data; seq -f 'acc_%g' 10000 >bench/data/accounts_10k.txt; seq -f 'key-%g' 10000 >bench/data/idempotency_keys.txt
 
-load-programs: build bench-data ## the lines of docs/performance.md for k6, wrk, vegeta and bombardier; needs them
+load-programs: build ## the lines of docs/performance.md for k6, wrk, vegeta and bombardier; needs them
 	$(GO) test -vet=off -count=1 -tags loadprograms -run TestLoadPrograms -v ./e2e
 
 slo: build ## every figure of the performance contract against its target, SLOTIME each

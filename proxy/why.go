@@ -12,6 +12,7 @@ const (
 	noAnswer obstacle = iota
 	draining
 	starting
+	fetching
 	inDoubt
 	stalled
 	away
@@ -24,6 +25,7 @@ var obstacles = [numObstacles]struct{ payment, read string }{ //nolint:gocheckno
 	noAnswer:    {"the ledger has not taken this up" + forPayment, "the ledger has not answered" + forRead},
 	draining:    {whyDraining + forPayment, whyDraining + forRead},
 	starting:    {whyStarting + forPayment, whyStarting + forRead},
+	fetching:    {whyFetching + forPayment, whyFetching + forRead},
 	inDoubt:     {whyDoubt + forPayment, whyDoubt + forRead},
 	stalled:     {whyStalled + forPayment, whyStalled + forRead},
 	away:        {whyAway + forPayment, whyAway + forRead},
@@ -36,6 +38,7 @@ const (
 
 	whyDraining = "this sidecar is shutting down"
 	whyStarting = "this sidecar has just started and has not heard from the ledger yet"
+	whyFetching = "this sidecar has just started and waits for the limits that its control plane pushes"
 	whyDoubt    = "the ledger went back to an older state, or is another one, and waits for an operator to accept it"
 	whyStalled  = "the ledger is stalled"
 	whyAway     = "the ledger is away"
@@ -83,6 +86,8 @@ func (s *Server) obstacle() obstacle {
 		return starting
 	case !r.Healthy():
 		return away
+	case s.fetching():
+		return fetching
 	case s.deps.Breaker.State() != ledger.BreakerClosed:
 		return breakerOpen
 	default:
