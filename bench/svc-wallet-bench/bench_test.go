@@ -103,8 +103,8 @@ func TestRuns(t *testing.T) {
 	for _, scenario := range scenarioNames() {
 		t.Run(scenario, func(t *testing.T) {
 			o := options{bin: bin, scenario: scenario, duration: 2 * time.Second, rate: 200, connections: 8, accounts: 500, quiet: true}
-			if scenario == "replay_backpressure" {
-				o.duration = 4 * time.Second // a share of it each
+			if len(scenarios()[scenario]) > 1 {
+				o.duration = 6 * time.Second // a share of it each
 			}
 			result, err := measure(t.Context(), &o)
 			if err != nil {
