@@ -112,7 +112,8 @@ func (p *pebbleEngine) commitGroup() (more bool) {
 		return more
 	}
 
-	// Decide them on the books, which are ahead of the disk, and make the group's record. Where nothing passed, the group still follows those before it: its verdicts rest on what they did.
+	// Decide them on the books, which are ahead of the disk, and make the group's record. Where nothing
+	// passed, the group still follows those before it: its verdicts rest on what they did.
 	g := p.decide(calls)
 
 	// From here on the next group may be decided, by what this one did. Should this one fail, so will

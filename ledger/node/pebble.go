@@ -245,7 +245,9 @@ func (p *pebbleEngine) current(ctx context.Context) error {
 	if p.applied.at.Load() < at {
 		p.applying.Lock()
 		p.save()
-		p.wanted = p.applied.at.Load() < at
+		if p.applied.at.Load() < at { // and where it is not, another read may still want more
+			p.wanted = true
+		}
 		p.applying.Unlock()
 	}
 	return p.applied.await(ctx, at)
