@@ -561,3 +561,38 @@ func FuzzJournal(f *testing.F) {
 		_, _, _ = entryAt(data)
 	})
 }
+
+// TestReadsWantTheState: a read that another one's look has served leaves the wish of a third alone, or that would wait
+// until the window is full. Method: a read that is held up where both were served, many times.
+func TestReadsWantTheState(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), "db")
+	defer mustClose(t, e)
+	for n := range 300 {
+		send(t, e, payment(n, 0))
+		e.applying.Lock()
+		e.save() // nothing of this payment may be left to the read
+		begun, ended := make(chan struct{}), make(chan error)
+		e.applied.at.Store(e.Seq() - 1)
+		go func() {
+			close(begun)
+			ended <- e.current(t.Context())
+		}()
+		<-begun
+		for range 20 {
+			runtime.Gosched()
+		}
+		e.applied.move(e.Seq())
+		e.wanted = true // somebody else's
+		e.applying.Unlock()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		e.applying.Lock()
+		wanted := e.wanted
+		e.wanted = false
+		e.applying.Unlock()
+		if !wanted {
+			t.Fatalf("round %d: the wish is gone", n)
+		}
+	}
+}
