@@ -19,7 +19,11 @@ import (
 	"svc-wallet/wallet"
 )
 
-// Committer sends payments to the ledger in batches (see batcher). Workers batches run at a time, and
+// batchesApart is how long a payment may wait for the batch under way before one of its own begins: longer
+// than a ledger beside this process takes for a batch on a busy machine, and little of the way to a far one.
+const batchesApart = 10 * time.Millisecond
+
+// Committer sends payments to the ledger in batches (see batcher). At most Workers batches run at a time, and
 // exactly Limits.Queue payments wait meanwhile; the next is refused as wallet.Busy.
 //
 // A payment sees the one version of the limits that its exchange sees, which Submit is given. A
@@ -96,7 +100,8 @@ func NewCommitter(l Ledger, b *Breaker, live *config.Live, opts CommitterOptions
 	c := &Committer{
 		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), opts: opts,
 		queue: batcher[*pending]{
-			workers: opts.Workers, limit: opts.MaxQueue, most: func() int { return live.Load().BatchMax }, idle: make(chan struct{}),
+			workers: opts.Workers, limit: opts.MaxQueue, most: func() int { return live.Load().BatchMax },
+			now: opts.Now, apart: batchesApart, idle: make(chan struct{}),
 		},
 	}
 	c.pendings.New = func() any {

@@ -70,6 +70,7 @@ func TestCommitterQueueIsExact(t *testing.T) {
 		for n := range 3 {
 			submit(n)
 			synctest.Wait()
+			time.Sleep(batchesApart) // the bubble's
 		}
 		if c.Running() != 3 || c.Depth() != 0 || c.Workers() != 3 {
 			t.Fatalf("%d running, %d waiting", c.Running(), c.Depth())
@@ -96,6 +97,68 @@ func TestCommitterQueueIsExact(t *testing.T) {
 		}
 		closeNow(t, c)
 	})
+}
+
+// Goal: beside a batch another begins once it would be full, or the queue is, or the last one began long
+// enough ago; the oldest payment comes first. Method: a ledger that blocks, in a bubble.
+func TestBatchesBeginApart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change         func(*config.Limits)
+		wait           time.Duration // before the last payment
+		running, depth int           // after it
+		second         []int         // payments of the second batch, in order
+		payments       int
+	}{
+		"waits":      {payments: 3, running: 1, depth: 2, second: []int{1, 2}},
+		"in time":    {payments: 3, wait: batchesApart, running: 2, depth: 0, second: []int{1, 2}},
+		"full batch": {payments: 4, change: func(l *config.Limits) { l.BatchMax = 3 }, running: 2, depth: 0, second: []int{1, 2, 3}},
+		"full queue": {payments: 4, change: func(l *config.Limits) { l.Queue = 2 }, running: 2, depth: 0, second: []int{1, 2, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, tt.change, func(t *testing.T, b *Breaker, live *config.Live) {
+				bank, gate := newBank(), make(chan struct{})
+				var calls [][]wallet.Payment
+				var mu sync.Mutex
+				bank.before = func(_ context.Context, batch []wallet.Payment) error {
+					mu.Lock()
+					calls = append(calls, slices.Clone(batch))
+					mu.Unlock()
+					<-gate
+					return nil
+				}
+				c := newTestCommitter(t, bank, b, live, CommitterOptions{Workers: 2})
+				var wg sync.WaitGroup
+				for n := range tt.payments {
+					if n == tt.payments-1 {
+						time.Sleep(tt.wait) // the bubble's
+					}
+					wg.Go(func() {
+						if r := c.Submit(payment(n, 1), live.Load(), clock()+int64(time.Hour)); r.Code != wallet.OK {
+							t.Errorf("payment %d: %v", n, r.Code)
+						}
+					})
+					synctest.Wait()
+				}
+				if c.Running() != tt.running || c.Depth() != tt.depth {
+					t.Errorf("%d run and %d wait, want %d and %d", c.Running(), c.Depth(), tt.running, tt.depth)
+				}
+				close(gate)
+				wg.Wait()
+				closeNow(t, c)
+				var second []wallet.IdemKey
+				for _, p := range calls[1] {
+					second = append(second, p.Idem)
+				}
+				var want []wallet.IdemKey
+				for _, n := range tt.second {
+					want = append(want, payment(n, 1).Idem)
+				}
+				if !slices.Equal(second, want) {
+					t.Errorf("the second batch is %v, want %v", second, want)
+				}
+			})
+		})
+	}
 }
 
 // Goal: a payment is judged by the limits that its exchange brought, whatever is in force by then,

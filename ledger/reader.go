@@ -126,7 +126,8 @@ func NewReader(l Ledger, b *Breaker, live *config.Live, opts ReaderOptions) *Rea
 		ledger: l, caller: newCaller(b, live, opts.Now, opts.Observer, opts.Backoff), live: live, opts: opts,
 		cache: newCache(opts.Shards, opts.Entries),
 		queue: batcher[*pendingLookup]{
-			workers: lookupWorkers, limit: math.MaxInt, most: func() int { return live.Load().BatchMax }, idle: make(chan struct{}),
+			workers: lookupWorkers, limit: math.MaxInt, most: func() int { return live.Load().BatchMax },
+			now: opts.Now, idle: make(chan struct{}),
 		},
 	}
 	r.queue.run = r.lookUp
