@@ -129,12 +129,12 @@ func TestWhatFiltersDo(t *testing.T) {
 // Method: fill, reset, compare with a fresh one.
 func TestReset(t *testing.T) {
 	x := Exchange{Request: Request{Op: wallet.Transfer, Token: []byte("secret")}, Findings: Findings{inPlay: 3}, Answer: Answer{Reply: make([]byte, 100, 128), Seq: 7}}
-	x.claims[idemClaim] = &claim[idemKey, [32]byte]{}
+	x.idem = new(claim[idemKey, idemOwner])
 	x.Reset()
 	if len(x.Reply) != 0 || cap(x.Reply) != 128 {
 		t.Errorf("Reply has length %d and capacity %d", len(x.Reply), cap(x.Reply))
 	}
-	if x.Op != wallet.NoOp || x.Token != nil || x.Seq != 0 || x.inPlay != 0 || x.claims[idemClaim] != nil {
+	if x.Op != wallet.NoOp || x.Token != nil || x.Seq != 0 || x.inPlay != 0 || x.idem != nil {
 		t.Errorf("something is left: %+v", x)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -604,6 +605,12 @@ func TestTableBounds(t *testing.T) {
 			for _, c := range f.table.shards[0].byHash {
 				keys = append(keys, c.key.key.String())
 			}
+			s := &f.receipts.shards[0]
+			for _, at := range s.byHash {
+				p := s.pages[at.page-s.first]
+				_, key, _ := strings.Cut(string(p.text[p.records[at.at].start:p.records[at.at].middle]), " ")
+				keys = append(keys, key)
+			}
 			slices.Sort(keys)
 			return keys
 		}
@@ -646,7 +653,7 @@ func TestTableBounds(t *testing.T) {
 			c.finish(wallet.OK)
 		}
 		expect("two expired ones go with each new one", "a")
-		if kept := f.table.shards[0].kept; kept != 2 { // the expired a is still in the list
+		if kept := f.receipts.shards[0].kept; kept != 2 { // the expired a is still in the list
 			t.Fatalf("%d in the list", kept)
 		}
 		pay("b", wallet.OK)
@@ -664,7 +671,7 @@ func TestTableBounds(t *testing.T) {
 // Method: sizes, then a thousand nonces.
 func TestShards(t *testing.T) {
 	for asked, want := range map[int]int{-1: 1, 0: 1, 1: 1, 2: 2, 3: 4, 64: 64, 65: 128, 1000: 1024, 1024: 1024} {
-		if got := len(newClaims[int, int](asked, 10, 0).shards); got != want {
+		if got := len(newClaims[int, int](asked, 10).shards); got != want {
 			t.Errorf("%d shards for %d", got, asked)
 		}
 	}

@@ -59,10 +59,11 @@ type Findings struct {
 	Idem     wallet.IdemKey    // the decoded key of a payment that is looked for, in Balance.Account's scope
 	Shadowed ShadowSet         // the shadow limits that would have refused
 
-	inflated int                 // bytes of the body once decompressed; 0: it was not
-	claims   [numClaims]claimRef // what this exchange holds in the idempotency and nonce tables
-	inPlay   int64               // its number among those under way when InFlight counted it, from 1; 0: not counted
-	patience <-chan time.Time    // fires at Deadline; nil until something is waited for
+	inflated int                        // bytes of the body once decompressed; 0: it was not
+	idem     *claim[idemKey, idemOwner] // what this exchange holds in the tables of keys and nonces; nil: nothing
+	nonce    *claim[nonceKey, wallet.IdemKey]
+	inPlay   int64            // its number among those under way when InFlight counted it, from 1; 0: not counted
+	patience <-chan time.Time // fires at Deadline; nil until something is waited for
 }
 
 // Answer is what goes out besides the code.

@@ -20,7 +20,7 @@ type nonceKey struct {
 // NewNonce makes a filter that holds at most entries nonces at a time. shards is rounded up to a
 // power of two.
 func NewNonce(shards, entries int) *Nonce {
-	return &Nonce{table: newClaims[nonceKey, wallet.IdemKey](shards, entries, 0)}
+	return &Nonce{table: newClaims[nonceKey, wallet.IdemKey](shards, entries)}
 }
 
 // Len counts the nonces held.
@@ -35,9 +35,10 @@ func (f *Nonce) Check(x *Exchange) wallet.Code {
 	t := &x.Payment
 	key := nonceKey{holder: t.Holder(), lane: t.Lane(), nonce: t.Nonce}
 	for {
-		first, s := f.table.take(x, nonceClaim, key, t.Idem)
+		first, s := f.table.take(x, &key, &t.Idem)
 		switch {
 		case s == taken:
+			x.nonce = first
 			return wallet.Pass
 		case s == settled && first.code == wallet.OK && first.owner != t.Idem:
 			x.conflict(t.Nonce+1, NonceReserved) // zero, for none, after the last one
@@ -50,5 +51,8 @@ func (f *Nonce) Check(x *Exchange) wallet.Code {
 
 // Settle implements Settler.
 func (f *Nonce) Settle(x *Exchange, code wallet.Code) {
-	x.release(nonceClaim, code)
+	if c := x.nonce; c != nil {
+		x.nonce = nil
+		f.table.settle(c, x, code)
+	}
 }
