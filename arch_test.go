@@ -38,7 +38,9 @@ var imports = map[string]string{
 	"bench/xds":              "wallet config xds",
 	"bench/rig":              "",
 	"bench/compare":          "bench/rig",
-	"bench/svc-wallet-bench": "bench/rig",
+	"bench/link":             "",
+	"bench/chaos":            "bench/link",
+	"bench/svc-wallet-bench": "bench/link bench/rig",
 	"bench/refusals":         "filters bench/hostile bench/rig",
 	"cmd/svc-wallet":         "wallet host config filters ledger ledger/node proxy xds xds/control docs",
 }
