@@ -145,6 +145,14 @@ func (p Permit) Done(ok bool) {
 	}
 }
 
+// Withdraw says that the call was given up, so nobody knows whether it would have been answered. A round of
+// probes cannot do without one of its answers, so there it is a bad one.
+func (p Permit) Withdraw() {
+	if stateOf(p.word) != BreakerClosed {
+		p.Done(false)
+	}
+}
+
 // Probe lets a breaker that is not closed probe at the next call, as if its time were up: calls go to
 // another node now. Calls that were allowed before count for nothing.
 func (b *Breaker) Probe() {

@@ -65,22 +65,30 @@ func (c *caller) do(ctx context.Context, m Method, deadline int64, call func(con
 	}
 }
 
-// try makes one attempt. Whatever is no answer counts against the breaker, a panic too.
+// try makes one attempt. Whatever is no answer counts against the breaker, a panic too; but not what the
+// caller gave up: reads are given up together where a heartbeat is late, and would open it for one packet that
+// was lost.
 func (c *caller) try(ctx context.Context, m Method, deadline int64, call func(context.Context) error) error {
 	permit, ok := c.breaker.Allow()
 	if !ok {
 		c.observer.Call(m, CallRejected, 0)
 		return errRejected
 	}
-	answered := false
-	defer func() { permit.Done(answered) }()
+	answered, outer := false, ctx
+	defer func() {
+		if !answered && outer.Err() != nil {
+			permit.Withdraw()
+			return
+		}
+		permit.Done(answered)
+	}()
 
 	start := c.now()
 	ctx, cancel := context.WithTimeout(ctx, min(c.live.Load().LedgerTimeout, time.Duration(deadline-start)))
 	defer cancel()
 	err := call(ctx)
 	// A doubted ledger is there: that it is the wrong one is no business of the breaker.
-	if answered = err == nil || errors.Is(err, wire.ErrDamaged) || isDoubt(err); !answered {
+	if answered = err == nil || errors.Is(err, wire.ErrDamaged) || isDoubt(err); !answered && outer.Err() == nil {
 		c.breaker.blame(err)
 	}
 	c.observer.Call(m, outcome(err), c.now()-start)

@@ -12,8 +12,10 @@ const excuseLimit = time.Second
 // silence measures how long the node has left ticks unanswered, and does not count the time in which
 // somebody had no CPU (docs/decisions/025): what a tick came late is this process's lateness; where an
 // answer lies unread, that is this process's too; and while the node's process runs or waits to run,
-// which the kernel tells of one on this machine, it is slow and not stalled. So what is counted is the
-// time in which everybody could have gone on and the node did not.
+// which the kernel tells of one on this machine, it is slow and not stalled. Nor does it count what the
+// network takes (docs/decisions/039): the time in which it holds up ticks or answers while others get
+// through, and one round trip, without which nothing lost can come again. So what is
+// counted is the time in which everybody could have gone on and the node did not.
 //
 // It belongs to the goroutine that sends the ticks.
 type silence struct {
@@ -22,13 +24,17 @@ type silence struct {
 	last    int64         // when the last look was
 	answer  int64         // when an answer was last seen to have come
 	counted time.Duration // since then
+	trip    time.Duration // there and back, at the last look
 	busy    time.Duration // of the node's process, at the last look
 	known   bool          // busy is
 }
 
 // kernel is what this machine's kernel tells of the connection. A nil one tells nothing.
 type kernel interface {
-	unread() bool                      // something has come in that this process has not read
+	unread() bool // something has come in that this process has not read
+
+	// network: it holds something up, and goes on; and how long a round trip takes.
+	network() (holds bool, roundTrip time.Duration)
 	busy() (ns time.Duration, ok bool) // how long the node's threads have run, or waited to, together
 }
 
@@ -45,7 +51,7 @@ func (s *silence) look(now int64, answered, waiting bool) time.Duration {
 	if whole := time.Duration(now - s.answer); whole >= excuseLimit {
 		return whole
 	}
-	return s.counted
+	return max(0, s.counted-s.trip)
 }
 
 // excuse is how much of the time since the last look the kernel excuses.
@@ -53,7 +59,8 @@ func (s *silence) excuse() time.Duration {
 	if s.kernel == nil {
 		return 0
 	}
-	if s.kernel.unread() {
+	var holds bool
+	if holds, s.trip = s.kernel.network(); holds || s.kernel.unread() {
 		return tickEvery
 	}
 	before, known := s.busy, s.known

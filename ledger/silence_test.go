@@ -8,15 +8,19 @@ import (
 // fakeKernel tells what a test wants.
 type fakeKernel struct {
 	waits bool          // something is unread
+	holds bool          // the network, ticks or answers
+	trip  time.Duration // there and back
 	ran   time.Duration // of the node
 	blind bool
 }
 
-func (k *fakeKernel) unread() bool                { return k.waits }
-func (k *fakeKernel) busy() (time.Duration, bool) { return k.ran, !k.blind }
+func (k *fakeKernel) unread() bool                   { return k.waits }
+func (k *fakeKernel) network() (bool, time.Duration) { return k.holds, k.trip }
+func (k *fakeKernel) busy() (time.Duration, bool)    { return k.ran, !k.blind }
 
 // Goal: only time counts as the node's silence in which this process and the node had a CPU: neither
-// what a tick came late, nor what lies unread, nor what the node's process ran or waited to. A node
+// what a tick came late, nor what lies unread, nor what the node's process ran or waited to; nor while the
+// network sends again what it has lost, and one round trip. A node
 // that stands still is noticed all the same, and after a second nothing excuses it. Method: ten ticks
 // without an answer, in each of these situations.
 func TestSilenceIsNotStarvation(t *testing.T) {
@@ -33,6 +37,9 @@ func TestSilenceIsNotStarvation(t *testing.T) {
 		"a disk that hangs":                  {&fakeKernel{}, tickEvery, ms, true},
 		"this process gets no CPU":           {nil, 2 * tickEvery, 0, false},
 		"this process did not read":          {&fakeKernel{waits: true}, tickEvery, 0, false},
+		"the network loses packets":          {&fakeKernel{holds: true}, tickEvery, 0, false},
+		"the network is slow":                {&fakeKernel{trip: 120 * ms}, tickEvery, 0, false},
+		"stopped, on a slow network":         {&fakeKernel{trip: 80 * ms}, tickEvery, 0, true},
 		"the node gets no CPU":               {&fakeKernel{}, tickEvery, tickEvery, false},
 		"the node is busy on several CPUs":   {&fakeKernel{}, tickEvery, 4 * tickEvery, false},
 		"excused for more than a second":     {&fakeKernel{}, 2 * tickEvery, 8 * tickEvery, false},
