@@ -18,7 +18,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-data load-programs slo perf-gate perf-prove help
+.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-data load-programs slo perf-gate perf-prove chaos chaos-test help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,12 @@ load-programs: build ## the lines of docs/performance.md for k6, wrk, vegeta and
 
 slo: build ## every figure of the performance contract against its target, SLOTIME each
 	@$(GO) run ./bench/svc-wallet-bench slo -duration $(SLOTIME)
+
+chaos: build ## the write mix over a network that is slow, lossy and cut, between sidecar and node; takes root, no netem
+	@$(GO) run ./bench/svc-wallet-bench chaos $(PERF_FLAGS)
+
+chaos-test: ## its short form; skipped where no network can be made
+	$(GO) test -vet=off -count=1 -tags chaos -run TestChaos -v ./bench/svc-wallet-bench
 
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)

@@ -24,7 +24,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,12 +51,14 @@ type Rig struct {
 
 // New makes a rig without processes: a folder under the temporary one, a certificate and a token of the program
 // binary.
-func New(ctx context.Context, binary string) (r *Rig, err error) {
+func New(ctx context.Context, binary string) (r *Rig, err error) { return newRig(ctx, binary, nil) }
+
+func newRig(ctx context.Context, binary string, far *Far) (r *Rig, err error) {
 	r = &Rig{binary: binary}
 	if r.dir, err = os.MkdirTemp("", "svc-wallet-rig"); err != nil {
 		return nil, err
 	}
-	if err := r.credentials(ctx); err != nil {
+	if err := r.credentials(ctx, far.ips()...); err != nil {
 		return nil, errors.Join(err, r.Stop())
 	}
 	return r, nil
@@ -66,7 +67,12 @@ func New(ctx context.Context, binary string) (r *Rig, err error) {
 // Start makes a rig and runs the program binary as a node and a sidecar. env, `NAME=value`, is the sidecar's
 // besides this process's own.
 func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error) {
-	if r, err = New(ctx, binary); err != nil {
+	return StartFar(ctx, binary, nil, env...)
+}
+
+// StartFar is Start with the node far away, and mTLS between the two; nil is the machine's own socket.
+func StartFar(ctx context.Context, binary string, far *Far, env ...string) (r *Rig, err error) {
+	if r, err = newRig(ctx, binary, far); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -80,11 +86,12 @@ func Start(ctx context.Context, binary string, env ...string) (r *Rig, err error
 	}
 	_, commit, _ := strings.Cut(string(version), "commit")
 	r.Revision, _, _ = strings.Cut(strings.TrimSpace(commit), "\n")
-	socket := "unix:" + r.Path("ledger.sock")
-	if r.Node, err = Run(ctx, exec.Command(binary, "ledger", "--data", r.Path("ledger"), "--listen", socket)); err != nil { //nolint:gosec,noctx // the program under test; Stop ends it
+	at, err := r.startNode(ctx, far)
+	if err != nil {
 		return r, err
 	}
-	serve := exec.Command(binary, "serve", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--ledger", socket, //nolint:gosec,noctx // as above
+	env = append(env, r.trusts(far)...)
+	serve := exec.Command(binary, "serve", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--ledger", at, //nolint:gosec,noctx // the program under test; Stop ends it
 		"--root-keys", r.Path("root.keys"), "--tls-cert", r.Path("tls.crt"), "--tls-key", r.Path("tls.key"))
 	serve.Env = append(os.Environ(), env...)
 	begun := time.Now()
@@ -142,8 +149,8 @@ func (r *Rig) Stop() error {
 	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
 }
 
-// credentials makes a root key, a certificate for 127.0.0.1 and a token.
-func (r *Rig) credentials(ctx context.Context) error {
+// credentials makes a root key, a certificate for 127.0.0.1 and other addresses, and a token.
+func (r *Rig) credentials(ctx context.Context, ips ...net.IP) error {
 	var root [32]byte
 	_, _ = rand.Read(root[:]) // never fails (since Go 1.24)
 	if err := os.WriteFile(r.Path("root.keys"), []byte("k1 "+hex.EncodeToString(root[:])+"\n"), 0o600); err != nil {
@@ -157,7 +164,7 @@ func (r *Rig) credentials(ctx context.Context) error {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "rig"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage: x509.KeyUsageDigitalSignature, IPAddresses: append(ips, net.IPv4(127, 0, 0, 1)),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -298,99 +305,6 @@ func (p *Process) Stop() error {
 		return fmt.Errorf("%v: %w\n%s", p.cmd.Args, p.err, p.tail())
 	}
 	return nil
-}
-
-// CPU is what the process has used since its start. Linux counts it in hundredths of a second.
-func (p *Process) CPU() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	_, fields, _ := strings.Cut(string(stat), ") ") // the name may hold anything
-	var state string
-	var skip int64
-	var user, system int64
-	_, err = fmt.Sscan(fields, &state, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
-	return time.Duration(user+system) * 10 * time.Millisecond, err
-}
-
-// RSS is how much of the machine's memory the process has, in bytes.
-func (p *Process) RSS() (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	var size, resident int64
-	_, err = fmt.Sscan(string(text), &size, &resident)
-	return resident * int64(os.Getpagesize()), err
-}
-
-// FDs is how many files and connections the process has open.
-func (p *Process) FDs() (int, error) {
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
-	return len(open), err
-}
-
-// TreeCPU is what the process and all that it has started have used, also those that have ended.
-func (p *Process) TreeCPU() (sum time.Duration, err error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	parents, used := map[int]int{}, map[int]time.Duration{}
-	for _, file := range stats {
-		text, err := os.ReadFile(file) //nolint:gosec // a file of the kernel's
-		if err != nil {
-			continue // it has ended
-		}
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		_, fields, _ := strings.Cut(string(text), ") ")
-		at := strings.Fields(fields) // from the third on: proc(5)
-		parents[pid], _ = strconv.Atoi(at[1])
-		for _, ticks := range at[11:15] { // its own, user and system, and those of children that have ended
-			n, _ := strconv.ParseInt(ticks, 10, 64)
-			used[pid] += time.Duration(n) * 10 * time.Millisecond
-		}
-	}
-	for pid, cpu := range used {
-		for at := pid; at > 1; at = parents[at] {
-			if at == p.cmd.Process.Pid {
-				sum += cpu
-				break
-			}
-		}
-	}
-	return sum, err
-}
-
-// Listens is the address that the process has told under a name.
-func (p *Process) Listens(name string) string { return p.listens[name] }
-
-// Written is how many bytes the process has written, to files and to sockets.
-func (p *Process) Written() (n int64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), "wchar: ")
-	_, err = fmt.Sscan(rest, &n)
-	return n, err
-}
-
-// Waited is how long the process's threads have waited for a CPU, together. A thread that ends takes
-// its time along, and few do.
-func (p *Process) Waited() (sum time.Duration, err error) {
-	tasks := fmt.Sprintf("/proc/%d/task", p.cmd.Process.Pid)
-	threads, err := os.ReadDir(tasks)
-	for _, thread := range threads {
-		text, err := os.ReadFile(filepath.Join(tasks, thread.Name(), "schedstat")) //nolint:gosec // a file of the kernel's
-		if err != nil {
-			continue // it has ended
-		}
-		var ran, waited time.Duration
-		if _, err := fmt.Sscan(string(text), (*int64)(&ran), (*int64)(&waited)); err != nil {
-			return 0, err
-		}
-		sum += waited
-	}
-	return sum, err
 }
 
 // Signal sends the process a signal.

@@ -23,13 +23,14 @@ import (
 	"time"
 )
 
-const usage = `usage: svc-wallet-bench run|slo|gate|prove|peers [flags]
+const usage = `usage: svc-wallet-bench run|slo|gate|prove|peers|chaos [flags]
 
   run    one scenario: read_heavy, write_mix, replay_backpressure, adversarial_transport
   slo    every figure of the contract, measured against its target
   gate   a build against another, in turn: fails where it is worse than the contract allows
   prove  that the gate holds: regressions are planted and must trip it, and a build against itself must not
   peers  what the same requests cost elsewhere, in turn: a bare handler, nginx, HAProxy, PostgreSQL
+  chaos  the write mix over a slow and lossy network to the node, and over one that is cut; takes root
 
 svc-wallet-bench COMMAND -h lists the flags.
 `
@@ -41,7 +42,7 @@ func main() {
 	if len(os.Args) > 1 {
 		command = os.Args[1]
 	}
-	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "answer": answer}
+	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "chaos": chaos, "answer": answer}
 	do := commands[command]
 	if do == nil {
 		fmt.Fprint(os.Stderr, usage)

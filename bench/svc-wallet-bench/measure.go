@@ -37,6 +37,13 @@ func measure(ctx context.Context, o *options) (result *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
+	return measureOn(ctx, o, r, phases, func(ctx context.Context, l *load, p *phase) (phaseResult, error) { return l.phase(ctx, p) })
+}
+
+// measureOn runs phases on a rig, each by what do does, and counts the money.
+func measureOn(
+	ctx context.Context, o *options, r *rig.Rig, phases []phase, do func(context.Context, *load, *phase) (phaseResult, error),
+) (result *Result, err error) {
 	l := &load{o: o, rig: r, pool: newPool(o.accounts)}
 	defer l.crowd(0)
 	l.crowd(o.connections)
@@ -50,7 +57,7 @@ func measure(ctx context.Context, o *options) (result *Result, err error) {
 				return nil, err
 			}
 		}
-		p, err := l.phase(ctx, &phases[i])
+		p, err := do(ctx, l, &phases[i])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", phases[i].name, err)
 		}
