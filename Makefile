@@ -18,7 +18,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-data load-programs slo perf-gate perf-prove chaos chaos-test help
+.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-grow bench-data load-programs slo perf-gate perf-prove chaos chaos-test help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,10 @@ load-programs: build ## the lines of docs/performance.md for k6, wrk, vegeta and
 
 slo: build ## every figure of the performance contract against its target, SLOTIME each
 	@$(GO) run ./bench/svc-wallet-bench slo -duration $(SLOTIME)
+
+bench-grow: build ## what payments and reads cost as accounts, connections, batches and the history grow; half an hour
+	@$(GO) build -o bin/svc-wallet-bench ./bench/svc-wallet-bench && for by in accounts connections batch history; do \
+	  bin/svc-wallet-bench grow -by $$by $(PERF_FLAGS) || exit 1; done
 
 chaos: build ## the write mix over a network that is slow, lossy and cut, between sidecar and node; takes root, no netem
 	@$(GO) run ./bench/svc-wallet-bench chaos $(PERF_FLAGS)

@@ -100,6 +100,16 @@ func TestRuns(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bin, "svc-wallet/cmd/svc-wallet").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	t.Run("growth", func(t *testing.T) {
+		var out strings.Builder
+		o := options{bin: bin, duration: 2 * time.Second, connections: 8, accounts: 100, quiet: true, closed: true}
+		if err := growOld(t.Context(), &o, 2, &out); err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 5 || strings.Fields(lines[4])[0] <= strings.Fields(lines[3])[0] {
+			t.Errorf("no two parts of one run:\n%s", &out)
+		}
+	})
 	for _, scenario := range scenarioNames() {
 		t.Run(scenario, func(t *testing.T) {
 			o := options{bin: bin, scenario: scenario, duration: 2 * time.Second, rate: 200, connections: 8, accounts: 500, quiet: true}

@@ -23,13 +23,14 @@ import (
 	"time"
 )
 
-const usage = `usage: svc-wallet-bench run|slo|gate|prove|peers|chaos [flags]
+const usage = `usage: svc-wallet-bench run|slo|gate|prove|peers|grow|chaos [flags]
 
   run    one scenario: read_heavy, write_mix, replay_backpressure, adversarial_transport
   slo    every figure of the contract, measured against its target
   gate   a build against another, in turn: fails where it is worse than the contract allows
   prove  that the gate holds: regressions are planted and must trip it, and a build against itself must not
   peers  what the same requests cost elsewhere, in turn: a bare handler, nginx, HAProxy, PostgreSQL
+  grow   what payments and reads cost as accounts, connections, batches or the history grow
   chaos  the write mix over a slow and lossy network to the node, and over one that is cut; takes root
 
 svc-wallet-bench COMMAND -h lists the flags.
@@ -42,7 +43,7 @@ func main() {
 	if len(os.Args) > 1 {
 		command = os.Args[1]
 	}
-	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "chaos": chaos, "answer": answer}
+	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "grow": grow, "chaos": chaos, "answer": answer}
 	do := commands[command]
 	if do == nil {
 		fmt.Fprint(os.Stderr, usage)
@@ -66,6 +67,7 @@ type options struct {
 	accounts    int
 	closed      bool
 	quiet       bool
+	env         []string // of the sidecar
 }
 
 func (o *options) flags(fs *flag.FlagSet) {

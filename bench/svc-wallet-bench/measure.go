@@ -32,12 +32,19 @@ func measure(ctx context.Context, o *options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := rig.Start(ctx, o.bin, unlimited()...)
+	return measurePhases(ctx, o, phases, (*load).phase)
+}
+
+// measurePhases runs phases on processes of their own, each by what do does.
+func measurePhases(
+	ctx context.Context, o *options, phases []phase, do func(*load, context.Context, *phase) (phaseResult, error),
+) (result *Result, err error) {
+	r, err := rig.Start(ctx, o.bin, append(unlimited(), o.env...)...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
-	return measureOn(ctx, o, r, phases, func(ctx context.Context, l *load, p *phase) (phaseResult, error) { return l.phase(ctx, p) })
+	return measureOn(ctx, o, r, phases, func(ctx context.Context, l *load, p *phase) (phaseResult, error) { return do(l, ctx, p) })
 }
 
 // measureOn runs phases on a rig, each by what do does, and counts the money.
