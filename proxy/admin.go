@@ -2,12 +2,8 @@ package proxy
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/http/pprof" // served on the admin listener only, never by the default mux
 	"slices"
 	"strconv"
 	"strings"
@@ -20,35 +16,12 @@ import (
 	"svc-wallet/ledger"
 )
 
-// Bounds of the admin listener. It serves operators and scrapers, so they are wide, but a
-// forgotten curl must not hold it for ever.
-const (
-	adminConns        = 64
-	adminHeaderBytes  = 16 << 10
-	adminBodyBytes    = 1 << 10
-	adminReadTimeout  = 10 * time.Second
-	adminWriteTimeout = 90 * time.Second // a CPU profile of 60 s fits
-	adminIdleTimeout  = time.Minute
-)
+const adminBodyBytes = 1 << 10
 
-func listenAdmin(addr string) (net.Listener, error) {
-	ln, err := host.Listen(addr, host.ListenOptions{Remote: true}) // where an operator says so
-	if err != nil {
-		return nil, fmt.Errorf("bind the admin listener: %w", err)
-	}
-	return host.Limit(ln, adminConns), nil
-}
-
-// newAdmin is CONTRACT §4's listener. It speaks plain HTTP and asks for no token, because it is on
-// loopback unless an operator says otherwise.
+// newAdmin is CONTRACT §4's listener.
 func (s *Server) newAdmin(cfg *config.Config) *http.Server {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.metrics.handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		host.WriteJSON(w, http.StatusOK, map[string]string{"status": "ok"})
-	})
+	mux := host.AdminRoutes(s.metrics.handler(), s.deps.Build)
 	mux.HandleFunc("GET /readyz", s.adminReady)
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { host.WriteJSON(w, http.StatusOK, s.deps.Build) })
 	mux.HandleFunc("GET /openapi.yaml", s.adminOpenAPI)
 	mux.HandleFunc("GET /config", s.adminConfig)
 	mux.HandleFunc("POST /drain", s.adminDrain)
@@ -56,25 +29,7 @@ func (s *Server) newAdmin(cfg *config.Config) *http.Server {
 	mux.HandleFunc("GET /log-level", s.adminLevel)
 	mux.HandleFunc("PUT /log-level", s.adminSetLevel)
 	mux.Handle("GET /hystrix.stream", unhurried(ledger.BreakerStream()))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	bind, _ := host.ParseListenAddr(cfg.MetricsAddr)
-	server := &http.Server{
-		Handler: host.Guard(mux, bind.IsLocal(), func(w http.ResponseWriter, why string) { // no web page may drain, read or profile
-			http.Error(w, why, http.StatusForbidden)
-		}),
-		ReadHeaderTimeout: adminReadTimeout,
-		ReadTimeout:       adminReadTimeout,
-		WriteTimeout:      adminWriteTimeout,
-		IdleTimeout:       adminIdleTimeout,
-		MaxHeaderBytes:    adminHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // it may quote requests
-	}
-	host.ServeRequests(server)
-	return server
+	return host.NewAdmin(cfg.MetricsAddr, mux)
 }
 
 func (s *Server) adminReady(w http.ResponseWriter, _ *http.Request) {

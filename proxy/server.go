@@ -198,7 +198,7 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return fmt.Errorf("bind the wallet listener: %w", err)
 	}
-	if s.adminLn, err = listenAdmin(s.cfg.MetricsAddr); err != nil {
+	if s.adminLn, err = host.ListenAdmin(s.cfg.MetricsAddr); err != nil {
 		_ = ln.Close()
 		return err
 	}
