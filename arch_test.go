@@ -49,7 +49,7 @@ var imports = map[string]string{
 // in one place.
 var homes = map[string][]string{
 	"github.com/valyala/fasthttp":            {"proxy", "bench/svc-wallet-bench"},
-	"github.com/prometheus/client_golang":    {"proxy/metrics.go", "xds/control/metrics.go"},
+	"github.com/prometheus/client_golang":    {"proxy/metrics.go", "ledger/node/metrics.go", "xds/control/metrics.go"},
 	"github.com/panjf2000/ants":              {"ledger/committer.go"},
 	"github.com/afex/hystrix-go":             {"ledger/breaker.go"},
 	"github.com/envoyproxy/go-control-plane": {"xds", "xds/control"},

@@ -14,6 +14,7 @@ import (
 func controlCommand(hup <-chan os.Signal) *cobra.Command {
 	var o control.Options
 	var certs tlsFlags
+	var debug admin
 	var logs logFlags
 	cmd := &cobra.Command{
 		Use:   "control --limits FILE|FOLDER --listen unix:PATH|HOST:PORT",
@@ -39,7 +40,7 @@ file is gone.`,
 			if len(o.ClientIDs)+len(o.BindNodes) > 0 && o.TLS == nil {
 				return usageError{errors.New("--client-id and --bind-node mean nothing without --tls-ca")}
 			}
-			return join(runControl(cmd.Context(), o, files, hup))
+			return join(runControl(cmd.Context(), o, &debug, files, hup))
 		},
 	}
 	f := cmd.Flags()
@@ -54,12 +55,13 @@ file is gone.`,
 	f.StringVar(&o.Names.Runtime, "runtime-name", "svc-wallet.runtime", "name of the runtime layer")
 	f.IntVar(&o.MaxSidecars, "max-sidecars", 10_000, "sidecars that are known at once; those that left longest ago are forgotten first")
 	f.BoolVar(&o.AllowEmpty, "allow-empty", false, "start on a folder without a document, or without that of a group that had one, which lifts what was pushed before")
+	debug.bind(f)
 	logs.bind(f)
 	return cmd
 }
 
 // runControl makes the control plane, binds its listeners and serves until ctx ends.
-func runControl(ctx context.Context, o control.Options, files *host.Files, hup <-chan os.Signal) error {
+func runControl(ctx context.Context, o control.Options, debug *admin, files *host.Files, hup <-chan os.Signal) error {
 	plane, err := control.New(o)
 	if err != nil {
 		return err
@@ -71,6 +73,10 @@ func runControl(ctx context.Context, o control.Options, files *host.Files, hup <
 	if addr := plane.APIAddr(); addr != nil {
 		log = log.WithField("api", addr.String())
 	}
-	log.Info("listening")
-	return watched(ctx, files, hup, plane.Reload, plane.Run)
+	said, err := debug.listen(plane.Metrics(), log)
+	if err != nil {
+		return errors.Join(err, plane.Close())
+	}
+	said.Info("listening")
+	return watched(ctx, files, hup, plane.Reload, debug.beside(plane.Run))
 }

@@ -21,6 +21,7 @@ type ledgerOptions struct {
 	listen, group string
 	retention     time.Duration
 	tls           tlsFlags
+	admin         admin
 }
 
 func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
@@ -42,7 +43,11 @@ func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log.WithField("addr", n.listener.Addr().String()).Info("listening")
+			said, err := n.admin.listen(node.Metrics(n.engine), log.WithField("addr", n.listener.Addr().String()))
+			if err != nil {
+				return join(err, n.close())
+			}
+			said.Info("listening")
 			return n.run(cmd.Context(), hup)
 		},
 	}
@@ -53,6 +58,7 @@ func ledgerCommand(hup <-chan os.Signal) *cobra.Command {
 	f.StringVar(&o.group, "socket-group", "", "group that may connect to unix:PATH, besides the user; a name or a number")
 	o.tls.bind(f, "client-ca", "for HOST:PORT")
 	f.DurationVar(&o.retention, "retention", 0, "remove payments older than this, 720h or more; 0 keeps them for ever")
+	o.admin.bind(f)
 	logs.bind(f)
 	cmd.AddCommand(verifyStoreCommand())
 	return cmd
@@ -64,6 +70,7 @@ type ledgerNode struct {
 	listener net.Listener
 	files    *host.Files // of certificates and keys
 	opts     node.ServeOptions
+	admin    admin
 }
 
 // openNode opens the engine and the listener; nothing runs yet. The engine comes first: a store
@@ -82,7 +89,7 @@ func openNode(o ledgerOptions, log *logrus.Logger, now func() int64) (*ledgerNod
 	if err != nil {
 		return nil, join(err, engine.Close())
 	}
-	return &ledgerNode{engine, ln, files, node.ServeOptions{TLS: tlsConfig, Log: log}}, nil
+	return &ledgerNode{engine, ln, files, node.ServeOptions{TLS: tlsConfig, Log: log}, o.admin}, nil
 }
 
 func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine, error) {
@@ -106,9 +113,9 @@ func (o *ledgerOptions) open(log *logrus.Logger, now func() int64) (node.Engine,
 
 // run serves until ctx ends, then closes the store.
 func (n *ledgerNode) run(ctx context.Context, hup <-chan os.Signal) error {
-	err := watched(ctx, n.files, hup, func() {}, func(ctx context.Context) error {
+	err := watched(ctx, n.files, hup, func() {}, n.admin.beside(func(ctx context.Context) error {
 		return node.Serve(ctx, n.listener, n.engine, n.opts)
-	})
+	}))
 	return join(err, n.engine.Close())
 }
 

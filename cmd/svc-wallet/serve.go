@@ -138,7 +138,7 @@ func (s *sidecar) build(cfg *config.Config, breaker *ledger.Breaker, clock *cloc
 		Live: s.live, Stack: s.stack, Keys: &s.keys.ring, Files: s.files, Committer: s.committer, Reader: s.reader, Breaker: breaker,
 		Endpoints: s.client, Standing: s.client,
 		Metrics: metrics, Log: s.log, Now: clock.Now, Clock: clock, Entropy: rand.Reader,
-		Build: proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features}, OpenAPI: docs.OpenAPI,
+		Build: build(), OpenAPI: docs.OpenAPI,
 	}
 	if cfg.XDS.On() {
 		if s.plane, err = s.follow(cfg, clock); err != nil {

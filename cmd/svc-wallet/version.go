@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"svc-wallet/proxy"
 )
 
 // version and revision are set by the linker (see Makefile).
@@ -23,11 +25,15 @@ func versionCommand() *cobra.Command {
 		Short: "Print version, commit, Go and features",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "svc-wallet %s\ncommit   %s\ngo       %s\nfeatures %s\n",
-				version, commit(), runtime.Version(), features)
+			b := build()
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "svc-wallet %s\ncommit   %s\ngo       %s\nfeatures %s\n", b.Version, b.Commit, b.Go, b.Features)
 			return err
 		},
 	}
+}
+
+func build() proxy.Build {
+	return proxy.Build{Version: version, Commit: commit(), Go: runtime.Version(), Features: features}
 }
 
 // commit is what the Makefile or else the Go tool recorded of the checkout; builds without either

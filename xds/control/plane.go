@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -296,6 +297,9 @@ func (p *Plane) Close() error {
 	}
 	return err
 }
+
+// Metrics are what the API serves under /metrics.
+func (p *Plane) Metrics() http.Handler { return p.metrics.handler() }
 
 // Run serves until ctx ends, then ends the streams and waits for everything that it started.
 func (p *Plane) Run(ctx context.Context) error {
