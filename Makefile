@@ -18,7 +18,7 @@ PACKAGES   = ./...
 COVERED    = ./wallet ./filters/... ./ledger ./ledger/node ./config ./proxy ./xds ./xds/control
 COVER_MIN  = 90
 
-.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-grow bench-data load-programs slo perf-gate perf-prove chaos chaos-test help
+.PHONY: run test check build lint generate generated fuzz cover live clients bench bench-xds bench-compare bench-refusals bench-peers bench-grow bench-data load-programs slo perf-gate perf-prove profile chaos chaos-test help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-compare: build ## this build against that of BASE (a revision), in turn: r
 
 bench-refusals: build ## what each kind of refused request costs, against a payment
 	@$(GO) run ./bench/refusals -bin bin/svc-wallet
+
+profile: build ## CPU, memory, contention, trace and flame graph of each process under a scenario, into bin/profiles
+	@$(GO) run ./bench/svc-wallet-bench profile $(PERF_FLAGS)
 
 perf-gate: build ## this build against that of PERF_BASE, in turn, by the gates of the performance contract
 	@set -e; tmp=$$(mktemp -d); trap 'git worktree remove --force $$tmp/src; rm -r $$tmp' EXIT; \

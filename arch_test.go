@@ -63,6 +63,7 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":                 {"cmd/svc-wallet"},
 	"lukechampine.com/uint128":               {"wallet/amount.go"},
 	"github.com/jackc/pgx":                   {"bench/svc-wallet-bench"},
+	"github.com/google/pprof":                {"bench/svc-wallet-bench"},
 	"github.com/getkin/kin-openapi":          {"bench/apicheck"},
 	"github.com/santhosh-tekuri/jsonschema":  {"bench/apicheck"},
 	"github.com/oklog/ulid":                  {"wallet", "ledger/node", "proxy", "cmd/svc-wallet"},

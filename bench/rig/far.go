@@ -19,9 +19,9 @@ func (f *Far) ips() []net.IP {
 	return []net.IP{f.IP}
 }
 
-// startNode starts the node, and returns where it listens.
-func (r *Rig) startNode(ctx context.Context, far *Far) (at string, err error) {
-	args := []string{"ledger", "--data", r.Path("ledger"), "--listen"}
+// startNode starts the node, with flags of its own, and returns where it listens.
+func (r *Rig) startNode(ctx context.Context, far *Far, flags ...string) (at string, err error) {
+	args := append(append([]string{"ledger"}, flags...), "--data", r.Path("ledger"), "--listen")
 	if far == nil {
 		at = "unix:" + r.Path("ledger.sock")
 		r.Node, err = Run(ctx, exec.Command(r.binary, append(args, at)...)) //nolint:gosec,noctx // the program under test; Stop ends it

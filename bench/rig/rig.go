@@ -43,6 +43,7 @@ type Rig struct {
 	TLS       *tls.Config // trusts the sidecar
 	Node      *Process
 	Sidecar   *Process
+	Control   *Process      // nil: nothing is pushed
 	Ready     time.Duration // from the sidecar's start until it takes payments
 	Revision  string        // the program's, by itself
 
@@ -75,35 +76,38 @@ func StartFar(ctx context.Context, binary string, far *Far, env ...string) (r *R
 	if r, err = newRig(ctx, binary, far); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Stop())
-		}
-	}()
-	version, err := exec.CommandContext(ctx, binary, "version").Output()
+	if err := r.start(ctx, far, env); err != nil {
+		return r, errors.Join(err, r.Stop())
+	}
+	return r, nil
+}
+
+// start runs the node, with flags of its own, and the sidecar.
+func (r *Rig) start(ctx context.Context, far *Far, env []string, node ...string) error {
+	version, err := exec.CommandContext(ctx, r.binary, "version").Output() //nolint:gosec // the program under test
 	if err != nil {
-		return r, err
+		return err
 	}
 	_, commit, _ := strings.Cut(string(version), "commit")
 	r.Revision, _, _ = strings.Cut(strings.TrimSpace(commit), "\n")
-	at, err := r.startNode(ctx, far)
+	at, err := r.startNode(ctx, far, node...)
 	if err != nil {
-		return r, err
+		return err
 	}
 	env = append(env, r.trusts(far)...)
-	serve := exec.Command(binary, "serve", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--ledger", at, //nolint:gosec,noctx // the program under test; Stop ends it
+	serve := exec.Command(r.binary, "serve", "--bind", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--ledger", at, //nolint:gosec,noctx // the program under test; Stop ends it
 		"--root-keys", r.Path("root.keys"), "--tls-cert", r.Path("tls.crt"), "--tls-key", r.Path("tls.key"))
 	serve.Env = append(os.Environ(), env...)
 	begun := time.Now()
 	if r.Sidecar, err = Run(ctx, serve); err != nil {
-		return r, err
+		return err
 	}
 	if r.Addr, r.AdminAddr = r.Sidecar.listens["addr"], r.Sidecar.listens["admin_addr"]; r.Addr == "" || r.AdminAddr == "" {
-		return r, fmt.Errorf("%s did not say where it listens", binary)
+		return fmt.Errorf("%s did not say where it listens", r.binary)
 	}
 	err = r.ready(ctx)
 	r.Ready = time.Since(begun)
-	return r, err
+	return err
 }
 
 // Path is a file in the rig's folder. tls.crt and tls.key are the certificate, for 127.0.0.1.
@@ -141,7 +145,7 @@ func (r *Rig) Verify(ctx context.Context) (report Report, err error) {
 // Stop ends the processes, waits for them and removes the folder.
 func (r *Rig) Stop() error {
 	var errs []error
-	for _, p := range []*Process{r.Sidecar, r.Node} {
+	for _, p := range []*Process{r.Sidecar, r.Control, r.Node} {
 		if p != nil {
 			errs = append(errs, p.Stop())
 		}
@@ -270,8 +274,11 @@ func (p *Process) read(pipe io.ReadCloser, listening chan<- struct{}) {
 		if told || json.Unmarshal(scan.Bytes(), &line) != nil {
 			continue
 		}
+		if event, ours := line["event"]; ours && event != "listening" {
+			continue
+		}
 		for key, value := range line {
-			if text, ok := value.(string); ok && strings.HasSuffix(key, "addr") {
+			if text, ok := value.(string); ok && (strings.HasSuffix(key, "addr") || key == "api") {
 				p.listens[key], told = text, true
 			}
 		}

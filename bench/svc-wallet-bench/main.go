@@ -3,6 +3,7 @@
 // see and what it costs.
 //
 //	svc-wallet-bench run --scenario write_mix --rate 2500 --duration 1m --html report.html
+//	svc-wallet-bench profile --scenario write_mix --duration 1m
 //	svc-wallet-bench slo --duration 1m
 //
 // Requests arrive at a constant rate, whatever the answers do, and a latency is counted from the time at
@@ -23,15 +24,16 @@ import (
 	"time"
 )
 
-const usage = `usage: svc-wallet-bench run|slo|gate|prove|peers|grow|chaos [flags]
+const usage = `usage: svc-wallet-bench run|profile|slo|gate|prove|peers|grow|chaos [flags]
 
-  run    one scenario: read_heavy, write_mix, replay_backpressure, adversarial_transport
-  slo    every figure of the contract, measured against its target
-  gate   a build against another, in turn: fails where it is worse than the contract allows
-  prove  that the gate holds: regressions are planted and must trip it, and a build against itself must not
-  peers  what the same requests cost elsewhere, in turn: a bare handler, nginx, HAProxy, PostgreSQL
-  grow   what payments and reads cost as accounts, connections, batches or the history grow
-  chaos  the write mix over a slow and lossy network to the node, and over one that is cut; takes root
+  run      one scenario: read_heavy, write_mix, replay_backpressure, adversarial_transport
+  profile  where a scenario's CPU, memory and waiting go, in sidecar, node and control plane
+  slo      every figure of the contract, measured against its target
+  gate     a build against another, in turn: fails where it is worse than the contract allows
+  prove    that the gate holds: regressions are planted and must trip it, and a build against itself must not
+  peers    what the same requests cost elsewhere, in turn: a bare handler, nginx, HAProxy, PostgreSQL
+  grow     what payments and reads cost as accounts, connections, batches or the history grow
+  chaos    the write mix over a slow and lossy network to the node, and over one that is cut; takes root
 
 svc-wallet-bench COMMAND -h lists the flags.
 `
@@ -43,7 +45,7 @@ func main() {
 	if len(os.Args) > 1 {
 		command = os.Args[1]
 	}
-	commands := map[string]func(context.Context, []string) error{"run": run, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "grow": grow, "chaos": chaos, "answer": answer}
+	commands := map[string]func(context.Context, []string) error{"run": run, "profile": profiles, "slo": slo, "gate": gate, "prove": prove, "peers": peers, "grow": grow, "chaos": chaos, "answer": answer}
 	do := commands[command]
 	if do == nil {
 		fmt.Fprint(os.Stderr, usage)
@@ -79,15 +81,20 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.BoolVar(&o.quiet, "quiet", false, "no progress line")
 }
 
+// workload are the flags that say what is sent.
+func (o *options) workload(fs *flag.FlagSet) {
+	fs.StringVar(&o.scenario, "scenario", "write_mix", strings.Join(scenarioNames(), ", "))
+	fs.StringVar(&o.mix, "mix", "", "shares instead of the scenario's, such as balance=90,tx=5,transfer=5")
+	fs.Float64Var(&o.rate, "rate", 2500, "requests a second")
+	fs.BoolVar(&o.closed, "closed", false, "closed loop: each connection sends when it was answered, as fast as it can")
+}
+
 func run(ctx context.Context, args []string) error {
 	var o options
 	var baseline, jsonFile, htmlFile string
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	o.flags(fs)
-	fs.StringVar(&o.scenario, "scenario", "write_mix", strings.Join(scenarioNames(), ", "))
-	fs.StringVar(&o.mix, "mix", "", "shares instead of the scenario's, such as balance=90,tx=5,transfer=5")
-	fs.Float64Var(&o.rate, "rate", 2500, "requests a second")
-	fs.BoolVar(&o.closed, "closed", false, "closed loop: each connection sends when it was answered, as fast as it can")
+	o.workload(fs)
 	fs.StringVar(&baseline, "baseline", "", "result to compare with; what is worse than the gates allow fails where it was measured on a machine like this one")
 	fs.StringVar(&jsonFile, "json", "", "file for the result")
 	fs.StringVar(&htmlFile, "html", "", "file for the report")
