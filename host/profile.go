@@ -13,7 +13,7 @@ import (
 // Bounds of a profile. net/http/pprof has none: it moves the write deadline on for as long as it is asked to.
 const (
 	maxProfile = time.Minute
-	maxTrace   = 10 * time.Second // what its reader is slow to take stays in memory, some 10 MB a second under load
+	maxTrace   = 10 * time.Second // what its reader is slow to take stays in memory, some MB a second under load
 )
 
 // Rates while contention is watched: one event in mutexFraction, and each wait of blockNanos or longer

@@ -153,7 +153,9 @@ func (g *flame) draw(f *frame, x int64, depth int) {
 func fitting(function string, chars int) string {
 	before, _, _ := strings.Cut(function, "[") // a type argument has a path of its own
 	name := function[strings.LastIndexByte(before, '/')+1:]
-	if last := name[strings.LastIndexByte(name, '.')+1:]; utf8.RuneCountInString(name) > chars && !strings.HasPrefix(last, "func") {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	closure := strings.HasPrefix(last, "func") || strings.Trim(last, "0123456789") == ""
+	if utf8.RuneCountInString(name) > chars && !closure {
 		name = last
 	}
 	switch runes := []rune(name); {

@@ -112,6 +112,7 @@ func TestFitting(t *testing.T) {
 		{"svc-wallet/proxy.(*Server).serve", 4, "ser…"},
 		{"svc-wallet/proxy.(*Server).serve", 2, ""},
 		{"a/b.(*C).d.func1", 9, "b.(*C).d…"},
+		{"a/b.(*C).d.func1.2", 9, "b.(*C).d…"},
 		{"a/b.F[go.shape.c/d]", 40, "b.F[go.shape.c/d]"},
 		{"memmove", -1, ""},
 	} {
