@@ -124,7 +124,7 @@ func (c *checker) record(db pebble.Reader, it *pebble.Iterator, g *segment, rec 
 			want := indexRow{place{g.first, offset}, byte(min(placeEvery, rec.count-i))} //nolint:gosec // at most placeEvery
 			c.index(it, paid, &want)
 		}
-		id, err := load[txidRow](db, appendKeyKey(nil, keyName{paid.Holder(), paid.Idem}))
+		id, err := load[txidRow](db, appendKeyKey(nil, hashKey(paid.Holder(), paid.Idem)))
 		if err != nil {
 			c.report.fault("payment %d: %v", paid.seq, err)
 		} else if id.TxID != paid.TxID {

@@ -17,7 +17,7 @@ type store interface {
 	account(wallet.Account) (accountRow, error)
 	balance(wallet.BalanceKey) (balanceRow, error)
 	supply(wallet.Asset) (supplyRow, error)
-	key(keyName) (*receiptRow, error) // the payment that was made under it; nil: none
+	key(keyHash) (*receiptRow, error) // the payment that was made under it; nil: none
 }
 
 // books are the rows in memory that payments are decided on, one group of them after the
@@ -32,13 +32,14 @@ type books struct {
 	accounts table[wallet.Account, accountRow]
 	balances table[wallet.BalanceKey, balanceRow]
 	supplies table[wallet.Asset, supplyRow]
-	keys     table[keyName, *receiptRow]
+	keys     table[keyHash, *receiptRow]
 
 	head     head                  // after the last decided payment
 	was      head                  // at begin
 	millis   int64                 // commit time of this group
 	wentBack func(last, now int64) // told of a commit whose time is before the last one's, Unix milliseconds
 	receipts []*receiptRow         // of this group, in order
+	names    []keyHash             // of receipts
 	sums     map[wallet.Asset]wallet.Amount
 	random   [10]byte // scratch
 }
@@ -77,7 +78,7 @@ func newBooks(s store, opts *Options, h head) *books {
 func (b *books) begin(now int64) {
 	b.was = b.head
 	b.millis = commitMillis(now/1e6, b.head.millis)
-	b.receipts = nil // the last group's go their own way
+	b.receipts, b.names = nil, nil // the last group's go their own way
 	b.accounts.begin()
 	b.balances.begin()
 	b.supplies.begin()
@@ -93,7 +94,7 @@ func (b *books) decide(t *wallet.Payment, out *wallet.Result) error {
 		out.Code = wallet.BadRequest
 		return nil
 	}
-	key, err := b.keys.touch(keyName{t.Holder(), t.Idem})
+	key, err := b.keys.touch(hashKey(t.Holder(), t.Idem))
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func (b *books) decide(t *wallet.Payment, out *wallet.Result) error {
 	paid := &receiptRow{t.Receipt(next.txid, b.millis), next.seq, t.Fingerprint}
 	out.DayTotal = apply(&r, t, next.seq, b.millis)
 	key.is = paid
-	b.receipts = append(b.receipts, paid)
+	b.receipts, b.names = append(b.receipts, paid), append(b.names, key.key)
 	out.Code, out.Seq, out.Receipt, out.Balances = wallet.OK, next.seq, paid.Receipt, figures(&r, t, next.seq)
 	return nil
 }
@@ -138,7 +139,7 @@ func (b *books) redo(paid *receiptRow) error {
 	}
 	apply(&r, &t, paid.seq, paid.Millis)
 	b.head = head{paid.seq, paid.TxID, paid.Millis}
-	b.receipts = append(b.receipts, paid)
+	b.receipts, b.names = append(b.receipts, paid), append(b.names, hashKey(paid.Holder(), paid.Idem))
 	return nil
 }
 
@@ -281,7 +282,7 @@ func (b *books) group() uint64 { return b.keys.group }
 // rollback ends a group as if it had not been.
 func (b *books) rollback() {
 	b.head = b.was
-	b.receipts = nil
+	b.receipts, b.names = nil, nil
 	b.accounts.rollback()
 	b.balances.rollback()
 	b.supplies.rollback()

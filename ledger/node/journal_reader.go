@@ -121,9 +121,9 @@ func (f folder) find(from pebble.Reader, id wallet.TxID) (*receiptRow, error) {
 }
 
 // payment is find for a key's row, which says that there is a payment.
-func (f folder) payment(from pebble.Reader, id wallet.TxID, k keyName) (*receiptRow, error) {
+func (f folder) payment(from pebble.Reader, id wallet.TxID, k keyHash) (*receiptRow, error) {
 	r, err := f.find(from, id)
-	if err != nil || (r != nil && r.Holder() == k.holder && r.Idem == k.key) {
+	if err != nil || (r != nil && hashKey(r.Holder(), r.Idem) == k) {
 		return r, err
 	}
 	if again, err := load[txidRow](from, appendKeyKey(nil, k)); err == nil && again.IsZero() {

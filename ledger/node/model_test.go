@@ -16,7 +16,7 @@ func openModel(opts Options) Engine {
 		accounts: make(map[wallet.Account]accountRow),
 		balances: make(map[wallet.BalanceKey]balanceRow),
 		supplies: make(map[wallet.Asset]supplyRow),
-		keys:     make(map[keyName]*receiptRow),
+		keys:     make(map[keyHash]*receiptRow),
 		receipts: make(map[wallet.TxID]*receiptRow),
 	}
 	m := &model{opts: opts, store: s, books: newBooks(s, &opts, head{})}
@@ -101,7 +101,7 @@ func (m *model) Transaction(ctx context.Context, txid wallet.TxID) (wallet.Recei
 }
 
 func (m *model) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
-	return m.find(ctx, func() *receiptRow { return m.store.keys[keyName{account, key}] })
+	return m.find(ctx, func() *receiptRow { return m.store.keys[hashKey(account, key)] })
 }
 
 func (m *model) find(ctx context.Context, row func() *receiptRow) (wallet.Receipt, uint64, error) {
@@ -135,14 +135,14 @@ type modelStore struct {
 	accounts map[wallet.Account]accountRow
 	balances map[wallet.BalanceKey]balanceRow
 	supplies map[wallet.Asset]supplyRow
-	keys     map[keyName]*receiptRow
+	keys     map[keyHash]*receiptRow
 	receipts map[wallet.TxID]*receiptRow
 }
 
 func (s *modelStore) account(k wallet.Account) (accountRow, error)    { return s.accounts[k], nil }
 func (s *modelStore) balance(k wallet.BalanceKey) (balanceRow, error) { return s.balances[k], nil }
 func (s *modelStore) supply(k wallet.Asset) (supplyRow, error)        { return s.supplies[k], nil }
-func (s *modelStore) key(k keyName) (*receiptRow, error)              { return s.keys[k], nil }
+func (s *modelStore) key(k keyHash) (*receiptRow, error)              { return s.keys[k], nil }
 
 func (s *modelStore) save(b *books) {
 	for r := range b.accounts.changed() { // a refused payment must leave nothing, not even an empty row
@@ -155,7 +155,7 @@ func (s *modelStore) save(b *books) {
 		s.supplies[r.key] = r.is
 	}
 	for _, r := range b.receipts {
-		s.keys[keyName{r.Holder(), r.Idem}] = r
+		s.keys[hashKey(r.Holder(), r.Idem)] = r
 		s.receipts[r.TxID] = r
 	}
 }

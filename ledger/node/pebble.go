@@ -192,7 +192,7 @@ func (p *pebbleEngine) Transaction(ctx context.Context, txid wallet.TxID) (walle
 
 func (p *pebbleEngine) Payment(ctx context.Context, account wallet.Account, key wallet.IdemKey) (wallet.Receipt, uint64, error) {
 	return p.receipt(ctx, func() (*receiptRow, error) {
-		name := keyName{account, key}
+		name := hashKey(account, key)
 		id, err := load[txidRow](p.db, appendKeyKey(nil, name))
 		if err != nil || id.IsZero() {
 			return nil, err

@@ -143,7 +143,7 @@ func (p *pebbleEngine) erase(all []*receiptRow, pruned prunedRow) error {
 	defer func() { _ = b.Close() }()
 	var key []byte
 	for _, paid := range all {
-		key = appendKeyKey(key[:0], keyName{paid.Holder(), paid.Idem})
+		key = appendKeyKey(key[:0], hashKey(paid.Holder(), paid.Idem))
 		id, err := load[txidRow](p.db, key)
 		if err != nil {
 			return err

@@ -53,17 +53,16 @@ func appendSupplyKey(dst []byte, a wallet.Asset) []byte {
 	return a.Append(append(dst, kindSupply))
 }
 
-// appendKeyKey names a row by a hash, which makes it short and of one length. Two names with one
-// hash are not to be found; should there be, the journal's entry tells whose it is.
-func appendKeyKey(dst []byte, k keyName) []byte {
-	hash := keyHash(k)
-	return append(append(dst, kindKey), hash[:]...)
+// appendKeyKey names a row by a hash, which makes it short and of one length. Two keys with one
+// hash are not to be found; should there be, the fingerprint tells the payments apart, and the second is refused.
+func appendKeyKey(dst []byte, k keyHash) []byte {
+	return append(append(dst, kindKey), k[:]...)
 }
 
-func keyHash(k keyName) [16]byte {
+func hashKey(holder wallet.Account, key wallet.IdemKey) keyHash {
 	var buf [1 + 2*64]byte
-	sum := blake3.Sum256(k.key.Append(appendText(buf[:0], k.holder)))
-	return [16]byte(sum[:16])
+	sum := blake3.Sum256(key.Append(appendText(buf[:0], holder)))
+	return keyHash(sum[:16])
 }
 
 func appendPlaceKey(dst []byte, id wallet.TxID) []byte {

@@ -26,10 +26,7 @@ type (
 
 	supplyRow struct{ issued, burned wallet.Amount } // of an asset, since ever
 
-	keyName struct {
-		holder wallet.Account
-		key    wallet.IdemKey
-	}
+	keyHash [16]byte // of the holder and the key of a payment
 
 	receiptRow struct {
 		wallet.Receipt

@@ -55,7 +55,7 @@ func (s *stateStore) supply(k wallet.Asset) (supplyRow, error) {
 	return seek[supplyRow](s)
 }
 
-func (s *stateStore) key(k keyName) (*receiptRow, error) {
+func (s *stateStore) key(k keyHash) (*receiptRow, error) {
 	s.buf = appendKeyKey(s.buf[:0], k)
 	id, err := seek[txidRow](s)
 	if err != nil || id.IsZero() {

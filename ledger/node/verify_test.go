@@ -115,7 +115,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		}
 	}
 	a := d.answers[9]
-	key := appendKeyKey(nil, keyName{a.transfer.Holder(), a.transfer.Idem})
+	key := appendKeyKey(nil, hashKey(a.transfer.Holder(), a.transfer.Idem))
 	balance := appendBalanceKey(nil, wallet.BalanceKey{Account: a.transfer.From, Asset: a.transfer.Asset})
 	supply := appendSupplyKey(nil, a.transfer.Asset)
 	index := appendPlaceKey(nil, d.answers[16].result.Receipt.TxID)

@@ -16,9 +16,10 @@ type effects struct {
 	balances []effect[wallet.BalanceKey, balanceRow]
 	supplies []effect[wallet.Asset, supplyRow]
 	paid     []*receiptRow
-	entries  []int64 // where every placeEvery-th payment lies, in the segment of head.end
-	head     headRow // after it; its digest is the window's to make
-	group    uint64  // its number in the books
+	names    []keyHash // of paid
+	entries  []int64   // where every placeEvery-th payment lies, in the segment of head.end
+	head     headRow   // after it; its digest is the window's to make
+	group    uint64    // its number in the books
 }
 
 // effect is what a group made of a row.
@@ -30,7 +31,7 @@ type effect[K, R comparable] struct {
 // effects are those of the books' group, whose record out has made.
 func (b *books) effects(out *recorder, entries []int64) effects {
 	return effects{
-		b.accounts.effects(), b.balances.effects(), b.supplies.effects(), b.receipts, entries,
+		b.accounts.effects(), b.balances.effects(), b.supplies.effects(), b.receipts, b.names, entries,
 		headRow{head: b.head, end: out.end, chain: out.chain},
 		b.group(),
 	}
@@ -51,7 +52,7 @@ type window struct {
 
 // newKey is the row that names a payment by its key's hash.
 type newKey struct {
-	hash [16]byte
+	hash keyHash
 	txid wallet.TxID
 }
 
@@ -81,7 +82,7 @@ func (w *window) take(e *effects) {
 	w.balances.take(e.balances)
 	w.supplies.take(e.supplies)
 	for i, r := range e.paid {
-		w.keys = append(w.keys, newKey{keyHash(keyName{r.Holder(), r.Idem}), r.TxID})
+		w.keys = append(w.keys, newKey{e.names[i], r.TxID})
 		if i%placeEvery == 0 {
 			at := indexRow{place{e.head.end.segment, e.entries[i/placeEvery]}, byte(min(placeEvery, len(e.paid)-i))} //nolint:gosec // at most placeEvery
 			w.places = append(w.places, newPlace{r.TxID, at})
