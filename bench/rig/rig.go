@@ -77,7 +77,7 @@ func StartFar(ctx context.Context, binary string, far *Far, env ...string) (r *R
 		return nil, err
 	}
 	if err := r.start(ctx, far, env); err != nil {
-		return r, errors.Join(err, r.Stop())
+		return nil, errors.Join(err, r.Stop())
 	}
 	return r, nil
 }
