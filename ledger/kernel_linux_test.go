@@ -16,8 +16,11 @@ import (
 func TestNetworkHolds(t *testing.T) {
 	t.Parallel()
 	way, err := chaos.New()
-	if err != nil {
+	if chaos.Unavailable(err) {
 		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	defer way.Close()
 	var server net.Listener

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"svc-wallet/bench/link"
 )
 
 // TestNetem: with --dev the settings go to tc as netem, which is changed where it is there, and taken off without
@@ -51,6 +53,16 @@ func TestNetem(t *testing.T) {
 // TestCommands: a link is made, obeys while it runs, runs a program in its namespace and is the only one; when it is
 // killed, nothing is left of it and the next one starts. Method: the program itself.
 func TestCommands(t *testing.T) {
+	way, err := link.New()
+	if link.Unavailable(err) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := way.Close(); err != nil {
+		t.Fatal(err)
+	}
 	bin := filepath.Join(t.TempDir(), "chaos")
 	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -72,7 +84,7 @@ func TestCommands(t *testing.T) {
 		}
 		if line, _ := io.ReadAll(io.LimitReader(out, 10)); !strings.HasPrefix(string(line), "198.18.") {
 			_ = cmd.Wait()
-			t.Skip(why.String())
+			t.Fatal(why.String())
 		}
 		return cmd
 	}

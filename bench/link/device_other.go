@@ -2,9 +2,12 @@
 
 package link
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
-var errLinux = errors.New("this system has no network namespaces")
+var errLinux = fmt.Errorf("this system has no network namespaces: %w", errors.ErrUnsupported)
 
 func (l *Link) open() error { return errLinux }
 

@@ -9,6 +9,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"sync"
@@ -42,6 +43,11 @@ func New() (*Link, error) {
 		l.all.Go(p.write)
 	}
 	return l, nil
+}
+
+// Unavailable says of an error of New that this machine lets no link be made. Any other is a fault of the link.
+func Unavailable(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported)
 }
 
 // Set changes what happens to packets from now on, in both directions. Those on their way arrive as they would have.
